@@ -1,0 +1,1 @@
+"""Single Shot MultiBox Detector: data path, model, training, evaluation and export."""

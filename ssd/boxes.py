@@ -1,0 +1,66 @@
+"""Box formats, overlap, and SSD's offset encoding.
+
+xyxy is (x1, y1, x2, y2), half-open; cxcywh is (centre x, centre y, width, height).
+"""
+
+import torch
+from torch import Tensor
+
+VARIANCES = (0.1, 0.2)
+"""Scale of the centre and of the size offsets, as in the authors' code of SSD (Liu et al., ECCV 2016)."""
+
+MAX_SIZE_OFFSET = 4.135166556742356
+"""log(1000 / 16): no decoded box is larger than 62.5 times its prior, so that exp cannot overflow."""
+
+
+def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
+    """Corners to centre and size; [..., 4] to [..., 4], same units."""
+    corner_min, corner_max = boxes[..., :2], boxes[..., 2:]
+    return torch.cat([(corner_min + corner_max) / 2, corner_max - corner_min], dim=-1)
+
+
+def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
+    """Centre and size to corners; [..., 4] to [..., 4], same units."""
+    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    return torch.cat([centre - half, centre + half], dim=-1)
+
+
+def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union of every pair; xyxy [..., N, 4] and [..., M, 4] to [..., N, M].
+
+    Coordinate by coordinate rather than through [..., N, M, 2] tensors: a third of the memory traffic.
+    A pair of which both boxes are empty has an IoU of 0.
+    """
+    ax1, ay1, ax2, ay2 = a[..., :, None, :].unbind(-1)
+    bx1, by1, bx2, by2 = b[..., None, :, :].unbind(-1)
+    width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp_(min=0)
+    height = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp_(min=0)
+    intersection = width.mul_(height)
+    area_a = (ax2 - ax1) * (ay2 - ay1)
+    area_b = (bx2 - bx1) * (by2 - by1)
+    union = (area_a + area_b).sub_(intersection)
+    return intersection.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
+
+
+def encode(boxes: Tensor, priors: Tensor) -> Tensor:
+    """Offsets of boxes from priors, the regression target (SSD, section 2.2, equation 2, with variances).
+
+    Args:
+        boxes: xyxy [..., 4], same units as the priors.
+        priors: cxcywh [..., 4].
+
+    Returns:
+        [..., 4]: (dcx / w, dcy / h) / 0.1 and (log w ratio, log h ratio) / 0.2.
+    """
+    target = xyxy_to_cxcywh(boxes)
+    centre = (target[..., :2] - priors[..., :2]) / priors[..., 2:] / VARIANCES[0]
+    smallest = torch.finfo(target.dtype).eps
+    size = (target[..., 2:].clamp(min=smallest) / priors[..., 2:]).log() / VARIANCES[1]
+    return torch.cat([centre, size], dim=-1)
+
+
+def decode(loc: Tensor, priors: Tensor) -> Tensor:
+    """The inverse of `encode`: offsets [..., 4] and cxcywh priors [..., 4] to xyxy boxes [..., 4]."""
+    centre = priors[..., :2] + loc[..., :2] * VARIANCES[0] * priors[..., 2:]
+    size = priors[..., 2:] * (loc[..., 2:] * VARIANCES[1]).clamp(max=MAX_SIZE_OFFSET).exp()
+    return cxcywh_to_xyxy(torch.cat([centre, size], dim=-1))

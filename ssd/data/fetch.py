@@ -1,0 +1,265 @@
+"""Downloading large public files: resumed, bounded, verified, from whichever mirror answers.
+
+A file exists under its own name only once its SHA-256 is right. What a dead process or a dead
+connection left behind is a hidden `.NAME.part`, from which the next attempt goes on.
+"""
+
+import hashlib
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import requests
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from ssd.errors import UserError
+
+log = logging.getLogger(__name__)
+
+BLOCK = 64 * 1024  # bytes a read; at most this much is lost with a connection
+MAX_REDIRECTS = 10
+TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file that never changes, and the http(s) addresses that hold it, in order of preference."""
+
+    name: str
+    num_bytes: int
+    sha256: str
+    urls: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to bear with one mirror; times in seconds."""
+
+    attempts: int = 4  # in a row that bring nothing new
+    wait: float = 1.0  # before the second attempt; doubles with each further one
+    connect: float = 10.0
+    read: float = 30.0  # without a single byte
+
+
+class _MirrorError(Exception):
+    """One request failed, and why, in a few words.
+
+    `again`: the same mirror may do better; `drop_part`: what was kept so far is not to be trusted.
+    """
+
+    def __init__(self, reason: str, *, again: bool, drop_part: bool = False) -> None:
+        super().__init__(reason)
+        self.again = again
+        self.drop_part = drop_part
+
+
+def fetch(file: RemoteFile, folder: Path, patience: Patience | None = None) -> Path:
+    """Return `folder / file.name`, downloading it unless it is there; its SHA-256 is right in both cases.
+
+    Several processes may ask for the same file: one downloads, the others wait for it.
+
+    Raises:
+        UserError: the file in place has another digest (it is left alone), every mirror failed (with
+            each one's reason), or the folder cannot be written.
+    """
+    path = folder / file.name
+    try:
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            with _alone(folder / f".{file.name}.lock", file.name):
+                if not path.exists():
+                    _download(file, folder, patience or Patience())
+                    return path
+        _check_in_place(path, file)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read or written: {error.strerror or error}") from None
+    return path
+
+
+def _check_in_place(path: Path, file: RemoteFile) -> None:
+    found = _sha256(path)
+    if found != file.sha256:
+        raise UserError(
+            f"{path}: not the file that was published: sha256 is {found} ({path.stat().st_size:,} bytes), "
+            f"expected {file.sha256} ({file.num_bytes:,} bytes); delete it and run again"
+        )
+
+
+@contextmanager
+def _alone(path: Path, name: str) -> Iterator[None]:
+    """Hold the lock file `path`, which the system releases when its holder dies."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        log.warning("%s: another process is downloading it; waiting", name)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _download(file: RemoteFile, folder: Path, patience: Patience) -> None:
+    """Ask one mirror after the other; on success the verified part takes its final name."""
+    part = folder / f".{file.name}.part"
+    reasons = []
+    with requests.Session() as session:
+        session.max_redirects = MAX_REDIRECTS
+        session.headers["Accept-Encoding"] = "identity"  # ranges and lengths count the file's own bytes
+        for url in file.urls:
+            try:
+                _ask_mirror(session, url, file, part, patience)
+            except _MirrorError as failure:
+                reasons.append(f"{_without_credentials(url)}: {failure}")
+                log.warning("%s", reasons[-1])
+                continue
+            _publish(part, folder / file.name)
+            return
+    raise UserError(
+        f"{file.name}: no mirror gave it ({'; '.join(reasons)}); try again later, or without a network put "
+        f"{file.name} into {folder} (params.yaml: data.archives)"
+    )
+
+
+def _ask_mirror(
+    session: requests.Session, url: str, file: RemoteFile, part: Path, patience: Patience
+) -> None:
+    """Complete and verify `part` from one mirror, in several attempts, or raise the last _MirrorError.
+
+    An attempt that brought more than one percent of the file beyond what was ever reached here does
+    not count, so that a large file gets through a line that breaks often, yet never without end.
+    """
+    inherited = _size(part) > 0  # from another mirror or a former run: that one may be to blame
+    reached = _size(part)
+    failures = 0
+    while True:
+        try:
+            _receive(session, url, file, part, patience)
+            if _sha256(part) == file.sha256:
+                return
+            again, inherited = inherited, False
+            raise _MirrorError("wrong sha256", again=again, drop_part=True)
+        except _MirrorError as failure:
+            if failure.drop_part:
+                part.unlink(missing_ok=True)
+            failures = 0 if _size(part) - reached > file.num_bytes // 100 else failures + 1
+            reached = max(reached, _size(part))
+            if not failure.again or failures == patience.attempts:
+                raise
+            time.sleep(patience.wait * 2**failures / 2)
+
+
+def _receive(session: requests.Session, url: str, file: RemoteFile, part: Path, patience: Patience) -> None:
+    """Send one request and append what comes to `part`; return when it has its full length."""
+    offset = _size(part)
+    if offset > file.num_bytes:
+        part.unlink()
+        offset = 0
+    if offset == file.num_bytes:
+        return
+    log.info("%s: from %s, byte %d of %d", file.name, _without_credentials(url), offset, file.num_bytes)
+    headers = {"Range": f"bytes={offset}-"} if offset else {}
+    timeout = (patience.connect, patience.read)
+    with (
+        _reasons_told(),
+        session.get(url, headers=headers, stream=True, timeout=timeout) as response,
+    ):
+        offset = _first_byte(response, offset, file.num_bytes)
+        with part.open("ab") as sink, _byte_bar(file.name, file.num_bytes, offset) as bar:
+            sink.truncate(offset)
+            for block in response.iter_content(BLOCK):
+                offset += len(block)
+                if offset > file.num_bytes:
+                    raise _MirrorError("sends more bytes than expected", again=False, drop_part=True)
+                sink.write(block)
+                bar.update(len(block))
+    if offset < file.num_bytes:
+        raise _MirrorError(f"ended at byte {offset:,} of {file.num_bytes:,}", again=True)
+
+
+def _first_byte(response: requests.Response, offset: int, num_bytes: int) -> int:
+    """Where in the file the body of `response` begins: `offset` as asked, or 0 if ranges are ignored.
+
+    A body that cannot be this file (another length, a web page) is refused before `part` is touched.
+    """
+    status = response.status_code
+    if status in (206, 416) and offset:
+        given = re.fullmatch(
+            r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", response.headers.get("Content-Range", ""), re.IGNORECASE
+        )
+        if given and given[2] not in ("*", str(num_bytes)):
+            raise _MirrorError(f"holds {int(given[2]):,} bytes, expected {num_bytes:,}", again=False)
+        if status == 206 and given and given[1] == str(offset):
+            return offset
+        raise _MirrorError("cannot resume", again=True, drop_part=True)
+    if status != 200:
+        raise _MirrorError(f"HTTP {status}", again=status in TRANSIENT_STATUS)
+    if response.headers.get("Content-Type", "").lower().startswith("text/html"):
+        raise _MirrorError("sends a web page", again=False)
+    length = response.headers.get("Content-Length", str(num_bytes))
+    if length != str(num_bytes):
+        raise _MirrorError(f"holds {length} bytes, expected {num_bytes}", again=False)
+    return 0
+
+
+@contextmanager
+def _reasons_told() -> Iterator[None]:
+    """Turn what `requests` raises into a _MirrorError with a reason of a few words."""
+    try:
+        yield
+    except ValueError:  # InvalidURL, InvalidSchema; urllib's own for some malformed redirects
+        raise _MirrorError("not an http or https address", again=False) from None
+    except requests.exceptions.TooManyRedirects:
+        raise _MirrorError(f"more than {MAX_REDIRECTS} redirects", again=False) from None
+    except requests.exceptions.SSLError:
+        raise _MirrorError("TLS failed", again=True) from None
+    except requests.exceptions.ProxyError:
+        raise _MirrorError("the proxy failed", again=True) from None
+    except requests.exceptions.ConnectTimeout:
+        raise _MirrorError("no answer", again=True) from None
+    except requests.exceptions.ReadTimeout:
+        raise _MirrorError("stalled", again=True) from None
+    except requests.exceptions.ChunkedEncodingError:
+        raise _MirrorError("the connection broke", again=True) from None
+    except requests.exceptions.ConnectionError:
+        raise _MirrorError("no connection, or it was lost", again=True) from None
+    except requests.RequestException as error:
+        raise _MirrorError(type(error).__name__, again=True) from None
+
+
+def _publish(part: Path, path: Path) -> None:
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file, _byte_bar(f"checking {path.name}", path.stat().st_size) as bar:
+        while block := file.read(16 * BLOCK):
+            digest.update(block)
+            bar.update(len(block))
+    return digest.hexdigest()
+
+
+def _byte_bar(label: str, num_bytes: int, initial: int = 0) -> "tqdm[NoReturn]":
+    """A progress bar on a terminal; nothing where stderr is a log."""
+    return tqdm(
+        desc=label, total=num_bytes, initial=initial, unit="B", unit_scale=True, leave=False, disable=None
+    )
+
+
+def _without_credentials(url: str) -> str:
+    return re.sub(r"//[^/]*@", "//", url)

@@ -1,0 +1,102 @@
+"""The tensor file: one split of a data set, packed into one safetensors file without pickle. Its writer.
+
+Tensors of a file with N images and M objects:
+    offsets      int64 [N + 1]      image i is images[offsets[i]:offsets[i + 1]]
+    box_offsets  int64 [N + 1]      the objects of image i are rows box_offsets[i]:box_offsets[i + 1]
+    labels       int64 [M]          1..C; 0 is background
+    boxes        float32 [M, 4]     x1, y1, x2, y2 in pixels, 0-based, half-open
+    sizes        int32 [N, 2]       height, width in pixels
+    difficult    bool [M]           Pascal's difficult: ignored in training and scoring
+    crowd        bool [M]           COCO's iscrowd: ignored in training and scoring
+    images       uint8 [bytes]      the encoded images (JPEG or PNG, 8-bit RGB), end to end
+Metadata: format version, class names (without background) and image ids, both as JSON lists.
+
+This module does without torch, so that the processes that preprocess images start at once.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from ssd.files import replacing
+
+FORMAT = "ssd-tensors-1"
+
+_DTYPES = {"int64": "I64", "int32": "I32", "float32": "F32", "bool": "BOOL"}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its objects, as preprocess hands it to the writer.
+
+    image: the encoded JPEG or PNG; size: (height, width) in pixels; boxes: xyxy pixels, 0-based, half-open;
+    labels: 1..C; difficult, crowd: a flag an object.
+    """
+
+    id: str
+    image: bytes
+    size: tuple[int, int]
+    boxes: Sequence[tuple[float, float, float, float]]
+    labels: Sequence[int]
+    difficult: Sequence[bool]
+    crowd: Sequence[bool]
+
+
+def write_tensor_file(path: str | Path, samples: Sequence[Sample], class_names: Sequence[str]) -> None:
+    """Pack `samples` into `path`, atomically. The same samples give the same bytes.
+
+    The safetensors format is written here and not by its library, for two reasons. The library puts
+    metadata in random order, so that DVC would see a change where there is none; and it wants all
+    images in one tensor, which would hold them in memory twice.
+    """
+    arrays = {
+        "offsets": _offsets([len(sample.image) for sample in samples]),
+        "box_offsets": _offsets([len(sample.labels) for sample in samples]),
+        "labels": _joined([sample.labels for sample in samples], np.int64),
+        "boxes": _joined([sample.boxes for sample in samples], np.float32).reshape(-1, 4),
+        "sizes": np.array([sample.size for sample in samples], np.int32).reshape(-1, 2),
+        "difficult": _joined([sample.difficult for sample in samples], np.bool_),
+        "crowd": _joined([sample.crowd for sample in samples], np.bool_),
+    }
+    metadata = {
+        "format": FORMAT,
+        "class_names": json.dumps(list(class_names)),
+        "image_ids": json.dumps([sample.id for sample in samples]),
+    }
+    header = _header(arrays, num_image_bytes=int(arrays["offsets"][-1]), metadata=metadata)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little"))
+        file.write(header)
+        file.writelines(array.astype(array.dtype.newbyteorder("<")).tobytes() for array in arrays.values())
+        file.writelines(sample.image for sample in samples)
+
+
+def _offsets(lengths: Sequence[int]) -> np.ndarray:
+    return np.cumsum([0, *lengths], dtype=np.int64)
+
+
+def _joined(rows: Sequence[Sequence[object]], dtype: type[np.generic]) -> np.ndarray:
+    return np.array(list(chain.from_iterable(rows)), dtype)
+
+
+def _header(arrays: dict[str, np.ndarray], *, num_image_bytes: int, metadata: dict[str, str]) -> bytes:
+    """The JSON header of a safetensors file: type, shape and place of each tensor, the images last.
+
+    The order of `arrays` keeps each of them aligned to its element size.
+    """
+    header: dict[str, object] = {"__metadata__": metadata}
+    start = 0
+    for name, array in arrays.items():
+        header[name] = _entry(_DTYPES[array.dtype.name], array.shape, start, array.nbytes)
+        start += array.nbytes
+    header["images"] = _entry("U8", (num_image_bytes,), start, num_image_bytes)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    return text + b" " * (-len(text) % 8)
+
+
+def _entry(dtype: str, shape: tuple[int, ...], start: int, num_bytes: int) -> dict[str, object]:
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": [start, start + num_bytes]}

@@ -1,0 +1,223 @@
+"""`params.yaml` as typed, validated objects. Every key is required; unknown keys are errors."""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ssd.errors import UserError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+Source = Literal["shapes", "voc2007", "voc2012", "voc0712", "voc_dir"]
+Backbone = Literal["resnet18", "resnet34", "resnet50"]
+
+
+class Section(BaseModel):
+    """A section of params.yaml: flat, immutable, strictly typed."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class DataParams(Section):
+    source: Source
+    path: str
+    classes: list[str]
+    archives: str
+    mirrors: list[str]
+    shapes_train: Count
+    shapes_val: Count
+    shapes_test: Count
+    shapes_side: Annotated[int, Field(ge=64, le=2048)]
+    shapes_seed: CountOrZero
+
+    @model_validator(mode="after")
+    def check_classes(self) -> "DataParams":
+        repeated = sorted({name for name in self.classes if self.classes.count(name) > 1})
+        if repeated:
+            raise ValueError(f"classes|names that differ|{', '.join(repeated)} more than once")
+        return self
+
+
+class PreprocessParams(Section):
+    max_side: Annotated[int, Field(ge=32, le=16384)]
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)]
+    val_fraction: Annotated[float, Field(ge=0, lt=1)]
+    strict: bool
+    workers: CountOrZero
+
+
+class ModelParams(Section):
+    backbone: Backbone
+    weights: Annotated[str, Field(min_length=1)]
+    input_size: Annotated[int, Field(ge=64, le=2048)]
+    scale_first: Annotated[float, Field(gt=0, lt=1)]
+    scale_second: Annotated[float, Field(gt=0, lt=1)]
+    scale_last: Annotated[float, Field(gt=0, le=2)]
+
+    @model_validator(mode="after")
+    def check_scales(self) -> "ModelParams":
+        if not self.scale_first < self.scale_second < self.scale_last:
+            found = f"{self.scale_first}, {self.scale_second}, {self.scale_last}"
+            raise ValueError(f"scale_second|between scale_first and scale_last|{found}")
+        return self
+
+
+class AugmentParams(Section):
+    flip: Share
+    zoom_out: Share
+    zoom_max: Annotated[float, Field(ge=1, le=8)]
+    crop: Share
+    photometric: Share
+    brightness: Share
+    contrast: Share
+    saturation: Share
+    hue: Annotated[float, Field(ge=0, le=0.5)]
+
+
+class TrainParams(Section):
+    epochs: Count
+    batch_size: Count
+    optimizer: Literal["sgd", "adam", "adamw"]
+    lr: Positive
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: NonNegative
+    schedule: Literal["step", "cosine", "plateau"]
+    warmup_steps: CountOrZero
+    milestones: list[Annotated[float, Field(gt=0, lt=1)]]
+    gamma: Annotated[float, Field(gt=0, lt=1)]
+    patience: Count
+    clip_norm: NonNegative
+    match_iou: Annotated[float, Field(gt=0, lt=1)]
+    negatives: Positive
+    min_negatives: CountOrZero
+    val_every: Count
+    precision: Literal["auto", "fp32", "bf16"]
+    device: Literal["auto", "cpu", "cuda"]
+    workers: CountOrZero
+    seed: CountOrZero
+
+    @model_validator(mode="after")
+    def check_milestones(self) -> "TrainParams":
+        if sorted(set(self.milestones)) != self.milestones:
+            raise ValueError(f"milestones|increasing shares|{self.milestones}")
+        return self
+
+
+class EvaluateParams(Section):
+    batch_size: Count
+    score_threshold: Annotated[float, Field(ge=0, lt=1)]
+    nms_iou: Annotated[float, Field(gt=0, le=1)]
+    max_detections: Count
+    num_pictures: CountOrZero
+    picture_score: Share
+    workers: CountOrZero
+
+
+class ExportParams(Section):
+    score_threshold: Annotated[float, Field(ge=0, lt=1)]
+    nms_iou: Annotated[float, Field(gt=0, le=1)]
+    max_detections: Count
+    opset: Annotated[int, Field(ge=18, le=23)]
+    num_images: Count
+    tolerance: Positive
+
+
+class TrackingParams(Section):
+    enabled: bool
+    experiment: Annotated[str, Field(min_length=1)]
+    run_name: str
+    system_metrics: bool
+    uri: str
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    data: DataParams
+    preprocess: PreprocessParams
+    model: ModelParams
+    augment: AugmentParams
+    train: TrainParams
+    evaluate: EvaluateParams
+    export: ExportParams
+    tracking: TrackingParams
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-3 as a number, as YAML 1.2 and DVC do, and refuses repeated keys."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} repeated", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
+
+
+def load_params(path: str | Path = "params.yaml") -> Params:
+    """Read and validate a params file.
+
+    Raises:
+        UserError: the file is missing, not YAML, or a key is unknown, missing, of the wrong type or
+            out of range; one line a problem, each naming file, section and key, what was found and
+            what is allowed.
+    """
+    path = Path(path)
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; run from the repository's root") from None
+    except (yaml.MarkedYAMLError, yaml.reader.ReaderError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or error
+        raise UserError(f"{path}:{where} is not YAML: {problem}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected the sections {', '.join(Params.model_fields)}")
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise UserError("\n".join(f"{path.name}: {_describe(dict(e))}" for e in error.errors())) from None
+
+
+def _describe(error: dict[str, Any]) -> str:
+    """One line for one pydantic error: key, what was found, what is allowed."""
+    location = [str(part) for part in error["loc"]]
+    if error["type"] == "value_error":
+        key, allowed, found = str(error["ctx"]["error"]).split("|")
+        return f"{'.'.join([*location, key])}: found {found}; allowed: {allowed}"
+    key = ".".join(location)
+    if error["type"] == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        near = difflib.get_close_matches(location[-1], known, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        return f"{key}: unknown key{hint}; allowed: {', '.join(known)}"
+    allowed = error["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    if error["type"] == "missing":
+        return f"{key}: missing; every key is required"
+    return f"{key}: found {error['input']!r}; allowed: {allowed}"
+
+
+def _known_keys(section: list[str]) -> list[str]:
+    model: type[BaseModel] = Params
+    for name in section:
+        annotation = model.model_fields[name].annotation
+        assert annotation is not None and not get_args(annotation), "sections are plain models"
+        model = annotation
+    return list(model.model_fields)

@@ -1,0 +1,107 @@
+"""From raw outputs to detections (SSD, section 2.2 "inference"), batched and of fixed shape."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ssd.boxes import decode, pairwise_iou
+
+
+@dataclass(frozen=True)
+class PostProcess:
+    """Settings: the paper's unless told otherwise.
+
+    score_threshold: detections at or below it are dropped; nms_iou: overlap above which the lower-scored
+    of one class is dropped; max_per_class: candidates of a class that reach NMS; max_detections: kept.
+    """
+
+    score_threshold: float = 0.01
+    nms_iou: float = 0.45
+    max_per_class: int = 400
+    max_detections: int = 200
+
+
+class PostProcessor(nn.Module):
+    """Decoding, top-k per class, one NMS call over all classes and images, top-k per image.
+
+    Args:
+        priors: float32 [P, 4], cxcywh, shares of the image.
+        settings: thresholds.
+    """
+
+    priors: Tensor
+
+    def __init__(self, priors: Tensor, settings: PostProcess) -> None:
+        super().__init__()
+        self.register_buffer("priors", priors, persistent=False)
+        self.settings = settings
+
+    def forward(self, loc: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Detections of a batch, best first, K = max_detections rows an image.
+
+        Args:
+            loc: [B, P, 4]; logits: [B, P, C], background first.
+
+        Returns:
+            boxes float32 [B, K, 4] xyxy, shares of the image, clipped to it; scores float32 [B, K];
+            labels int64 [B, K]; num_detections int64 [B]. Rows past num_detections are 0.
+        """
+        settings = self.settings
+        num_priors, num_classes = logits.shape[1], logits.shape[2] - 1
+        per_class = min(settings.max_per_class, num_priors)
+        boxes = decode(loc.float(), self.priors).clamp(0, 1)
+        scores = logits.float().softmax(-1)[..., 1:].transpose(1, 2)
+        scores, prior = scores.topk(per_class, dim=2)
+        candidates = boxes[:, None].expand(-1, num_classes, -1, -1)
+        candidates = candidates.gather(2, prior[..., None].expand(-1, -1, -1, 4))
+
+        keep = nms_mask(
+            candidates.flatten(0, 1), scores.flatten(0, 1), settings.nms_iou, settings.score_threshold
+        )
+        scores = torch.where(keep.view_as(scores), scores, 0).flatten(1)
+        best, index = scores.topk(min(settings.max_detections, scores.shape[1]), dim=1)
+        boxes = candidates.flatten(1, 2).gather(1, index[..., None].expand(-1, -1, 4))
+        labels = index // per_class + 1
+        used = best > 0
+        return boxes * used[..., None], best, labels * used, used.sum(1)
+
+
+@torch.jit.script_if_tracing
+def nms_mask(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float) -> Tensor:
+    """Greedy non-maximum suppression within each of many rows at once.
+
+    A candidate is kept when no kept candidate before it overlaps it. That rule, applied to all rows
+    together until nothing changes, ends at the greedy answer: after n rounds every candidate with a
+    chain of at most n suppressions before it is right. Only the columns that some row uses are paired.
+
+    It is plain tensor code, so that a TorchScript file needs no other library.
+
+    Args:
+        boxes: float32 [R, k, 4], xyxy.
+        scores: float32 [R, k], descending in each row.
+        iou_threshold: two boxes may overlap as much as this.
+        score_threshold: candidates at or below it are dropped.
+
+    Returns:
+        bool [R, k], True where kept.
+    """
+    valid = scores > score_threshold
+    keep = torch.zeros_like(valid)
+    num_columns = 0
+    if valid.numel() > 0:
+        num_columns = int(valid.sum(1).max())
+    if num_columns == 0:
+        return keep
+    # Blocks of rows keep the pair matrices small: 16 MiB each, whatever the batch.
+    num_rows = max(1, 4194304 // (num_columns * num_columns))
+    for start in range(0, boxes.shape[0], num_rows):
+        block = boxes[start : start + num_rows, :num_columns]
+        valid_block = valid[start : start + num_rows, :num_columns]
+        overlap = (pairwise_iou(block, block) > iou_threshold).tril(-1)
+        kept, before = valid_block, torch.zeros_like(valid_block)
+        while not torch.equal(kept, before):
+            before = kept
+            kept = valid_block & ~(overlap & kept.unsqueeze(1)).any(2)
+        keep[start : start + num_rows, :num_columns] = kept
+    return keep
