@@ -39,7 +39,8 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
     area_a = (ax2 - ax1) * (ay2 - ay1)
     area_b = (bx2 - bx1) * (by2 - by1)
     union = (area_a + area_b).sub_(intersection)
-    return intersection.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
+    # The smallest normal float32, as a literal: TorchScript, which NMS is exported to, knows no finfo.
+    return intersection.div_(union.clamp_(min=1.1754943508222875e-38))
 
 
 def encode(boxes: Tensor, priors: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -180,7 +179,7 @@ def augmented_grid(
 ) -> Figure:
     """Images uint8 [3, H, W] with their objects, as augmentation left them. Ignored objects are dashed."""
     figure, panels = _picture_grid(images, per_image=1, images_across=PICTURES_ACROSS)
-    for axes, image, truth in zip(panels, images, objects, strict=True):
+    for axes, image, truth in zip(panels[: len(images)], images, objects, strict=True):
         _show(axes, image, "")
         _draw_objects(axes, truth, class_names)
     return figure
@@ -188,7 +187,9 @@ def augmented_grid(
 
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a PNG, atomically; the same figure gives the same bytes (no date and no version inside)."""
-    FigureCanvasAgg(figure)
+    # Laid out once: a second layout starts from the first one's result and differs in some pixels.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
 
@@ -232,18 +233,18 @@ def _draw_box(axes: Axes, box: Sequence[float], colour: str, text: str, dashed: 
     """One xyxy box in pixels, with its text on a patch of its colour at an upper corner."""
     x1, y1, x2, y2 = box
     # A light rim keeps the box visible on a ground of its own colour.
-    for edge, width, style in (("white", 3.2, "-"), (colour, 1.8, "--" if dashed else "-")):
-        axes.add_patch(
-            Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=edge, linewidth=width, linestyle=style)
-        )
+    for edge, points, style in (("white", 3.2, "-"), (colour, 1.8, "--" if dashed else "-")):
+        outline = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False)
+        outline.set(edgecolor=edge, linewidth=points, linestyle=style)
+        axes.add_patch(outline)
 
     # Above the box where the picture has room, else inside; towards the middle, so as to stay in the picture.
-    width = axes.get_xlim()[1]
-    above, right = y1 > 0.06 * width, x1 + x2 > 1.3 * width
+    image_width = axes.get_xlim()[1]
+    above, right = y1 > 0.06 * image_width, x1 + x2 > 1.3 * image_width
     red, green, blue = to_rgb(colour)
     label = axes.annotate(
         text,
-        (min(x2, width) if right else max(x1, 0), y1 if above else max(y1, 0)),
+        (min(x2, image_width) if right else max(x1, 0), y1 if above else max(y1, 0)),
         xytext=(-2 if right else 2, 2 if above else -3),
         textcoords="offset points",
         ha="right" if right else "left",

@@ -1,9 +1,11 @@
 """From raw outputs to detections (SSD, section 2.2 "inference"), batched and of fixed shape."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ssd.boxes import decode, pairwise_iou
 
@@ -22,49 +24,8 @@ class PostProcess:
     max_detections: int = 200
 
 
-class PostProcessor(nn.Module):
-    """Decoding, top-k per class, one NMS call over all classes and images, top-k per image.
-
-    Args:
-        priors: float32 [P, 4], cxcywh, shares of the image.
-        settings: thresholds.
-    """
-
-    priors: Tensor
-
-    def __init__(self, priors: Tensor, settings: PostProcess) -> None:
-        super().__init__()
-        self.register_buffer("priors", priors, persistent=False)
-        self.settings = settings
-
-    def forward(self, loc: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Detections of a batch, best first, K = max_detections rows an image.
-
-        Args:
-            loc: [B, P, 4]; logits: [B, P, C], background first.
-
-        Returns:
-            boxes float32 [B, K, 4] xyxy, shares of the image, clipped to it; scores float32 [B, K];
-            labels int64 [B, K]; num_detections int64 [B]. Rows past num_detections are 0.
-        """
-        settings = self.settings
-        num_priors, num_classes = logits.shape[1], logits.shape[2] - 1
-        per_class = min(settings.max_per_class, num_priors)
-        boxes = decode(loc.float(), self.priors).clamp(0, 1)
-        scores = logits.float().softmax(-1)[..., 1:].transpose(1, 2)
-        scores, prior = scores.topk(per_class, dim=2)
-        candidates = boxes[:, None].expand(-1, num_classes, -1, -1)
-        candidates = candidates.gather(2, prior[..., None].expand(-1, -1, -1, 4))
-
-        keep = nms_mask(
-            candidates.flatten(0, 1), scores.flatten(0, 1), settings.nms_iou, settings.score_threshold
-        )
-        scores = torch.where(keep.view_as(scores), scores, 0).flatten(1)
-        best, index = scores.topk(min(settings.max_detections, scores.shape[1]), dim=1)
-        boxes = candidates.flatten(1, 2).gather(1, index[..., None].expand(-1, -1, 4))
-        labels = index // per_class + 1
-        used = best > 0
-        return boxes * used[..., None], best, labels * used, used.sum(1)
+NMS = Callable[[Tensor, Tensor, float, float], Tensor]
+"""(boxes [R, k, 4], scores [R, k], iou_threshold, score_threshold) to a mask [R, k], as `nms_mask`."""
 
 
 @torch.jit.script_if_tracing
@@ -105,3 +66,55 @@ def nms_mask(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshol
             kept = valid_block & ~(overlap & kept.unsqueeze(1)).any(2)
         keep[start : start + num_rows, :num_columns] = kept
     return keep
+
+
+class PostProcessor(nn.Module):
+    """Decoding, top-k per class, one NMS call over all classes and images, top-k per image.
+
+    Args:
+        priors: float32 [P, 4], cxcywh, shares of the image.
+        settings: thresholds.
+        nms: `nms_mask`, or what stands for it in a format that has its own.
+    """
+
+    priors: Tensor
+
+    def __init__(self, priors: Tensor, settings: PostProcess, nms: NMS = nms_mask) -> None:
+        super().__init__()
+        self.register_buffer("priors", priors, persistent=False)
+        self.settings = settings
+        self.nms = nms
+        self.per_class = min(settings.max_per_class, priors.shape[0])
+
+    def forward(self, loc: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Detections of a batch, best first, K = max_detections rows an image.
+
+        Args:
+            loc: [B, P, 4]; logits: [B, P, C], background first.
+
+        Returns:
+            boxes float32 [B, K, 4] xyxy, shares of the image, clipped to it; scores float32 [B, K];
+            labels int64 [B, K]; num_detections int64 [B]. Rows past num_detections are 0.
+        """
+        settings = self.settings
+        num_classes = logits.shape[2] - 1
+        boxes = decode(loc.float(), self.priors).clamp(0, 1)
+        scores = logits.float().softmax(-1)[..., 1:].transpose(1, 2)
+        scores, prior = scores.topk(self.per_class, dim=2)
+        candidates = boxes[:, None].expand(-1, num_classes, -1, -1)
+        candidates = candidates.gather(2, prior[..., None].expand(-1, -1, -1, 4))
+
+        keep = self.nms(
+            candidates.flatten(0, 1), scores.flatten(0, 1), settings.nms_iou, settings.score_threshold
+        )
+        scores = torch.where(keep.view_as(scores), scores, 0).flatten(1)
+        candidates = candidates.flatten(1, 2)
+        # Even a network of few priors and one class gives K rows: score 0 is "unused".
+        missing = settings.max_detections - self.per_class
+        if missing > 0:
+            scores, candidates = F.pad(scores, (0, missing)), F.pad(candidates, (0, 0, 0, missing))
+        best, index = scores.topk(settings.max_detections, dim=1)
+        boxes = candidates.gather(1, index[..., None].expand(-1, -1, 4))
+        labels = index // self.per_class + 1
+        used = best > 0
+        return boxes * used[..., None], best, labels * used, used.sum(1)

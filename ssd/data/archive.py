@@ -13,19 +13,22 @@ def unpack(archive: Path, folder: Path, wanted: Sequence[str]) -> int:
     """Unpack the files of `archive` that lie directly in a folder of `wanted`; return their number.
 
     `wanted` names ends of paths: "ImageSets/Main" takes VOCdevkit/VOC2007/ImageSets/Main/test.txt.
-    Every entry is judged before the first byte is written, the unwanted ones too. Files get plain
-    permissions; owners and modes of the archive are not applied.
+    Every entry is judged before the first byte is written, the unwanted ones too. Only plain files are
+    ever written, with plain permissions: no links, none of the archive's owners and modes.
+
+    A tar that is cut between two entries cannot be told from a whole one (the closing zeros are
+    optional in practice), so check its digest before.
 
     Raises:
-        UserError: not an uncompressed tar, cut short, an entry that leads out of `folder`, an entry
-            that is neither file nor folder, nothing wanted in it, or `folder` cannot be written.
+        UserError: not an uncompressed tar, cut short, an entry that leads or links out of `folder`, a
+            device, a wanted entry that is no plain file, nothing wanted, or `folder` cannot be written.
     """
     try:
         with tarfile.open(archive, "r:") as tar:
             entries = tar.getmembers()
             _check_end(archive, tar.offset)
             for entry in entries:
-                _check_entry(archive, entry, folder)
+                _check_entry(archive, entry, folder, wanted)
             files = [entry for entry in entries if entry.isfile() and _is_in(entry.name, wanted)]
             if not files:
                 raise UserError(f"{archive}: holds no file in {', '.join(wanted)}; not the archive expected")
@@ -40,24 +43,25 @@ def unpack(archive: Path, folder: Path, wanted: Sequence[str]) -> int:
 
 
 def _check_end(archive: Path, offset: int) -> None:
-    """A tar ends with a block of zeros; tarfile takes a missing or garbled header for the end as well."""
+    """After its entries a tar has a block of zeros, or nothing; tarfile takes any garbage for the end."""
     with archive.open("rb") as file:
         file.seek(offset)
-        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise tarfile.ReadError(f"no valid entry and no end mark at byte {offset:,}")
+        if any(file.read(tarfile.BLOCKSIZE)):
+            raise tarfile.ReadError(f"no valid entry at byte {offset:,}")
 
 
-def _check_entry(archive: Path, entry: tarfile.TarInfo, folder: Path) -> None:
-    """Stricter than tarfile's "data" filter: also refused are links of any kind and absolute names."""
+def _check_entry(archive: Path, entry: tarfile.TarInfo, folder: Path, wanted: Sequence[str]) -> None:
+    """Stricter than tarfile's "data" filter, which mends absolute names and lets ".." and links inside be."""
     path = PurePosixPath(entry.name)
+    refusal = f"{archive}: entry {entry.name!r} is refused, nothing was unpacked"
     if path.is_absolute() or ".." in path.parts or "\0" in entry.name:
-        raise UserError(f"{archive}: entry {entry.name!r} leads out of the folder; nothing was unpacked")
-    if not (entry.isfile() or entry.isdir()):
-        raise UserError(f"{archive}: entry {entry.name!r} is no plain file or folder; nothing was unpacked")
+        raise UserError(f"{refusal}: it leads out of the folder")
+    if not (entry.isfile() or entry.isdir()) and _is_in(entry.name, wanted):
+        raise UserError(f"{refusal}: it is neither file nor folder")
     try:
         tarfile.data_filter(entry, str(folder))
     except tarfile.FilterError as error:
-        raise UserError(f"{archive}: entry refused: {error}; nothing was unpacked") from None
+        raise UserError(f"{refusal}: {error}") from None
 
 
 def _is_in(name: str, wanted: Sequence[str]) -> bool:

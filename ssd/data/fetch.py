@@ -160,9 +160,6 @@ def _ask_mirror(
 def _receive(session: requests.Session, url: str, file: RemoteFile, part: Path, patience: Patience) -> None:
     """Send one request and append what comes to `part`; return when it has its full length."""
     offset = _size(part)
-    if offset > file.num_bytes:
-        part.unlink()
-        offset = 0
     if offset == file.num_bytes:
         return
     log.info("%s: from %s, byte %d of %d", file.name, _without_credentials(url), offset, file.num_bytes)

@@ -4,12 +4,14 @@ from math import cos, pi, sin
 
 from PIL import Image, ImageChops, ImageDraw
 
-SUPERSAMPLING = 3
+SUPERSAMPLING = 2
 
 GLYPHS = ("ball", "bars", "checker", "crescent", "cross", "ring", "star", "triangle")
 """Class names, alphabetical."""
 
 Colour = tuple[int, ...]
+
+BLACK_OR_WHITE = [0] * 128 + [255] * 128  # a table for Image.point: soft edges to hard ones
 
 
 def draw_glyph(
@@ -38,7 +40,7 @@ def draw_glyph(
     _marks(name, ImageDraw.Draw(paint), side, colours[1])
     mask = mask.rotate(degrees, Image.Resampling.BILINEAR, expand=True)
     paint = paint.rotate(degrees, Image.Resampling.BILINEAR, expand=True, fillcolor=colours[0])
-    box = mask.point(lambda value: 255 if value > 127 else 0).getbbox()
+    box = mask.point(BLACK_OR_WHITE).getbbox()
     return (
         paint.resize(size, Image.Resampling.BOX, box=box),
         mask.resize(size, Image.Resampling.BOX, box=box),

@@ -20,12 +20,12 @@ from numpy.random import Generator
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 from tqdm import tqdm
 
-from ssd.data.glyphs import GLYPHS, draw_glyph
+from ssd.data.glyphs import BLACK_OR_WHITE, GLYPHS, draw_glyph
 from ssd.files import write_bytes
 
 SPLITS = ("train", "val", "test")
 EMPTY_SHARE = 0.08  # images without objects
-SMALLEST, LARGEST = 0.08, 0.8  # side of an object, share of the image's longer side
+SMALLEST, LARGEST = 0.09, 0.9  # side of an object, share of the image's longer side
 MAX_OBJECTS = 6
 MAX_COVER = 0.5  # of the smaller of two boxes, when placed
 HIDDEN, DIFFICULT = 0.15, 0.4  # visible share below which an object is not listed, or is difficult
@@ -39,6 +39,15 @@ class ShapeObject:
     box: tuple[int, int, int, int]
     truncated: bool
     difficult: bool
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """An object as it was drawn: the box may reach outside the image, the mask is as large as the box."""
+
+    name: str
+    box: tuple[int, int, int, int]
+    mask: Image.Image
 
 
 def write_shapes(folder: Path, *, num_train: int, num_val: int, num_test: int, side: int, seed: int) -> None:
@@ -70,20 +79,16 @@ def draw_scene(generator: Generator, side: int) -> tuple[Image.Image, list[Shape
     short = int(side * generator.uniform(0.7, 1.0))
     width, height = (side, short) if generator.random() < 0.5 else (short, side)
     image = _background(generator, width, height)
-    masks: list[tuple[str, Image.Image, bool]] = []
+    drawn: list[_Drawn] = []
     if generator.random() >= EMPTY_SHARE:
-        boxes: list[tuple[int, int, int, int]] = []
         for _ in range(int(generator.integers(1, MAX_OBJECTS + 1))):
-            box = _place(generator, width, height, boxes)
-            if box is None:
-                continue
-            boxes.append(box)
-            name = GLYPHS[int(generator.integers(len(GLYPHS)))]
-            truncated = box[0] < 0 or box[1] < 0 or box[2] > width or box[3] > height
-            masks.append((name, _paste(generator, image, name, box), truncated))
+            box = _place(generator, width, height, [item.box for item in drawn])
+            if box is not None:
+                name = GLYPHS[int(generator.integers(len(GLYPHS)))]
+                drawn.append(_Drawn(name, box, _paste(generator, image, name, box)))
     noisy = np.asarray(image, dtype=np.int16) + generator.integers(-6, 7, (height, width, 1), dtype=np.int16)
     image = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
-    return image, _visible_objects(masks)
+    return image, _visible_objects(drawn, width, height)
 
 
 def _background(generator: Generator, width: int, height: int) -> Image.Image:
@@ -131,19 +136,18 @@ def _cover(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
     return w * h / min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1]))
 
 
-def _paste(
-    generator: Generator, image: Image.Image, name: str, box: tuple[int, int, int, int]
-) -> Image.Image:
-    """Draw an object into `image`; returns its mask, in coordinates that begin a box outside the image."""
+def _paste(generator: Generator, image: Image.Image, name: str, box: tuple[int, int, int, int]) -> Image.Image:
+    """Draw an object into `image` at `box`, which may reach outside it; returns its mask, black or white."""
+    patch = image.resize((1, 1), Image.Resampling.BOX, box=_clip(box, image)).getpixel((0, 0))
+    assert isinstance(patch, tuple), "the image is RGB"
     size = (box[2] - box[0], box[3] - box[1])
-    patch = image.crop(box).resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
-    assert isinstance(patch, tuple)
-    colours = _colours(generator, patch)
-    paint, mask = draw_glyph(name, size, colours, float(generator.uniform(-25, 25)))
+    paint, mask = draw_glyph(name, size, _colours(generator, patch), float(generator.uniform(-25, 25)))
     image.paste(paint, box[:2], mask)
-    full = Image.new("L", (image.width * 3, image.height * 3))
-    full.paste(mask, (box[0] + image.width, box[1] + image.height))
-    return full
+    return mask.point(BLACK_OR_WHITE)
+
+
+def _clip(box: tuple[int, int, int, int], image: Image.Image) -> tuple[int, int, int, int]:
+    return max(box[0], 0), max(box[1], 0), min(box[2], image.width), min(box[3], image.height)
 
 
 def _colours(generator: Generator, behind: Sequence[float]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -157,21 +161,21 @@ def _colours(generator: Generator, behind: Sequence[float]) -> tuple[tuple[int, 
     return chosen[0], chosen[1]
 
 
-def _visible_objects(masks: Sequence[tuple[str, Image.Image, bool]]) -> list[ShapeObject]:
+def _visible_objects(drawn: Sequence[_Drawn], width: int, height: int) -> list[ShapeObject]:
     """List objects, first drawn first: the box holds the visible pixels, as VOC's guidelines ask."""
     objects: list[ShapeObject] = []
-    covered: Image.Image | None = None
-    for name, mask, truncated in reversed(masks):
-        width, height = mask.width // 3, mask.height // 3
-        hard = mask.point(lambda value: 255 if value > 127 else 0)
-        inside = hard.crop((width, height, 2 * width, 2 * height))
-        visible = inside if covered is None else ImageChops.subtract(inside, covered)
-        covered = inside if covered is None else ImageChops.lighter(inside, covered)
-        share = visible.histogram()[255] / max(hard.histogram()[255], 1)
+    covered = Image.new("L", (width, height))
+    for item in reversed(drawn):
+        inside = Image.new("L", (width, height))
+        inside.paste(item.mask, item.box[:2])
+        visible = ImageChops.subtract(inside, covered)
+        covered = ImageChops.lighter(inside, covered)
+        share = visible.histogram()[255] / max(item.mask.histogram()[255], 1)
         box = visible.getbbox()
         if box is None or share < HIDDEN:
             continue
-        objects.append(ShapeObject(name, box, truncated, difficult=share < DIFFICULT))
+        truncated = _clip(item.box, inside) != item.box
+        objects.append(ShapeObject(item.name, box, truncated, difficult=share < DIFFICULT))
     return objects[::-1]
 
 

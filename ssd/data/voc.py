@@ -8,7 +8,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree.ElementTree import Element  # noqa: S405 (the type; defusedxml does the parsing)
+from xml.etree.ElementTree import Element  # the type; defusedxml does the parsing
 
 from defusedxml.ElementTree import ParseError, fromstring
 
@@ -159,4 +159,4 @@ def _number(text: str) -> float | None:
 
 
 def _text(element: Element, path: str) -> str:
-    return (element.findtext(path, "") or "").strip()
+    return " ".join((element.findtext(path) or "").split())

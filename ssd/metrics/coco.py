@@ -81,7 +81,8 @@ def evaluate_coco(
     precision = result["precision"][:, :, :, 0, -1]
     per_class_map: dict[str, float | None] = dict.fromkeys(class_names)
     per_class_map50: dict[str, float | None] = dict.fromkeys(class_names)
-    for column, label in enumerate(result["classes"].tolist()):
+    # A single class comes without its dimension.
+    for column, label in enumerate(result["classes"].reshape(-1).tolist()):
         if not 1 <= label <= len(class_names):
             raise ValueError(f"label {label} is outside 1..{len(class_names)}")
         name = class_names[label - 1]

@@ -5,7 +5,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -49,14 +49,12 @@ def serving() -> Iterator[Loopback]:
     """A running Loopback."""
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 (the name that http.server calls)
+        def do_GET(self) -> None:
             loopback.requests.append((self.path, self.headers["Range"]))
             script = loopback.scripts.get(self.path, [status(404)])
             answer = script.pop(0) if len(script) > 1 else script[0]
-            try:
+            with suppress(OSError):  # the client may leave at any time
                 answer(self, loopback.contents.get(self.path, b""))
-            except OSError:
-                pass  # the client left
 
         def log_message(self, format: str, *args: object) -> None:
             pass

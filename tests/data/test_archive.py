@@ -73,11 +73,15 @@ MALICIOUS = {
     "absolute": entry("/tmp/JPEGImages/evil", size=4),  # noqa: S108
     "symlink out": entry("VOCdevkit/JPEGImages/evil", tarfile.SYMTYPE, "../../../evil"),
     "symlink to an absolute path": entry("VOCdevkit/JPEGImages/evil", tarfile.SYMTYPE, "/etc/passwd"),
-    "symlinked folder": entry("VOCdevkit/JPEGImages", tarfile.SYMTYPE, ".."),
-    "hard link": entry("VOCdevkit/JPEGImages/evil", tarfile.LNKTYPE, "../evil"),
+    "symlink inside": entry("VOCdevkit/JPEGImages/evil", tarfile.SYMTYPE, "000001.jpg"),
+    "symlinked folder": entry("VOCdevkit/JPEGImages", tarfile.SYMTYPE, "../.."),
+    "hard link out": entry("VOCdevkit/JPEGImages/evil", tarfile.LNKTYPE, "../evil"),
     "device": entry("VOCdevkit/JPEGImages/evil", tarfile.CHRTYPE),
     "pipe": entry("VOCdevkit/JPEGImages/evil", tarfile.FIFOTYPE),
     "unwanted, yet out": entry("../README", size=4),
+    "unwanted symlink, yet out": entry("latest", tarfile.SYMTYPE, "/etc/passwd"),
+    "unwanted hard link, yet out": entry("latest", tarfile.LNKTYPE, "../evil"),
+    "unwanted device": entry("null", tarfile.CHRTYPE),
 }
 
 
@@ -92,16 +96,35 @@ def test_a_hostile_entry_stops_all_before_anything_is_written(tmp_path: Path, ev
     assert set(found_in(tmp_path)) == {"in.tar"}
 
 
-@pytest.mark.parametrize("cut", ["in a file", "in a header", "between entries", "at the end mark", "at once"])
-def test_a_truncated_archive_is_refused_wherever_it_ends(tmp_path: Path, cut: str) -> None:
+def test_links_are_never_written_so_a_file_below_one_stays_inside(tmp_path: Path) -> None:
+    folder = entry("VOCdevkit/VOC2007/JPEGImages", tarfile.SYMTYPE, "../../elsewhere")
+    archive = tmp_path / "a.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.addfile(folder)
+        tar.addfile(entry("VOCdevkit/VOC2007/JPEGImages/a.jpg", size=4), io.BytesIO(b"data"))
+    assert unpack(archive, tmp_path / "out", WANTED) == 1
+    assert found_in(tmp_path / "out") == {"VOCdevkit/VOC2007/JPEGImages/a.jpg": b"data"}
+    assert not any(path.is_symlink() for path in tmp_path.rglob("*"))
+
+
+def test_an_archive_may_end_without_the_closing_zeros(tmp_path: Path) -> None:
+    archive = write_tar(tmp_path / "a.tar", FILES)
+    with tarfile.open(archive) as tar:
+        last = tar.getmembers()[-1]
+    whole = archive.read_bytes()
+    for num_zeros in (0, 512, 1024):
+        archive.write_bytes(whole[: last.offset_data + tarfile.BLOCKSIZE + num_zeros])
+        assert unpack(archive, tmp_path / f"out{num_zeros}", WANTED) == 3
+
+
+@pytest.mark.parametrize("cut", ["in a file", "in a header", "at once"])
+def test_a_truncated_archive_is_refused(tmp_path: Path, cut: str) -> None:
     archive = write_tar(tmp_path / "a.tar", FILES)
     with tarfile.open(archive) as tar:
         last = tar.getmembers()[-1]
         end = {
             "in a file": last.offset_data + 2,
             "in a header": last.offset + 100,
-            "between entries": last.offset,
-            "at the end mark": last.offset_data + tarfile.BLOCKSIZE,
             "at once": 0,
         }[cut]
     archive.write_bytes(archive.read_bytes()[:end])

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import loopback as lb
@@ -20,7 +21,7 @@ import ssd
 from ssd.data.fetch import MAX_REDIRECTS, Patience, RemoteFile, fetch
 from ssd.errors import UserError
 
-CONTENT = random.Random(0).randbytes(400_000)
+CONTENT = random.Random(0).randbytes(400_000)  # noqa: S311 (not for cryptography)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 QUICK = Patience(attempts=3, wait=0.002, connect=2.0, read=0.3)
 HALF = 200_000
@@ -230,6 +231,15 @@ def test_when_all_mirrors_fail_each_is_named_with_its_reason(server: Loopback, t
 def test_a_mirror_that_never_gets_further_is_given_up(server: Loopback, tmp_path: Path) -> None:
     url = server.serve("/a.tar", CONTENT, lb.truncates(HALF))
     assert f"ended at byte {HALF:,} of {len(CONTENT):,}" in message_of(a_file(url), tmp_path)
+    assert len(server.requests) == 1 + QUICK.attempts
+
+
+def test_a_mirror_that_breaks_and_cannot_resume_is_given_up(server: Loopback, tmp_path: Path) -> None:
+    def breaks(handler: BaseHTTPRequestHandler, content: bytes) -> None:
+        answer = lb.status(416) if handler.headers["Range"] else lb.truncates(HALF)
+        answer(handler, content)
+
+    assert "cannot resume" in message_of(a_file(server.serve("/a.tar", CONTENT, breaks)), tmp_path)
     assert len(server.requests) == 1 + QUICK.attempts
 
 

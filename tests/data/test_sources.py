@@ -98,7 +98,7 @@ def test_the_published_archives_are_three_with_a_digest_and_several_hosts_each()
     assert len(archives) == 3
     for archive in archives.values():
         assert len(archive.sha256) == 64
-        assert archive.num_bytes % tarfile.RECORDSIZE == 0
+        assert archive.num_bytes % tarfile.BLOCKSIZE == 0
         assert len({url.split("/")[2] for url in archive.urls}) == 3
         assert all(url.endswith(f"/{archive.name}") for url in archive.urls)
 
@@ -220,9 +220,10 @@ def test_an_own_folders_lists_become_splits(
 
 
 def test_test_read_from_val_shows_as_equal_lists(tmp_path: Path) -> None:
-    for source, from_val in (("voc2012", True), ("voc2007", False), ("shapes", False)):
+    from_val: dict[Source, bool] = {"voc2012": True, "voc2007": False, "shapes": False}
+    for source, expected in from_val.items():
         found = splits(source, tmp_path)
-        assert (found["test"] == found["val"]) is from_val
+        assert (found["test"] == found["val"]) is expected
     folder = tmp_path / "voc2012/VOCdevkit/VOC2012"
     assert splits("voc2012", tmp_path)["train"] == [VocList(folder, "train")]
 

@@ -1,0 +1,46 @@
+# The targets a person needs; `make help` lists them. Each sets up what it needs, once, into .venv.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.PHONY: help setup repro test ui lock
+
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+help: ## list the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-8s %s\n", $$1, $$2}'
+
+setup: $(READY) ## install the locked environment into .venv
+	@:
+
+repro: $(READY) ## run the pipeline: data, training, evaluation, export; only what changed
+	dvc repro
+
+test: $(READY) ## lint, check types, run all tests
+	ruff check
+	ruff format --check
+	mypy
+	pytest
+
+ui: $(READY) ## open MLflow on http://127.0.0.1:5000
+	mlflow ui --workers 1
+
+lock: $(READY) ## renew requirements.txt, the lock, from pyproject.toml
+	uv pip compile pyproject.toml --extra pipeline --extra dev --universal --python-version 3.11 \
+		--generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade --quiet \
+		--output-file requirements.txt
+	touch $(READY)
+
+# A kill in the middle leaves no .ready, so the next call goes on.
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1); try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
+	test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@# Read by every Python of this environment: plain `mlflow ui` sends nothing home and starts fast.
+	@echo 'import os; os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true"); os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")' \
+		> "$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/no_telemetry.pth"
+	touch $(READY)

@@ -1,0 +1,170 @@
+"""Exported files against the PyTorch detector: the same detections, on real and on awkward images."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ssd.boxes import decode
+from ssd.errors import UserError
+from ssd.export.agreement import Agreement, Reference, compare_detections
+from ssd.export.metadata import describe
+from ssd.export.onnx import open_onnx
+from ssd.export.torchscript import open_torchscript
+from ssd.metrics.detections import Detections
+from ssd.predict import Detector, Outputs, scale_boxes
+
+Run = Callable[[Tensor], Outputs]
+
+NUM_STRETCHED = 3
+NUM_WARM_UP = 3
+
+
+@dataclass(frozen=True)
+class Case:
+    """A batch, and what the PyTorch detector says of it.
+
+    images: uint8 [N, 3, H, W]; outputs: the detector's; references: one an image.
+    """
+
+    images: Tensor
+    outputs: Outputs
+    references: list[Reference]
+
+
+def compare_files(
+    detector: Detector,
+    class_names: Sequence[str],
+    files: Sequence[Path],
+    images: Sequence[Tensor],
+    tolerance: float,
+) -> dict[str, Any]:
+    """Run exported files on the CPU beside the detector that they were exported from.
+
+    Compared: metadata, the shape and the order of the outputs, and the detections (see
+    `ssd.export.agreement`), on each image alone and on batches (see `_batches`).
+
+    Args:
+        detector: on the CPU.
+        class_names: without background.
+        files: `*.onnx` and TorchScript files.
+        images: uint8 [3, H, W], RGB, at least one, of any sizes.
+        tolerance: largest difference of scores, and of boxes as a share of the longer image side.
+
+    Returns:
+        The report: per file the largest differences, what was compared, and the median latency of one
+        image in milliseconds, beside that of the detector in PyTorch.
+
+    Raises:
+        UserError: a file disagrees.
+    """
+    cases = [_reference(detector, batch) for batch in _batches(images, detector.side)]
+    report: dict[str, Any] = {
+        "tolerance": tolerance,
+        "num_images": sum(len(case.references) for case in cases),
+        "num_detections": sum(len(r.found.labels) for case in cases for r in case.references),
+        "num_threads": torch.get_num_threads(),
+        "pytorch": {"latency_ms": _latency_ms(torch.inference_mode()(detector), images)},
+    }
+    for path in files:
+        run, metadata = open_onnx(path) if path.suffix == ".onnx" else open_torchscript(path)
+        if metadata != describe(detector, class_names):
+            raise UserError(f"{path.name}: its metadata are not those of the model; run `dvc repro -f export`")
+        found = [agreement for case in cases for agreement in _compare_case(path, run, case, detector, tolerance)]
+        report[path.name] = {
+            "bytes": path.stat().st_size,
+            "largest_box_difference": max(a.box_difference for a in found),
+            "largest_score_difference": max(a.score_difference for a in found),
+            "num_matched": sum(a.num_matched for a in found),
+            "num_borderline": sum(a.num_borderline for a in found),
+            "latency_ms": _latency_ms(run, images),
+        }
+    return report
+
+
+def _batches(images: Sequence[Tensor], side: int) -> Iterator[Tensor]:
+    """Each image alone; a few stretched to other shapes, as batches; and images without anything to see."""
+    for image in images:
+        yield image[None]
+    few = [*images[:NUM_STRETCHED], images[0].flip(-1)]
+    portrait, landscape, tiny = (2 * side + 1, side // 2 + 3), (side - 1, 3 * side + 2), (2, 3)
+    for size in ((side, side), portrait, landscape, tiny):
+        yield torch.cat([F.interpolate(x[None], size, mode="bilinear", antialias=True) for x in few])
+    for value in (0, 127, 255):
+        yield torch.full((1, 3, side + 1, side), value, dtype=torch.uint8)
+
+
+@torch.inference_mode()
+def _reference(detector: Detector, images: Tensor) -> Case:
+    height, width = images.shape[2:]
+    outputs = detector(images)
+    loc, logits = detector.raw_outputs(images)
+    boxes = scale_boxes(decode(loc, detector.model.priors).clamp(0, 1), height, width)
+    scores = logits.softmax(-1)[..., 1:]
+    references = [
+        Reference(detections, boxes[i], scores[i], max(height, width))
+        for i, detections in enumerate(_split(outputs))
+    ]
+    return Case(images, outputs, references)
+
+
+def _compare_case(
+    path: Path, run: Run, case: Case, detector: Detector, tolerance: float
+) -> Iterator[Agreement]:
+    """One agreement an image.
+
+    Raises:
+        UserError: there is none.
+    """
+    num_images, _, height, width = case.images.shape
+    where = f"{path.name}, image of {width}x{height} pixels in a batch of {num_images}"
+    outputs = run(case.images)
+    malformed = _malformed(outputs, case.outputs)
+    if malformed:
+        raise UserError(f"{where}: {malformed}; the file is not this detector, run `dvc repro -f export`")
+    for reference, other in zip(case.references, _split(outputs), strict=True):
+        agreement = compare_detections(reference, other, detector.postprocessor.settings, tolerance)
+        if agreement.problem:
+            raise UserError(
+                f"{where}, disagrees with PyTorch: {agreement.problem}; "
+                f"raise export.tolerance ({tolerance:g}) only if that is rounding"
+            )
+        yield agreement
+
+
+def _malformed(outputs: Outputs, expected: Outputs) -> str:
+    """What is wrong with the form of outputs, whatever they say; "" if nothing."""
+    forms = [[(x.dtype, tuple(x.shape)) for x in group] for group in (outputs, expected)]
+    if forms[0] != forms[1]:
+        return f"outputs are {forms[0]}, not {forms[1]}"
+    boxes, scores, labels, num_detections = outputs
+    used = torch.arange(scores.shape[1]) < num_detections[:, None]
+    if boxes[~used].any() or scores[~used].any() or labels[~used].any():
+        return "rows past num_detections are not 0"
+    if (labels[used] < 1).any():
+        return "a detection is labelled as background"
+    if (scores.diff(dim=1) > 0).any():
+        return "scores are not in descending order"
+    return ""
+
+
+def _split(outputs: Outputs) -> list[Detections]:
+    """The detections of each image."""
+    boxes, scores, labels, num_detections = outputs
+    return [Detections(boxes[i, :n], scores[i, :n], labels[i, :n]) for i, n in enumerate(num_detections.tolist())]
+
+
+def _latency_ms(run: Run, images: Sequence[Tensor]) -> float:
+    """Median time of one image, milliseconds, over all images three times, after a few runs to warm up."""
+    times = []
+    for image in [*images[:1] * NUM_WARM_UP, *images, *images, *images]:
+        start = time.perf_counter()
+        run(image[None])
+        times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times[NUM_WARM_UP:])

@@ -1,0 +1,59 @@
+"""The detector as MLflow serves it: the ONNX file behind a table with one column of base64 images.
+
+MLflow stores this file as it is and runs it where the model is loaded, so it needs neither this package
+nor torch. It is never imported by the pipeline.
+"""
+
+import base64
+import binascii
+import io
+import json
+from typing import Any
+
+import mlflow
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+
+class Detector(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow has no types
+    """Column `image` (base64 of a JPEG or PNG) to column `detections`: boxes in pixels, score, label."""
+
+    def load_context(self, context: Any) -> None:
+        """Open the ONNX file; class names are in its metadata."""
+        path = context.artifacts["onnx"]
+        self.session = onnxruntime.InferenceSession(path, providers=onnxruntime.get_available_providers())
+        self.class_names = json.loads(self.session.get_modelmeta().custom_metadata_map["class_names"])
+
+    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Any:
+        """Detect objects in each row's image.
+
+        Raises:
+            ValueError: a row is not the base64 text of an image.
+        """
+        rows = [self._detect(_decode(row, text)) for row, text in enumerate(model_input["image"])]
+        return model_input.assign(detections=rows)[["detections"]]
+
+    def _detect(self, image: np.ndarray) -> list[dict[str, Any]]:
+        boxes, scores, labels, num_detections = self.session.run(None, {"images": image[None]})
+        return [
+            {
+                **dict(zip(("x1", "y1", "x2", "y2"), map(float, boxes[0, i]), strict=True)),
+                "score": float(scores[0, i]),
+                "label": self.class_names[labels[0, i] - 1],
+            }
+            for i in range(num_detections[0])
+        ]
+
+
+def _decode(row: int, text: str) -> np.ndarray:
+    """Base64 text to uint8 RGB [3, H, W]. Pillow refuses images that unpack to an absurd size."""
+    try:
+        image = Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=["JPEG", "PNG"])
+        pixels = np.asarray(image.convert("RGB"))
+    except (binascii.Error, OSError, Image.DecompressionBombError, TypeError) as error:
+        raise ValueError(f"row {row}: column image is not base64 of a JPEG or PNG: {error}") from None
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+mlflow.models.set_model(Detector())

@@ -1,0 +1,59 @@
+"""One TorchScript file that needs torch alone: no torchvision, and nothing of this package."""
+
+import io
+import json
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssd.export.metadata import describe
+from ssd.predict import Detector, Outputs
+
+METADATA = "metadata.json"
+"""Name of the extra file, inside the TorchScript file, that holds the metadata."""
+
+
+def to_torchscript(detector: Detector, class_names: Sequence[str]) -> bytes:
+    """Trace a detector, in eval mode on the CPU, to the bytes of a TorchScript file.
+
+    Sizes are read from the tensors in the traced graph, and NMS is compiled (see
+    `ssd.postprocess.nms_mask`), so that N, H and W stay free. A warning of the tracer that a value was
+    frozen is an error. The same detector gives the same bytes, in a fresh process from the same folder.
+    """
+    # No size equals another or the network's input size, so that no two dimensions can be confused.
+    example = torch.zeros(2, 3, detector.side + 3, detector.side + 5, dtype=torch.uint8)
+    buffer = io.BytesIO()
+    with torch.no_grad(), _deprecation_known():
+        warnings.filterwarnings("error", category=torch.jit.TracerWarning)
+        # The trace is not checked on the same input again: the stage compares on many others.
+        traced = torch.jit.trace(detector, (example,), check_trace=False)
+        metadata = json.dumps(describe(detector, class_names))
+        torch.jit.save(traced, buffer, _extra_files={METADATA: metadata})
+    return buffer.getvalue()
+
+
+def open_torchscript(path: str | Path) -> tuple[Callable[[Tensor], Outputs], dict[str, Any]]:
+    """Load a file of `to_torchscript`: what it computes, on the CPU, and its metadata."""
+    extra_files = {METADATA: ""}
+    with _deprecation_known():
+        module = torch.jit.load(path, map_location="cpu", _extra_files=extra_files)
+
+    def run(images: Tensor) -> Outputs:
+        with torch.inference_mode():
+            outputs: Outputs = module(images)
+            return outputs
+
+    return run, json.loads(extra_files[METADATA])
+
+
+@contextmanager
+def _deprecation_known() -> Iterator[None]:
+    """torch announces the end of TorchScript at every call; people still deploy it, so it is offered."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is deprecated")
+        yield

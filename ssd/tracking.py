@@ -1,0 +1,245 @@
+"""MLflow: one run an experiment, over all stages. The only module that imports mlflow.
+
+The run is found by content, not by a file: train tags its run with the digest of the model file that
+it wrote, and the later stages look for the run of the model that they read. So a stage that DVC takes
+from its cache, a clone, or a second experiment on the same model all end up where they belong.
+
+A tracker that fails never stops a stage: the failure is a warning, and the same numbers are on disk.
+"""
+
+import os
+import subprocess
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Any, Concatenate
+
+# Before the import that reads it.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+import mlflow
+from filelock import FileLock
+from mlflow.entities import Run as MlflowRun
+from mlflow.tracking import MlflowClient
+
+from ssd.params import TrackingParams
+
+MODEL_TAG = "model_sha256"
+EXPERIMENT_TAG = "dvc_experiment"
+STAGE_TAG = "stage."
+
+
+def _never_fails[**P](method: Callable[Concatenate["Run", P], None]) -> Callable[Concatenate["Run", P], None]:
+    """A method of Run that does nothing without a tracker, and warns once and lets go where the tracker fails."""
+
+    @wraps(method)
+    def guarded(self: "Run", *args: P.args, **kwargs: P.kwargs) -> None:
+        if not self.active:
+            return
+        try:
+            method(self, *args, **kwargs)
+        except Exception as error:  # whatever a database, a disk or a server may raise
+            self.active = False
+            _warn(error)
+
+    return guarded
+
+
+class Run:
+    """What a stage logs to. Without a tracker, or after it failed, every method does nothing."""
+
+    def __init__(self, active: bool) -> None:
+        self.active = active
+
+    @_never_fails
+    def params(self, values: Mapping[str, object]) -> None:
+        """Parameters, flat, as `section.key`. A list is written as text."""
+        mlflow.log_params({key: str(value) for key, value in values.items()})
+
+    @_never_fails
+    def metrics(self, values: Mapping[str, float | None], step: int | None = None) -> None:
+        """Metrics; those that are None are left out."""
+        present = {key: value for key, value in values.items() if value is not None}
+        mlflow.log_metrics(present, step=step)
+
+    @_never_fails
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Tags of the run."""
+        mlflow.set_tags(dict(values))
+
+    @_never_fails
+    def file(self, path: str | Path, folder: str | None = None) -> None:
+        """A file, or every file of a folder, as artifacts."""
+        log = mlflow.log_artifacts if Path(path).is_dir() else mlflow.log_artifact
+        log(str(path), folder)
+
+    @_never_fails
+    def table(self, columns: Mapping[str, Sequence[object]], path: str) -> None:
+        """A table, shown by the UI; `path` ends with .json."""
+        mlflow.log_table({key: list(values) for key, values in columns.items()}, path)
+
+    @_never_fails
+    def onnx_model(self, onnx_file: str | Path, code: str | Path, requirements: Sequence[str]) -> None:
+        """A pyfunc model around an ONNX file, with signature: base64 images in, detections out.
+
+        Args:
+            onnx_file: the exported detector.
+            code: the Python file of the model; it is stored as text, nothing is pickled.
+            requirements: pinned pip requirements of `code`.
+        """
+        from mlflow.models import ModelSignature
+        from mlflow.types import Array, ColSpec, DataType, Object, Property, Schema
+
+        box = Object([Property(name, DataType.double) for name in ("x1", "y1", "x2", "y2", "score")]
+                     + [Property("label", DataType.string)])
+        signature = ModelSignature(
+            Schema([ColSpec(DataType.string, "image")]), Schema([ColSpec(Array(box), "detections")])
+        )
+        with warnings.catch_warnings():
+            # The hint to use type hints instead of a signature: the signature is explicit here.
+            warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")
+            mlflow.pyfunc.log_model(
+                name="detector",
+                python_model=str(code),
+                artifacts={"onnx": str(onnx_file)},
+                signature=signature,
+                pip_requirements=list(requirements),
+            )
+
+
+@contextmanager
+def tracked_run(
+    settings: TrackingParams,
+    root: Path,
+    stage: str,
+    *,
+    name: str,
+    stage_params: Mapping[str, object],
+    model_digest: str | None = None,
+) -> Iterator[Run]:
+    """The run that a stage logs to, closed as FINISHED, FAILED, or KILLED (Ctrl-C, SIGTERM).
+
+    Args:
+        settings: the `tracking` section.
+        root: the main workspace, which holds the store.
+        stage: name of the stage.
+        name: name of a new run, where `settings.run_name` is empty; it should say what differs.
+        stage_params: what the stage depends on. Where the run of the model has the same stage with other
+            values, a child run is made.
+        model_digest: SHA-256 of the model file that the stage reads; None starts a new run.
+    """
+    if not settings.enabled:
+        yield Run(active=False)
+        return
+    run = Run(active=True)
+    try:
+        _open_run(settings, root, stage, name, stage_params, model_digest)
+    except Exception as error:  # whatever a database, a disk or a server may raise
+        run.active = False
+        _warn(error)
+    try:
+        yield run
+    except KeyboardInterrupt:
+        _close_run("KILLED")
+        raise
+    except BaseException:
+        _close_run("FAILED")
+        raise
+    _close_run("FINISHED")
+
+
+def _open_run(
+    settings: TrackingParams,
+    root: Path,
+    stage: str,
+    name: str,
+    stage_params: Mapping[str, object],
+    model_digest: str | None,
+) -> None:
+    """Start or resume the active run of this process."""
+    experiment_id = _experiment(settings, root)
+    mark = {STAGE_TAG + stage: repr(sorted(stage_params.items()))}
+    system_metrics = settings.system_metrics and stage == "train"
+    found = _find(experiment_id, model_digest) if model_digest else None
+    if found is None:
+        own_name = os.environ.get("DVC_EXP_NAME", "")
+        tags = {EXPERIMENT_TAG: own_name, "mlflow.source.name": "dvc.yaml", **_git_state(), **mark}
+        if model_digest:
+            tags[MODEL_TAG] = model_digest
+        run_name = settings.run_name or " ".join(filter(None, [own_name, name]))
+        mlflow.start_run(
+            experiment_id=experiment_id, run_name=run_name, tags=tags, log_system_metrics=system_metrics
+        )
+        return
+    before = found.data.tags.get(STAGE_TAG + stage)
+    mlflow.start_run(run_id=found.info.run_id, log_system_metrics=False)
+    if before in (None, *mark.values()):
+        mlflow.set_tags(mark)
+        return
+    child_name = f"{stage} {_difference(before, stage_params)}"
+    mlflow.start_run(
+        experiment_id=experiment_id, run_name=child_name, nested=True, tags={**mark, **_git_state()}
+    )
+
+
+def _experiment(settings: TrackingParams, root: Path) -> str:
+    """Point mlflow at the store; the experiment's id. Created under a lock: two first starts would collide."""
+    mlflow.set_tracking_uri(settings.uri or f"sqlite:///{root.resolve() / 'mlflow' / 'mlflow.db'}")
+    store = root.resolve() / "mlflow"
+    store.mkdir(exist_ok=True)
+    with FileLock(store / ".lock"):
+        client = MlflowClient()
+        existing = client.get_experiment_by_name(settings.experiment)
+        if existing is not None:
+            return str(existing.experiment_id)
+        artifacts = None if settings.uri else (store / "artifacts").as_uri()
+        return str(client.create_experiment(settings.experiment, artifact_location=artifacts))
+
+
+def _find(experiment_id: str, model_digest: str) -> MlflowRun | None:
+    """The newest run of this model, those of this process's DVC experiment before others."""
+    found = MlflowClient().search_runs(
+        [experiment_id], f"tags.{MODEL_TAG} = '{model_digest}'", order_by=["attributes.start_time DESC"]
+    )
+    own = [run for run in found if run.data.tags.get(EXPERIMENT_TAG) == os.environ.get("DVC_EXP_NAME", "")]
+    return next(iter([*own, *found]), None)
+
+
+def _difference(before: str, after: Mapping[str, object]) -> str:
+    """What of a stage's parameters is new, for the name of a child run."""
+    new = [f"{key}={value}" for key, value in sorted(after.items()) if repr((key, value)) not in before]
+    return " ".join(new) or "again"
+
+
+def _git_state() -> dict[str, str]:
+    """Commit and dirty flag; empty where there is no git."""
+
+    def git(*arguments: str) -> str:
+        result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, timeout=30)
+        return result.stdout.strip()
+
+    try:
+        dirty = bool(git("status", "--porcelain", "--untracked-files=no"))
+        return {"mlflow.source.git.commit": git("rev-parse", "HEAD"), "git_dirty": str(dirty).lower()}
+    except (OSError, subprocess.SubprocessError):
+        return {}
+
+
+def _close_run(status: str) -> None:
+    try:
+        while mlflow.active_run() is not None:
+            mlflow.end_run(status)
+    except Exception as error:  # whatever a database, a disk or a server may raise
+        _warn(error)
+
+
+def _warn(error: Exception) -> None:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    warnings.warn(f"MLflow failed ({reason}); going on without it, the numbers are in reports/", stacklevel=3)
+
+
+def flatten(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, object]:
+    """{"train": {"lr": 0.1}} to {"train.lr": 0.1}: how parameters are named in MLflow."""
+    return {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}

@@ -1,0 +1,45 @@
+"""What every stage is wrapped in: params once, errors for users as one line, signals as an orderly end."""
+
+import functools
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from ssd.errors import UserError
+from ssd.params import Params, load_params
+
+
+def command(stage: Callable[[Params], None]) -> Callable[[], None]:
+    """Make a `main()` of a stage: it reads params.yaml and ends with exit code 2 and one line on a UserError."""
+
+    @functools.wraps(stage)
+    def main() -> None:
+        signal.signal(signal.SIGTERM, _terminate)
+        try:
+            stage(load_params())
+        except UserError as error:
+            print(error, file=sys.stderr)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            sys.exit(130)
+
+    del main.__wrapped__  # type: ignore[attr-defined]  # its signature is not the stage's
+    return main
+
+
+def workspace() -> Path:
+    """The main workspace: where downloads and the tracking store live, also in a temporary experiment.
+
+    DVC runs `dvc exp run --temp` and `--queue` in a copy that it deletes, and names the original in
+    DVC_ROOT.
+    """
+    return Path(os.environ.get("DVC_ROOT") or Path.cwd())
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    """SIGTERM unwinds the stack as Ctrl-C does, so that temporary files and MLflow runs are closed."""
+    raise KeyboardInterrupt

@@ -1,0 +1,16 @@
+"""Stage 1: bring the data set to data/raw/<source>."""
+
+from pathlib import Path
+
+from ssd.data.sources import download
+from ssd.params import Params
+from stages.command import command, workspace
+
+
+@command
+def main(params: Params) -> None:
+    download(params.data, Path("data/raw"), workspace())
+
+
+if __name__ == "__main__":
+    main()

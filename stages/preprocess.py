@@ -1,0 +1,70 @@
+"""Stage 2: check the annotations and pack each split into one tensor file.
+
+    python -m stages.preprocess
+
+Reads data/raw; writes data/tensors/{train,val,test}.safetensors and
+reports/preprocess/{summary,problems}.json.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ssd.data.preprocess import SPLITS, Preprocessed, all_problems, declared_classes, preprocess, refuse
+from ssd.data.samples import write_tensor_file
+from ssd.data.sources import splits
+from ssd.data.summary import list_problems, summarise
+from ssd.files import write_json
+from ssd.params import Params
+from stages.command import command
+
+RAW = Path("data/raw")
+TENSORS = Path("data/tensors")
+REPORTS = Path("reports/preprocess")
+NUM_PRINTED = 20
+COLUMNS = {
+    "images": "num_images",
+    "no objects": "num_images_without_objects",
+    "objects": "num_objects",
+    "difficult": "num_difficult",
+    "shrunk": "num_shrunk",
+    "problems": "num_problems",
+}
+
+
+@command
+def main(params: Params) -> None:
+    lists = splits(params.data.source, RAW)
+    result = preprocess(lists, declared_classes(params.data), params.preprocess)
+    # The reports come before the refusal, which points to them.
+    summary = summarise(result)
+    write_json(REPORTS / "summary.json", summary)
+    write_json(REPORTS / "problems.json", list_problems(result))
+    print_problems(result)
+    refuse(result, strict=params.preprocess.strict, report=REPORTS / "problems.json")
+    for split in SPLITS:
+        write_tensor_file(TENSORS / f"{split}.safetensors", result.splits[split].samples, result.class_names)
+    print_summary(summary)
+
+
+def print_problems(result: Preprocessed) -> None:
+    """Print the first problems, and where the others are."""
+    problems = all_problems(result)
+    for split, problem in problems[:NUM_PRINTED]:
+        box = "" if problem.box is None else f" [{', '.join(f'{value:g}' for value in problem.box)}]"
+        print(f"{problem.action} ({split}) {problem.file}{box}: {problem.reason}")
+    if len(problems) > NUM_PRINTED:
+        print(f"... and {len(problems) - NUM_PRINTED} more in {REPORTS / 'problems.json'}")
+
+
+def print_summary(summary: dict[str, Any]) -> None:
+    """Print a line for each split, then warnings and notes."""
+    print("".join(f"{title:>12}" for title in ["split", *COLUMNS]))
+    for name, split in summary["splits"].items():
+        print("".join(f"{value:>12}" for value in [name, *(split[key] for key in COLUMNS.values())]))
+    for kind in ("warning", "note"):
+        for line in summary[f"{kind}s"]:
+            print(f"{kind}: {line}")
+
+
+if __name__ == "__main__":
+    main()

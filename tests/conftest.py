@@ -1,0 +1,61 @@
+"""What several test files share: small real inputs, made here."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from ssd.data.glyphs import GLYPHS
+from ssd.data.images import encode_jpeg
+from ssd.data.shapes import draw_scene
+from ssd.data.tensors import Sample, TensorFile, write_tensor_file
+from ssd.params import Params, load_params
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Small tensors: threads would only get in each other's way."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def make_params(tmp_path: Path) -> Callable[..., Params]:
+    """Params of the repository with changes: make_params(**{"train.lr": 0.1})."""
+
+    def make(**changes: object) -> Params:
+        content = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+        for key, value in changes.items():
+            section, name = key.split(".")
+            content[section][name] = value
+        path = tmp_path / "params.yaml"
+        path.write_text(yaml.safe_dump(content))
+        return load_params(path)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def shapes_file(tmp_path_factory: pytest.TempPathFactory) -> TensorFile:
+    """A tensor file of 16 small scenes."""
+    samples = []
+    for index in range(16):
+        image, objects = draw_scene(np.random.default_rng([0, index]), 96)
+        samples.append(
+            Sample(
+                id=f"scene{index}",
+                image=encode_jpeg(image, 92),
+                size=(image.height, image.width),
+                boxes=[item.box for item in objects],
+                labels=[GLYPHS.index(item.name) + 1 for item in objects],
+                difficult=[item.difficult for item in objects],
+                crowd=[False] * len(objects),
+            )
+        )
+    path = tmp_path_factory.mktemp("shapes") / "train.safetensors"
+    write_tensor_file(path, samples, GLYPHS)
+    return TensorFile(path)

@@ -1,0 +1,69 @@
+"""The stage preprocess as a person runs it, on a small embedded data set."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ssd.data.shapes import write_shapes
+from ssd.data.tensors import TensorFile
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """A folder in which the stage download has been run."""
+    devkit = tmp_path / "data/raw/shapes/VOCdevkit/shapes"
+    write_shapes(devkit, num_train=6, num_val=3, num_test=3, side=64, seed=1)
+    return tmp_path
+
+
+def run(workspace: Path, **params: str) -> subprocess.CompletedProcess[str]:
+    text = (ROOT / "params.yaml").read_text()
+    for key, value in {"source": "shapes", "strict": "false", "workers": "1", **params}.items():
+        text, count = re.subn(rf"(?m)^  {key}: \S+", f"  {key}: {value}", text)
+        assert count
+    (workspace / "params.yaml").write_text(text)
+    command = [sys.executable, "-m", "stages.preprocess"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        command, cwd=workspace, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_three_tensor_files_and_two_reports(workspace: Path) -> None:
+    done = run(workspace)
+    assert done.returncode == 0, done.stderr
+    files = {
+        split: TensorFile(workspace / f"data/tensors/{split}.safetensors")
+        for split in ("train", "val", "test")
+    }
+    assert {split: len(file) for split, file in files.items()} == {"train": 6, "val": 3, "test": 3}
+    summary = json.loads((workspace / "reports/preprocess/summary.json").read_text())
+    assert summary["class_names"] == files["train"].class_names == files["test"].class_names
+    assert summary["splits"]["train"]["num_objects"] == len(files["train"].labels)
+    assert json.loads((workspace / "reports/preprocess/problems.json").read_text())["num_dropped"] == 0
+    assert re.search(r"(?m)^ +train +6 ", done.stdout)
+
+
+def test_problems_are_printed_and_strict_refuses_them_after_reporting(workspace: Path) -> None:
+    devkit = workspace / "data/raw/shapes/VOCdevkit/shapes"
+    first = (devkit / "ImageSets/Main/train.txt").read_text().split()[0]
+    image = next(devkit.glob(f"JPEGImages/{first}.*"))
+    image.write_bytes(image.read_bytes()[:-20])
+    loose = run(workspace)
+    assert loose.returncode == 0, loose.stderr
+    assert f"dropped (train) shapes/JPEGImages/{image.name}: does not decode" in loose.stdout
+    assert len(TensorFile(workspace / "data/tensors/train.safetensors")) == 5
+
+    (workspace / "reports/preprocess/problems.json").unlink()
+    strict = run(workspace, strict="true")
+    assert strict.returncode == 2
+    (line,) = strict.stderr.strip().splitlines()
+    assert "1 problem(s), listed in reports/preprocess/problems.json" in line
+    assert json.loads((workspace / "reports/preprocess/problems.json").read_text())["num_dropped"] == 1

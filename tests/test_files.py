@@ -1,0 +1,61 @@
+"""Files appear whole or not at all."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ssd.files import replacing, replacing_folder, sha256, write_bytes, write_json
+
+
+def test_a_failure_inside_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "file", b"old")
+    with pytest.raises(RuntimeError), replacing(tmp_path / "file") as temporary:
+        temporary.write_bytes(b"half")
+        raise RuntimeError
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    target = tmp_path / "folder"
+    for content in ("first", "second"):
+        with replacing_folder(target) as folder:
+            (folder / content).write_text(content)
+    assert os.listdir(target) == ["second"]
+    with pytest.raises(RuntimeError), replacing_folder(target) as folder:
+        (folder / "third").write_text("half")
+        raise RuntimeError
+    assert os.listdir(target) == ["second"]
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+def test_kill_9_in_the_middle_leaves_the_target_alone(tmp_path: Path) -> None:
+    code = (
+        "import os, signal; from ssd.files import replacing_folder\n"
+        "with replacing_folder('target') as folder:\n"
+        "    (folder / 'half').write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    repository = Path(__file__).parent.parent
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(repository)}
+    )
+    assert result.returncode == -signal.SIGKILL
+    assert not (tmp_path / "target").exists()
+
+
+def test_json_has_no_nan(tmp_path: Path) -> None:
+    write_json(tmp_path / "x.json", {"a": [1, None, "é"]})
+    assert json.loads((tmp_path / "x.json").read_text()) == {"a": [1, None, "é"]}
+    with pytest.raises(ValueError, match="Out of range float"):
+        write_json(tmp_path / "x.json", {"a": float("nan")})
+    assert json.loads((tmp_path / "x.json").read_text()) == {"a": [1, None, "é"]}
+
+
+def test_sha256_is_sha256(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "abc", b"abc")
+    assert sha256(tmp_path / "abc").startswith("ba7816bf8f01cfea")

@@ -1,0 +1,87 @@
+"""params.yaml: every mistake is one line that names the key, what was found and what is allowed."""
+
+from pathlib import Path
+
+import pytest
+
+from ssd.errors import UserError
+from ssd.params import Params, load_params
+
+REPOSITORY = Path(__file__).parent.parent
+TEXT = (REPOSITORY / "params.yaml").read_text()
+
+
+def load(text: str, folder: Path) -> Params:
+    (folder / "params.yaml").write_text(text)
+    return load_params(folder / "params.yaml")
+
+
+def test_the_repository_s_params_are_valid_and_every_key_has_a_comment() -> None:
+    load_params(REPOSITORY / "params.yaml")
+    keys = [line for line in TEXT.splitlines() if line.startswith("  ")]
+    assert [line for line in keys if "#" not in line] == [
+        "  nms_iou: 0.45",
+    ] or all("#" in line for line in keys)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("  lr: 0.001", "  lr: -1", "params.yaml: train.lr: found -1; allowed: greater than 0"),
+        ("  lr: 0.001", "  lr: fast", "params.yaml: train.lr: found 'fast'; allowed: number"),
+        ("  lr: 0.001", "  lr: .nan", "params.yaml: train.lr: found nan; allowed:"),
+        ("  lr: 0.001", "  rl: 0.001", "params.yaml: train.lr: missing"),
+        ("  lr: 0.001", "  lr: 0.001\n  lrr: 1", "train.lrr: unknown key (did you mean lr?); allowed: epochs, "),
+        ("  source: shapes", "  source: coco", "data.source: found 'coco'; allowed: 'shapes', 'voc2007'"),
+        ("  strict: false", "  strict: 1", "preprocess.strict: found 1; allowed: boolean"),
+        ("  flip: 0.5", "  flip: 1.5", "augment.flip: found 1.5; allowed: less than or equal to 1"),
+        ("  classes: []", "  classes: [a, b, a]", "data.classes: found a more than once; allowed: names that differ"),
+        ("  scale_second: 0.2", "  scale_second: 0.05", "model.scale_second: found 0.1, 0.05, 1.05; allowed: between"),
+        ("  milestones: [0.67", "  milestones: [0.9", "train.milestones: found [0.9, 0.83]; allowed: increasing"),
+        ("  opset: 18", "  opset: 11", "export.opset: found 11; allowed: greater than or equal to 18"),
+        ("evaluate:", "evaluation:", "params.yaml: evaluate: missing"),
+    ],
+)
+def test_mistakes_are_named(old: str, new: str, message: str, tmp_path: Path) -> None:
+    assert old in TEXT
+    with pytest.raises(UserError) as caught:
+        load(TEXT.replace(old, new, 1), tmp_path)
+    assert message in str(caught.value)
+
+
+def test_one_mistake_is_one_line_and_two_are_two(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        load(TEXT.replace("  lr: 0.001", "  lr: -1").replace("  flip: 0.5", "  flip: 2"), tmp_path)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
+    assert load(TEXT.replace("  lr: 0.001", "  lr: 1e-3"), tmp_path).train.lr == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: [1, 2", "line 1 is not YAML"),
+        ("just text", "expected the sections data, preprocess"),
+        ("", "expected the sections"),
+        (TEXT.replace("  lr: 0.001", "  lr: 0.001\n  lr: 0.002"), "key 'lr' repeated"),
+        (TEXT.replace("  lr: 0.001", "  lr: !!python/object/apply:os.getcwd []"), "is not YAML"),
+    ],
+)
+def test_files_that_are_no_params(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="params.yaml") as caught:
+        load(text, tmp_path)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="params.yaml: not found; run from the repository's root"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_params_cannot_be_changed(tmp_path: Path) -> None:
+    params = load(TEXT, tmp_path)
+    with pytest.raises(ValueError, match="frozen"):
+        params.train.lr = 1.0

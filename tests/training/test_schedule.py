@@ -1,0 +1,45 @@
+"""The learning rate, step by step."""
+
+from collections.abc import Callable
+
+import pytest
+
+from ssd.params import Params
+from ssd.training.schedule import Plateau, lr_factor
+
+MakeParams = Callable[..., Params]
+
+
+def factors(params: Params, num_steps: int) -> list[float]:
+    return [lr_factor(step, num_steps, params.train) for step in range(num_steps)]
+
+
+def test_warm_up_is_linear_and_then_the_peak(make_params: MakeParams) -> None:
+    values = factors(make_params(**{"train.warmup_steps": 9}), 100)
+    assert values[:9] == pytest.approx([0.1 * step for step in range(1, 10)])
+    assert values[9] == 1
+
+
+def test_cosine_falls_from_one_to_zero(make_params: MakeParams) -> None:
+    values = factors(make_params(**{"train.warmup_steps": 0, "train.schedule": "cosine"}), 101)
+    assert values[0] == 1
+    assert values[50] == pytest.approx(0.5, abs=0.01)
+    assert values[-1] == pytest.approx(0, abs=0.001)
+    assert values == sorted(values, reverse=True)
+
+
+def test_step_multiplies_by_gamma_at_each_milestone(make_params: MakeParams) -> None:
+    params = make_params(
+        **{"train.warmup_steps": 0, "train.schedule": "step", "train.milestones": [0.5, 0.8], "train.gamma": 0.1}
+    )
+    values = factors(params, 100)
+    assert values == pytest.approx([1.0] * 50 + [0.1] * 30 + [0.01] * 20)
+
+
+def test_plateau_lowers_after_patience_validations_without_gain() -> None:
+    plateau = Plateau()
+    trace = []
+    for score in (0.1, 0.2, 0.2, 0.1, 0.3, 0.3, 0.3, 0.2, 0.1):
+        plateau.observe(score, patience=2, gamma=0.5)
+        trace.append(plateau.factor)
+    assert trace == [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.125]
