@@ -32,7 +32,9 @@ def choose_hardware(device: str, precision: str) -> Hardware:
     """
     has_cuda = torch.cuda.is_available()
     if device == "cuda" and not has_cuda:
-        raise UserError("params.yaml: train.device: found 'cuda' but torch sees no GPU; allowed here: auto, cpu")
+        raise UserError(
+            "params.yaml: train.device: found 'cuda' but torch sees no GPU; allowed here: auto, cpu"
+        )
     chosen = torch.device("cuda" if has_cuda and device != "cpu" else "cpu")
     if precision == "auto":
         precision = "bf16" if _multiplies_bf16(chosen) else "fp32"
@@ -41,5 +43,5 @@ def choose_hardware(device: str, precision: str) -> Hardware:
 
 def _multiplies_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_amx_tile_supported())

@@ -3,7 +3,7 @@
 import difflib
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -219,5 +219,5 @@ def _known_keys(section: list[str]) -> list[str]:
     for name in section:
         annotation = model.model_fields[name].annotation
         assert annotation is not None and not get_args(annotation), "sections are plain models"
-        model = annotation
+        model = cast(type[BaseModel], annotation)
     return list(model.model_fields)

@@ -28,7 +28,7 @@ NMS = Callable[[Tensor, Tensor, float, float], Tensor]
 """(boxes [R, k, 4], scores [R, k], iou_threshold, score_threshold) to a mask [R, k], as `nms_mask`."""
 
 
-@torch.jit.script_if_tracing
+@torch.jit.script_if_tracing  # type: ignore[untyped-decorator]
 def nms_mask(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float) -> Tensor:
     """Greedy non-maximum suppression within each of many rows at once.
 

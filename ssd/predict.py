@@ -55,6 +55,6 @@ class Detector(nn.Module):
 
 
 def scale_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
-    """xyxy [..., 4] in shares of the image to pixels; no new tensor, which a trace would pin to one device."""
+    """xyxy [..., 4] in shares of an image to pixels. Makes no tensor, which a trace would pin to a device."""
     x, y = boxes[..., 0::2] * width, boxes[..., 1::2] * height
     return torch.stack([x, y], dim=-1).flatten(-2)

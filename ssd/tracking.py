@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate
+from typing import Any, Concatenate, ParamSpec
 
 # Before the import that reads it.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -31,16 +31,19 @@ EXPERIMENT_TAG = "dvc_experiment"
 STAGE_TAG = "stage."
 
 
-def _never_fails[**P](method: Callable[Concatenate["Run", P], None]) -> Callable[Concatenate["Run", P], None]:
-    """A method of Run that does nothing without a tracker, and warns once and lets go where the tracker fails."""
+P = ParamSpec("P")
+
+
+def _never_fails(method: Callable[Concatenate["Run", P], None]) -> Callable[Concatenate["Run", P], None]:
+    """A method of Run that does nothing without a tracker; where the tracker fails it warns and lets go."""
 
     @wraps(method)
-    def guarded(self: "Run", *args: P.args, **kwargs: P.kwargs) -> None:
+    def guarded(self: "Run", /, *args: P.args, **kwargs: P.kwargs) -> None:
         if not self.active:
             return
         try:
             method(self, *args, **kwargs)
-        except Exception as error:  # whatever a database, a disk or a server may raise
+        except Exception as error:  # noqa: BLE001 (whatever a database, a disk or a server raises)
             self.active = False
             _warn(error)
 
@@ -90,10 +93,11 @@ class Run:
             requirements: pinned pip requirements of `code`.
         """
         from mlflow.models import ModelSignature
-        from mlflow.types import Array, ColSpec, DataType, Object, Property, Schema
+        from mlflow.types import ColSpec, DataType, Schema
+        from mlflow.types.schema import Array, Object, Property
 
-        box = Object([Property(name, DataType.double) for name in ("x1", "y1", "x2", "y2", "score")]
-                     + [Property("label", DataType.string)])
+        numbers = [Property(name, DataType.double) for name in ("x1", "y1", "x2", "y2", "score")]
+        box = Object([*numbers, Property("label", DataType.string)])
         signature = ModelSignature(
             Schema([ColSpec(DataType.string, "image")]), Schema([ColSpec(Array(box), "detections")])
         )
@@ -136,7 +140,7 @@ def tracked_run(
     run = Run(active=True)
     try:
         _open_run(settings, root, stage, name, stage_params, model_digest)
-    except Exception as error:  # whatever a database, a disk or a server may raise
+    except Exception as error:  # noqa: BLE001 (whatever a database, a disk or a server raises)
         run.active = False
         _warn(error)
     try:
@@ -175,7 +179,7 @@ def _open_run(
         return
     before = found.data.tags.get(STAGE_TAG + stage)
     mlflow.start_run(run_id=found.info.run_id, log_system_metrics=False)
-    if before in (None, *mark.values()):
+    if before is None or before in mark.values():
         mlflow.set_tags(mark)
         return
     child_name = f"{stage} {_difference(before, stage_params)}"
@@ -185,7 +189,7 @@ def _open_run(
 
 
 def _experiment(settings: TrackingParams, root: Path) -> str:
-    """Point mlflow at the store; the experiment's id. Created under a lock: two first starts would collide."""
+    """Point mlflow at the store; the experiment's id. Made under a lock: two first starts would collide."""
     mlflow.set_tracking_uri(settings.uri or f"sqlite:///{root.resolve() / 'mlflow' / 'mlflow.db'}")
     store = root.resolve() / "mlflow"
     store.mkdir(exist_ok=True)
@@ -231,7 +235,7 @@ def _close_run(status: str) -> None:
     try:
         while mlflow.active_run() is not None:
             mlflow.end_run(status)
-    except Exception as error:  # whatever a database, a disk or a server may raise
+    except Exception as error:  # noqa: BLE001 (whatever a database, a disk or a server raises)
         _warn(error)
 
 

@@ -1,6 +1,7 @@
 """What every stage is wrapped in: params once, errors for users as one line, signals as an orderly end."""
 
 import functools
+import logging
 import os
 import signal
 import sys
@@ -13,10 +14,12 @@ from ssd.params import Params, load_params
 
 
 def command(stage: Callable[[Params], None]) -> Callable[[], None]:
-    """Make a `main()` of a stage: it reads params.yaml and ends with exit code 2 and one line on a UserError."""
+    """Make the `main()` of a stage: it reads params.yaml; a UserError ends it with one line, exit code 2."""
 
     @functools.wraps(stage)
     def main() -> None:
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("ssd").setLevel(logging.INFO)
         signal.signal(signal.SIGTERM, _terminate)
         try:
             stage(load_params())
@@ -27,7 +30,7 @@ def command(stage: Callable[[Params], None]) -> Callable[[], None]:
             print("stopped", file=sys.stderr)
             sys.exit(130)
 
-    del main.__wrapped__  # type: ignore[attr-defined]  # its signature is not the stage's
+    del main.__wrapped__  # its signature is not the stage's
     return main
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ssd.data.sources import download
+from ssd.data.download import download
 from ssd.params import Params
 from stages.command import command, workspace
 

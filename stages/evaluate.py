@@ -1,17 +1,21 @@
 """Stage 4: measure models/model.pt on the test split; writes reports/metrics.json and reports/evaluate."""
 
 from pathlib import Path
+from typing import Any
 
 from ssd.data.dataset import decode
-from ssd.data.tensors import TensorFile
+from ssd.data.tensors import Objects, TensorFile
+from ssd.errors import UserError
 from ssd.files import sha256, write_bytes, write_json
 from ssd.hardware import choose_hardware
 from ssd.inference import SplitResult, run_split
 from ssd.loss import MultiBoxLoss
 from ssd.metrics.coco import evaluate_coco
+from ssd.metrics.detections import Detections
 from ssd.metrics.summary import metrics_summary
-from ssd.metrics.voc import evaluate_voc
+from ssd.metrics.voc import VocResult, evaluate_voc
 from ssd.models.saved import load_model
+from ssd.models.ssd import SSD
 from ssd.params import EvaluateParams, Params
 from ssd.plots import detection_grid, precision_recall_figure, precision_recall_rows, save_figure
 from ssd.postprocess import PostProcess, PostProcessor
@@ -25,44 +29,36 @@ REPORTS = Path("reports/evaluate")
 @command
 def main(params: Params) -> None:
     file = TensorFile("data/tensors/test.safetensors")
-    class_names = file.class_names
-    own_params = flatten(params.model_dump(include={"evaluate"}))
+    model, class_names = load_model(MODEL)
+    if class_names != file.class_names:
+        raise UserError(f"{MODEL} was trained on other classes than {file.path} has; run `dvc repro`")
+    objects = [file.objects(index) for index in range(len(file))]
     with tracked_run(
-        params.tracking, workspace(), "evaluate", name="evaluate", stage_params=own_params, model_digest=sha256(MODEL)
+        params.tracking,
+        workspace(),
+        "evaluate",
+        name="evaluate",
+        stage_params=flatten(params.model_dump(include={"evaluate"})),
+        model_digest=sha256(MODEL),
     ) as run:
-        result = detect(file, params.evaluate)
-        objects = [file.objects(index) for index in range(len(file))]
+        result = detect(model, file, params.evaluate)
         voc = evaluate_voc(result.detections, objects, len(class_names))
         coco = evaluate_coco(result.detections, objects, class_names)
         summary = metrics_summary(result, voc, coco, class_names)
         write_json("reports/metrics.json", summary)
-
-        rows = precision_recall_rows(voc, class_names)
-        lines = ["class\trecall\tprecision", *(f"{r['class']}\t{r['recall']}\t{r['precision']}" for r in rows)]
-        write_bytes(REPORTS / "precision_recall.tsv", ("\n".join(lines) + "\n").encode())
-        save_figure(precision_recall_figure(voc, class_names), REPORTS / "precision_recall.png")
-        chosen = spread(len(file), params.evaluate.num_pictures)
-        pictures = detection_grid(
-            [decode(file, index) for index in chosen],
-            [result.detections[index] for index in chosen],
-            [objects[index] for index in chosen],
-            class_names,
-            params.evaluate.picture_score,
-        )
-        save_figure(pictures, REPORTS / "detections.png")
+        write_curves(voc, class_names)
+        draw(result.detections, objects, file, params.evaluate)
         log(run, summary)
 
 
-def detect(file: TensorFile, params: EvaluateParams) -> SplitResult:
+def detect(model: SSD, file: TensorFile, params: EvaluateParams) -> SplitResult:
     """Run the model over the split, in float32 so that the figures do not depend on the machine."""
     hardware = choose_hardware("auto", "fp32")
-    model, _ = load_model(MODEL)
     model = model.to(hardware.device)
-    settings = PostProcess(
-        params.score_threshold, params.nms_iou, max_detections=params.max_detections
-    )
+    settings = PostProcess(params.score_threshold, params.nms_iou, max_detections=params.max_detections)
     return run_split(
         model,
+        # The paper's constants, so that the losses of differently trained models compare.
         MultiBoxLoss(model.priors, match_iou=0.5, negatives=3.0, min_negatives=8),
         PostProcessor(model.priors, settings),
         file,
@@ -73,16 +69,45 @@ def detect(file: TensorFile, params: EvaluateParams) -> SplitResult:
     )
 
 
+def write_curves(voc: VocResult, class_names: list[str]) -> None:
+    """Precision over recall, as a table for DVC and as a picture."""
+    rows = precision_recall_rows(voc, class_names)
+    lines = ["class\trecall\tprecision", *(f"{r['class']}\t{r['recall']}\t{r['precision']}" for r in rows)]
+    write_bytes(REPORTS / "precision_recall.tsv", ("\n".join(lines) + "\n").encode())
+    save_figure(precision_recall_figure(voc, class_names), REPORTS / "precision_recall.png")
+
+
+def draw(
+    detections: list[Detections], objects: list[Objects], file: TensorFile, params: EvaluateParams
+) -> None:
+    """Ground truth and detections side by side, on images spread over the split."""
+    chosen = spread(len(file), params.num_pictures)
+    figure = detection_grid(
+        [decode(file, index) for index in chosen],
+        [detections[index] for index in chosen],
+        [objects[index] for index in chosen],
+        file.class_names,
+        params.picture_score,
+    )
+    save_figure(figure, REPORTS / "detections.png")
+
+
 def spread(num_images: int, num_pictures: int) -> list[int]:
     """Indices of the images to show, evenly over the split, the same at every run."""
     num_pictures = min(num_pictures, num_images)
     return [index * num_images // num_pictures for index in range(num_pictures)]
 
 
-def log(run: Run, summary: dict) -> None:
+def log(run: Run, summary: dict[str, Any]) -> None:
     """Print and log the figures: few scalars, the classes as a table."""
-    scalars = {f"test/{group}_{key}": value for group in ("coco", "voc", "loss") for key, value in summary[group].items()}
-    print("\n".join(f"{key:24s} {'-' if value is None else f'{value:.4f}'}" for key, value in scalars.items()))
+    scalars = {
+        f"test/{group}_{key}": value
+        for group in ("coco", "voc", "loss")
+        for key, value in summary[group].items()
+    }
+    print(
+        "\n".join(f"{key:24s} {'-' if value is None else f'{value:.4f}'}" for key, value in scalars.items())
+    )
     run.metrics(scalars)
     classes = summary["per_class"]
     columns = {"class": list(classes)}

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
 
 from ssd.data.augment import Geometry, Photometry
 from ssd.data.dataset import DetectionDataset
@@ -27,8 +28,8 @@ NUM_AUGMENTED = 12
 
 @command
 def main(params: Params) -> None:
-    files = [TensorFile(f"data/tensors/{split}.safetensors") for split in ("train", "val")]
-    class_names = files[0].class_names
+    train_file, val_file = (TensorFile(f"data/tensors/{split}.safetensors") for split in ("train", "val"))
+    class_names = train_file.class_names
     hardware = choose_hardware(params.train.device, params.train.precision)
     geometry, photometry = augmentation(params.augment)
     torch.manual_seed(params.train.seed)
@@ -37,12 +38,12 @@ def main(params: Params) -> None:
     own_params = flatten(params.model_dump(include={"model", "augment", "train"}))
     with tracked_run(params.tracking, workspace(), "train", name=name, stage_params=own_params) as run:
         run.params(flatten(params.model_dump(exclude={"tracking"})))
-        log_data(run, files)
-        pictures = DetectionDataset(files[0], params.model.input_size, geometry, params.train.seed)
+        log_data(run, train_file, val_file)
+        pictures = DetectionDataset(train_file, params.model.input_size, geometry, params.train.seed)
         save_figure(augmented_figure(pictures, class_names), REPORTS / "augmented.png")
 
-        trainer = Trainer(model, *files, params.train, geometry, photometry, hardware)
-        print(f"training on {hardware.device}, {hardware.dtype}, {len(files[0])} images", flush=True)
+        trainer = Trainer(model, train_file, val_file, params.train, geometry, photometry, hardware)
+        print(f"training on {hardware.device}, {hardware.dtype}, {len(train_file)} images", flush=True)
         result = trainer.run(on_epoch=lambda epoch: report(epoch, trainer.history, run))
 
         save_model("models/model.pt", result.weights, model.config, class_names)
@@ -68,7 +69,7 @@ def build_model(params: ModelParams, num_object_classes: int) -> SSD:
     return model
 
 
-def log_data(run: Run, files: list[TensorFile]) -> None:
+def log_data(run: Run, *files: TensorFile) -> None:
     """What was trained on: digests, counts and problems of the data."""
     digests = {f"data_sha256_{file.path.stem}": sha256(file.path) for file in files}
     run.tags({**digests, "classes": json.dumps(files[0].class_names)})
@@ -76,7 +77,7 @@ def log_data(run: Run, files: list[TensorFile]) -> None:
     run.file("reports/preprocess", "preprocess")
 
 
-def augmented_figure(dataset: DetectionDataset, class_names: list[str]):
+def augmented_figure(dataset: DetectionDataset, class_names: list[str]) -> Figure:
     """The first training images as the network sees them, with their boxes."""
     samples = [dataset[0, index] for index in range(min(NUM_AUGMENTED, len(dataset)))]
     objects = [Objects(o.boxes * dataset.side, o.labels, o.ignored) for _, o, _ in samples]
@@ -93,7 +94,9 @@ def report(epoch: Epoch, history: list[Epoch], run: Run) -> None:
     groups = ("train/", "val/")
     run.metrics({key: value for key, value in values.items() if key.startswith(groups)}, step=epoch.epoch)
     speeds = {"lr": epoch.lr, "images_per_s": epoch.images_per_s, "data_wait": epoch.data_wait}
-    run.metrics({f"speed/{key}" if key != "lr" else key: value for key, value in speeds.items()}, step=epoch.epoch)
+    run.metrics(
+        {f"speed/{key}" if key != "lr" else key: value for key, value in speeds.items()}, step=epoch.epoch
+    )
 
 
 if __name__ == "__main__":

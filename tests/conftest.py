@@ -1,5 +1,6 @@
 """What several test files share: small real inputs, made here."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,6 @@ import torch
 import yaml
 
 from ssd.data.glyphs import GLYPHS
-from ssd.data.images import encode_jpeg
 from ssd.data.shapes import draw_scene
 from ssd.data.tensors import Sample, TensorFile, write_tensor_file
 from ssd.params import Params, load_params
@@ -45,10 +45,12 @@ def shapes_file(tmp_path_factory: pytest.TempPathFactory) -> TensorFile:
     samples = []
     for index in range(16):
         image, objects = draw_scene(np.random.default_rng([0, index]), 96)
+        content = io.BytesIO()
+        image.save(content, "JPEG", quality=92)
         samples.append(
             Sample(
                 id=f"scene{index}",
-                image=encode_jpeg(image, 92),
+                image=content.getvalue(),
                 size=(image.height, image.width),
                 boxes=[item.box for item in objects],
                 labels=[GLYPHS.index(item.name) + 1 for item in objects],

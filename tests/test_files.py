@@ -12,13 +12,17 @@ import pytest
 from ssd.files import replacing, replacing_folder, sha256, write_bytes, write_json
 
 
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
 def test_a_failure_inside_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     write_bytes(tmp_path / "file", b"old")
     with pytest.raises(RuntimeError), replacing(tmp_path / "file") as temporary:
         temporary.write_bytes(b"half")
         raise RuntimeError
     assert (tmp_path / "file").read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["file"]
+    assert names(tmp_path) == ["file"]
 
 
 def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -26,12 +30,12 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     for content in ("first", "second"):
         with replacing_folder(target) as folder:
             (folder / content).write_text(content)
-    assert os.listdir(target) == ["second"]
+    assert names(target) == ["second"]
     with pytest.raises(RuntimeError), replacing_folder(target) as folder:
         (folder / "third").write_text("half")
         raise RuntimeError
-    assert os.listdir(target) == ["second"]
-    assert os.listdir(tmp_path) == ["folder"]
+    assert names(target) == ["second"]
+    assert names(tmp_path) == ["folder"]
 
 
 def test_kill_9_in_the_middle_leaves_the_target_alone(tmp_path: Path) -> None:

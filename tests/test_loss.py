@@ -13,7 +13,9 @@ PRIORS = make_priors([(8, 8), (4, 4), (2, 2), (1, 1)], paper_levels(4, 0.1, 0.2,
 NUM_CLASSES = 4
 
 
-def random_case(batch_size: int, num_objects: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, Targets]:
+def random_case(
+    batch_size: int, num_objects: int, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor, Targets]:
     generator = torch.Generator().manual_seed(seed)
     loc = torch.randn(batch_size, len(PRIORS), 4, generator=generator)
     logits = torch.randn(batch_size, len(PRIORS), NUM_CLASSES, generator=generator)
@@ -104,7 +106,9 @@ def test_ignored_objects_teach_nothing_about_their_priors() -> None:
 def test_the_loss_is_a_mean_over_the_batch_s_positives() -> None:
     """Doubling a batch doubles both sums and the number of positives."""
     loc, logits, targets = random_case(2, 4)
-    twice = Targets(*(t.repeat(2, *[1] * (t.ndim - 1)) for t in (targets.boxes, targets.labels, targets.ignored)))
+    twice = Targets(
+        *(t.repeat(2, *[1] * (t.ndim - 1)) for t in (targets.boxes, targets.labels, targets.ignored))
+    )
     criterion = MultiBoxLoss(PRIORS, 0.5, 3.0, 8)
     single = criterion(loc, logits, targets)
     double = criterion(loc.repeat(2, 1, 1), logits.repeat(2, 1, 1), twice)

@@ -130,7 +130,7 @@ def distort(images: Tensor, photometry: Photometry, generator: Generator) -> Ten
 def _colour_maps(
     num_images: int, photometry: Photometry, generator: Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Matrices [B, 3, 3] of saturation and hue, brightness shifts [B], contrast-first flags [B], factors [B]."""
+    """Matrices [B, 3, 3] of saturation and hue, brightness [B], contrast-first flags [B], contrast [B]."""
 
     def draw(strength: float) -> Tensor:
         value = (torch.rand(num_images, generator=generator) * 2 - 1) * strength

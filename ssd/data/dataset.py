@@ -38,7 +38,11 @@ class Batch:
         return Batch(self.images.pin_memory(), targets, self.indices)
 
 
-class DetectionDataset(Dataset[tuple[Tensor, Objects, int]]):
+LoadedSample = tuple[Tensor, Objects, int]
+"""An image at input size, its objects, its row in the tensor file."""
+
+
+class DetectionDataset(Dataset[LoadedSample]):
     """Images of a tensor file at the network's input size, with their objects in shares of the view.
 
     Args:
@@ -59,7 +63,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Objects, int]]):
     def __len__(self) -> int:
         return len(self.file)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Objects, int]:
+    def __getitem__(self, key: tuple[int, int]) -> LoadedSample:
         """The sample of (epoch, index): uint8 [3, S, S] image, objects, index."""
         epoch, index = key
         image = decode(self.file, index)
@@ -78,15 +82,16 @@ class DetectionDataset(Dataset[tuple[Tensor, Objects, int]]):
 def decode(file: TensorFile, index: int) -> Tensor:
     """Decode image `index` of a tensor file to uint8 RGB [3, H, W], in its stored orientation."""
     try:
-        return decode_image(file.encoded(index), ImageReadMode.RGB)
+        image: Tensor = decode_image(file.encoded(index), ImageReadMode.RGB)
     except RuntimeError as error:
         raise UserError(
             f"{file.path}: image {file.image_ids[index]} does not decode ({error}); "
             "`dvc repro -f preprocess` checks every image"
         ) from None
+    return image
 
 
-def collate(samples: list[tuple[Tensor, Objects, int]]) -> Batch:
+def collate(samples: list[LoadedSample]) -> Batch:
     """Stack images and pad objects to the largest number of an image."""
     images, objects, indices = zip(*samples, strict=True)
     num_objects = max(len(o.labels) for o in objects)
@@ -128,10 +133,10 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
 
 def make_loader(
     dataset: DetectionDataset, batch_size: int, workers: int, *, shuffle: bool, pin_memory: bool = False
-) -> tuple[DataLoader[Batch], EpochBatches]:
-    """A loader over `dataset` and the sampler whose `epoch` is to be set before each pass."""
+) -> tuple[DataLoader[LoadedSample], EpochBatches]:
+    """A loader that gives a `Batch` at a time, and the sampler; set its `epoch` before each pass."""
     sampler = EpochBatches(len(dataset), batch_size, dataset.seed if shuffle else None)
-    loader: DataLoader[Batch] = DataLoader(
+    loader = DataLoader(
         dataset,
         batch_sampler=sampler,
         num_workers=workers,

@@ -235,7 +235,7 @@ def _reasons_told() -> Iterator[None]:
 def _publish(part: Path, path: Path) -> None:
     with part.open("rb") as file:
         os.fsync(file.fileno())
-    os.replace(part, path)
+    part.replace(path)
 
 
 def _size(path: Path) -> int:

@@ -74,7 +74,7 @@ def _visible(start: float, end: float, length: int) -> tuple[int, int]:
 
 
 def _placed(first: int, last: int, start: float, end: float, side: int) -> tuple[int, int]:
-    """Where source pixels first..last land on a canvas of `side` that shows start..end; at least one pixel."""
+    """Where source pixels first..last land on a canvas of `side` that shows start..end; one at least."""
     scale = side / (end - start)
     low = min(max(round((first - start) * scale), 0), side - 1)
     return low, min(max(round((last - start) * scale), low + 1), side)

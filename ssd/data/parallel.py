@@ -54,8 +54,8 @@ def _pool_map(
         yield from pool.map(function, items, chunksize=_CHUNK)
     except BrokenProcessPool:
         raise UserError(
-            f"{description}: a process was killed, perhaps for want of memory; "
-            f"set preprocess.workers in params.yaml below {workers} and run again"
+            f"{description}: one of {workers} processes was killed, perhaps for want of memory; "
+            "run again, with fewer (params.yaml: preprocess.workers) if it was"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)

@@ -8,19 +8,17 @@ its own, and pixels come from integer arithmetic.
 
 import io
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from xml.sax.saxutils import escape
 
 import numpy as np
 from numpy.random import Generator
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
-from tqdm import tqdm
 
 from ssd.data.glyphs import BLACK_OR_WHITE, GLYPHS, draw_glyph
+from ssd.data.parallel import ordered_map
 from ssd.files import write_bytes
 
 SPLITS = ("train", "val", "test")
@@ -68,10 +66,8 @@ def write_shapes(folder: Path, *, num_train: int, num_val: int, num_test: int, s
         write_bytes(folder / "ImageSets" / "Main" / f"{SPLITS[split]}.txt", listing.encode())
         jobs += numbers
     write = partial(_write_image, folder, side, seed)
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        done = pool.map(write, jobs, chunksize=16)
-        for _ in tqdm(done, total=len(jobs), desc="drawing shapes", unit="image", disable=None):
-            pass
+    for _ in ordered_map(write, jobs, workers=0, description="drawing shapes"):
+        pass
 
 
 def draw_scene(generator: Generator, side: int) -> tuple[Image.Image, list[ShapeObject]]:
@@ -136,7 +132,9 @@ def _cover(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
     return w * h / min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1]))
 
 
-def _paste(generator: Generator, image: Image.Image, name: str, box: tuple[int, int, int, int]) -> Image.Image:
+def _paste(
+    generator: Generator, image: Image.Image, name: str, box: tuple[int, int, int, int]
+) -> Image.Image:
     """Draw an object into `image` at `box`, which may reach outside it; returns its mask, black or white."""
     patch = image.resize((1, 1), Image.Resampling.BOX, box=_clip(box, image)).getpixel((0, 0))
     assert isinstance(patch, tuple), "the image is RGB"
@@ -202,7 +200,10 @@ def _annotation(name: str, image: Image.Image, objects: Sequence[ShapeObject]) -
     for item in objects:
         corners = {"xmin": item.box[0] + 1, "ymin": item.box[1] + 1, "xmax": item.box[2], "ymax": item.box[3]}
         lines += ["\t<object>", f"\t\t<name>{escape(item.name)}</name>", "\t\t<pose>Unspecified</pose>"]
-        lines += [f"\t\t<truncated>{item.truncated:d}</truncated>", f"\t\t<difficult>{item.difficult:d}</difficult>"]
+        lines += [
+            f"\t\t<truncated>{item.truncated:d}</truncated>",
+            f"\t\t<difficult>{item.difficult:d}</difficult>",
+        ]
         lines += ["\t\t<bndbox>", *(f"\t\t\t<{tag}>{value}</{tag}>" for tag, value in corners.items())]
         lines += ["\t\t</bndbox>", "\t</object>"]
     return "\n".join([*lines, "</annotation>", ""])

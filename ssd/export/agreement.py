@@ -90,10 +90,11 @@ class _Rounding:
         self.reference = reference
         self.settings = settings
         self.tolerance = tolerance
-        # The score of each class that just reaches NMS; 0 where all do.
-        self.lowest_candidate = torch.zeros(reference.scores.shape[1])
+        # What a score of each class must exceed, or reach, to get to NMS, [C - 1].
+        self.limits = torch.full(reference.scores.shape[1:], settings.score_threshold)
         if reference.scores.shape[0] > settings.max_per_class:
-            self.lowest_candidate = reference.scores.topk(settings.max_per_class, dim=0).values[-1]
+            best = reference.scores.topk(settings.max_per_class, dim=0).values
+            self.limits = torch.maximum(self.limits, best[-1])
 
     def explains(self, here: Detections, alone: Tensor, there: Detections, there_alone: Tensor) -> Tensor:
         """bool [n]: which detections of one side could be absent from the other by rounding alone.
@@ -102,7 +103,7 @@ class _Rounding:
             here: detections of one side, [n]; alone: bool [n], those without a partner.
             there: detections of the other side, [m]; there_alone: bool [m].
         """
-        limit = self.lowest_candidate[here.labels - 1].clamp(min=self.settings.score_threshold)
+        limit = self.limits[here.labels - 1]
         if len(there.labels) == self.settings.max_detections:
             limit = limit.clamp(min=float(there.scores.min()))
         near_limit = here.scores <= limit + self.tolerance
@@ -118,14 +119,13 @@ class _Rounding:
         return near_limit | (overlapping & stronger & same_label).any(1)
 
     def is_candidate(self, other: Detections) -> Tensor:
-        """bool [m]: which detections of a file the PyTorch network proposes too, before NMS."""
-        boxes_agree = (
-            (other.boxes[:, None] - self.reference.boxes).abs().amax(-1)
-            <= self.tolerance * self.reference.side
-        )
+        """bool [m]: which detections of a file the PyTorch detector takes to NMS too, up to rounding."""
+        distance = (other.boxes[:, None] - self.reference.boxes).abs().amax(-1)
+        boxes_agree = distance <= self.tolerance * self.reference.side
         proposed = self.reference.scores.T[other.labels - 1]
         scores_agree = (other.scores[:, None] - proposed).abs() <= self.tolerance
-        return (boxes_agree & scores_agree).any(1)
+        reaches_nms = other.scores >= self.limits[other.labels - 1] - self.tolerance
+        return (boxes_agree & scores_agree).any(1) & reaches_nms
 
 
 def _differences(a: Detections, b: Detections, side: int) -> tuple[Tensor, Tensor]:

@@ -38,6 +38,7 @@ class Case:
     references: list[Reference]
 
 
+@torch.inference_mode()
 def compare_files(
     detector: Detector,
     class_names: Sequence[str],
@@ -70,13 +71,13 @@ def compare_files(
         "num_images": sum(len(case.references) for case in cases),
         "num_detections": sum(len(r.found.labels) for case in cases for r in case.references),
         "num_threads": torch.get_num_threads(),
-        "pytorch": {"latency_ms": _latency_ms(torch.inference_mode()(detector), images)},
+        "pytorch": {"latency_ms": _latency_ms(detector, images)},
     }
     for path in files:
         run, metadata = open_onnx(path) if path.suffix == ".onnx" else open_torchscript(path)
         if metadata != describe(detector, class_names):
-            raise UserError(f"{path.name}: its metadata are not those of the model; run `dvc repro -f export`")
-        found = [agreement for case in cases for agreement in _compare_case(path, run, case, detector, tolerance)]
+            raise UserError(f"{path.name}: not the metadata of this model; run `dvc repro -f export`")
+        found = [a for case in cases for a in _compare_case(path, run, case, detector, tolerance)]
         report[path.name] = {
             "bytes": path.stat().st_size,
             "largest_box_difference": max(a.box_difference for a in found),
@@ -100,7 +101,6 @@ def _batches(images: Sequence[Tensor], side: int) -> Iterator[Tensor]:
         yield torch.full((1, 3, side + 1, side), value, dtype=torch.uint8)
 
 
-@torch.inference_mode()
 def _reference(detector: Detector, images: Tensor) -> Case:
     height, width = images.shape[2:]
     outputs = detector(images)
@@ -125,7 +125,7 @@ def _compare_case(
     num_images, _, height, width = case.images.shape
     where = f"{path.name}, image of {width}x{height} pixels in a batch of {num_images}"
     outputs = run(case.images)
-    malformed = _malformed(outputs, case.outputs)
+    malformed = _malformed(outputs, case.outputs, detector.model.num_classes)
     if malformed:
         raise UserError(f"{where}: {malformed}; the file is not this detector, run `dvc repro -f export`")
     for reference, other in zip(case.references, _split(outputs), strict=True):
@@ -138,7 +138,7 @@ def _compare_case(
         yield agreement
 
 
-def _malformed(outputs: Outputs, expected: Outputs) -> str:
+def _malformed(outputs: Outputs, expected: Outputs, num_classes: int) -> str:
     """What is wrong with the form of outputs, whatever they say; "" if nothing."""
     forms = [[(x.dtype, tuple(x.shape)) for x in group] for group in (outputs, expected)]
     if forms[0] != forms[1]:
@@ -147,8 +147,8 @@ def _malformed(outputs: Outputs, expected: Outputs) -> str:
     used = torch.arange(scores.shape[1]) < num_detections[:, None]
     if boxes[~used].any() or scores[~used].any() or labels[~used].any():
         return "rows past num_detections are not 0"
-    if (labels[used] < 1).any():
-        return "a detection is labelled as background"
+    if ((labels[used] < 1) | (labels[used] >= num_classes)).any():
+        return f"labels are outside 1..{num_classes - 1}"
     if (scores.diff(dim=1) > 0).any():
         return "scores are not in descending order"
     return ""
@@ -157,14 +157,17 @@ def _malformed(outputs: Outputs, expected: Outputs) -> str:
 def _split(outputs: Outputs) -> list[Detections]:
     """The detections of each image."""
     boxes, scores, labels, num_detections = outputs
-    return [Detections(boxes[i, :n], scores[i, :n], labels[i, :n]) for i, n in enumerate(num_detections.tolist())]
+    rows = enumerate(num_detections.tolist())
+    return [Detections(boxes[i, :n], scores[i, :n], labels[i, :n]) for i, n in rows]
 
 
 def _latency_ms(run: Run, images: Sequence[Tensor]) -> float:
     """Median time of one image, milliseconds, over all images three times, after a few runs to warm up."""
     times = []
-    for image in [*images[:1] * NUM_WARM_UP, *images, *images, *images]:
+    for _ in range(NUM_WARM_UP):
+        run(images[0][None])
+    for image in [*images, *images, *images]:
         start = time.perf_counter()
         run(image[None])
         times.append(time.perf_counter() - start)
-    return 1000 * statistics.median(times[NUM_WARM_UP:])
+    return 1000 * statistics.median(times)

@@ -7,13 +7,17 @@ from typing import Any
 
 import onnx
 import onnxruntime
+import onnxscript
 import torch
-from onnxscript import opset18 as op
 from torch import Tensor
 
 from ssd.export.metadata import describe
 from ssd.postprocess import nms_mask
 from ssd.predict import Detector, Outputs
+
+# NMS needs only operators to which 18 to 23 added data types and nothing else. Any: onnxscript's type
+# hints do not know that it takes Python numbers and lists.
+op: Any = onnxscript.opset18
 
 INPUT = "images"
 OUTPUTS = ["boxes", "scores", "labels", "num_detections"]

@@ -13,10 +13,11 @@ from typing import Any
 import mlflow
 import numpy as np
 import onnxruntime
+from mlflow.pyfunc.model import PythonModel
 from PIL import Image
 
 
-class Detector(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow has no types
+class Detector(PythonModel):
     """Column `image` (base64 of a JPEG or PNG) to column `detections`: boxes in pixels, score, label."""
 
     def load_context(self, context: Any) -> None:

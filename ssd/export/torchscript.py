@@ -29,9 +29,9 @@ def to_torchscript(detector: Detector, class_names: Sequence[str]) -> bytes:
     example = torch.zeros(2, 3, detector.side + 3, detector.side + 5, dtype=torch.uint8)
     buffer = io.BytesIO()
     with torch.no_grad(), _deprecation_known():
-        warnings.filterwarnings("error", category=torch.jit.TracerWarning)
+        warnings.filterwarnings("error", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
         # The trace is not checked on the same input again: the stage compares on many others.
-        traced = torch.jit.trace(detector, (example,), check_trace=False)
+        traced = torch.jit.trace(detector, (example,), check_trace=False)  # type: ignore[no-untyped-call]
         metadata = json.dumps(describe(detector, class_names))
         torch.jit.save(traced, buffer, _extra_files={METADATA: metadata})
     return buffer.getvalue()
@@ -41,7 +41,7 @@ def open_torchscript(path: str | Path) -> tuple[Callable[[Tensor], Outputs], dic
     """Load a file of `to_torchscript`: what it computes, on the CPU, and its metadata."""
     extra_files = {METADATA: ""}
     with _deprecation_known():
-        module = torch.jit.load(path, map_location="cpu", _extra_files=extra_files)
+        module = torch.jit.load(path, "cpu", extra_files)  # type: ignore[no-untyped-call]
 
     def run(images: Tensor) -> Outputs:
         with torch.inference_mode():

@@ -6,7 +6,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models import ResNet, ResNet18_Weights, ResNet34_Weights, ResNet50_Weights, WeightsEnum, resnet
+from torchvision.models import (
+    ResNet,
+    ResNet18_Weights,
+    ResNet34_Weights,
+    ResNet50_Weights,
+    WeightsEnum,
+    resnet,
+)
 
 from ssd.errors import UserError
 
@@ -63,10 +70,7 @@ def load_backbone_weights(backbone: nn.Module, name: str, weights: str) -> None:
     """
     if weights == "none":
         return
-    if weights == "imagenet":
-        state = _fetch(IMAGENET_WEIGHTS[name])
-    else:
-        state = _read(Path(weights))
+    state = _fetch(IMAGENET_WEIGHTS[name]) if weights == "imagenet" else _read(Path(weights))
     state = {key: value for key, value in state.items() if not key.startswith("fc.")}
     try:
         backbone.load_state_dict(state)
@@ -79,23 +83,26 @@ def _fetch(weights: WeightsEnum) -> dict[str, Tensor]:
     """torchvision's weights, by its own URL; the file name holds the digest that is checked."""
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     try:
-        return weights.get_state_dict(progress=True, check_hash=True)
+        state: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         raise UserError(
             f"params.yaml: model.weights: imagenet could not be fetched ({error}); put {weights.url} "
             f"into {folder}, or name a state-dict file, or set none to train from scratch"
         ) from None
+    return state
 
 
 def _read(path: Path) -> dict[str, Tensor]:
     where = f"params.yaml: model.weights: {path}"
     if not path.is_file():
-        raise UserError(f"{where}: no such file; allowed: imagenet, none, or a .safetensors or .pth state dict")
+        raise UserError(
+            f"{where}: no such file; allowed: imagenet, none, or a .safetensors or .pth state dict"
+        )
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch and safetensors raise a dozen types for a file that is not theirs
+    except Exception as error:  # noqa: BLE001 (torch and safetensors raise a dozen types)
         reason = str(error).splitlines()[0][:200]
         raise UserError(f"{where}: not a state dict that loads without pickle: {reason}") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):

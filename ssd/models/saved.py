@@ -41,9 +41,11 @@ def load_model(path: str | Path) -> tuple[SSD, list[str]]:
         raise UserError(f"{path}: not found; `dvc repro train` makes it")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen types for a file that is not its own
+    except Exception as error:  # noqa: BLE001 (torch raises a dozen types)
         reason = str(error).splitlines()[0][:200]
-        raise UserError(f"{path}: not a model file, or damaged ({reason}); `dvc repro -f train` makes it") from None
+        raise UserError(
+            f"{path}: not a model file, or damaged ({reason}); `dvc repro -f train` makes it"
+        ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path}: not a model file of format {FORMAT}; `dvc repro -f train` makes it anew")
     model = SSD(SSDConfig(**content["config"]))

@@ -1,4 +1,4 @@
-"""The SSD network: backbone, auxiliary convolutions and heads. Raw outputs only, the same in train and eval."""
+"""The SSD network: backbone, auxiliary convolutions, heads. Raw outputs, the same in train and eval."""
 
 import math
 from dataclasses import dataclass
@@ -87,6 +87,7 @@ class SSD(nn.Module):
             nn.init.zeros_(head.bias)
         # Three of four selected priors are negatives: start from that rate rather than from 1 / C.
         for head in self.conf_heads:
+            assert isinstance(head, nn.Conv2d) and head.bias is not None, "made above"
             head.bias.data.view(-1, self.num_classes)[:, 0] = math.log(3.0 * (self.num_classes - 1))
 
 
@@ -119,4 +120,4 @@ def _auxiliary_stage(channels: int, side: int) -> tuple[nn.Sequential, int]:
 
 def _by_prior(x: Tensor, num_values: int) -> Tensor:
     """[B, A * num_values, H, W] to [B, H * W * A, num_values], in the order of the priors."""
-    return x.permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, num_values))
+    return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, num_values)

@@ -83,7 +83,7 @@ class Trainer:
         self.params, self.photometry, self.hardware = params, photometry, hardware
         self.train_file, self.val_file = train_file, val_file
         device = hardware.device
-        self.model = model.to(device=device, memory_format=torch.channels_last)
+        self.model = model.to(device).to(memory_format=torch.channels_last)
         self.criterion = MultiBoxLoss(model.priors, params.match_iou, params.negatives, params.min_negatives)
         # The paper's settings, whatever `evaluate` says: they must not decide what is trained.
         self.postprocessor = PostProcessor(model.priors, PostProcess())
@@ -104,7 +104,8 @@ class Trainer:
             UserError: a loss is not finite.
         """
         best_map50: float | None = None
-        best_epoch, weights = 0, {}
+        best_epoch = 0
+        weights: dict[str, Tensor] = {}
         for epoch in range(self.params.epochs):
             row = self._epoch(epoch)
             self.history.append(row)
@@ -113,7 +114,9 @@ class Trainer:
             better = score is not None and (best_map50 is None or score > best_map50)
             if first or better or (len(self.val_file) == 0):
                 best_epoch, best_map50 = epoch, score
-                weights = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+                weights = {
+                    name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()
+                }
         return TrainResult(weights, best_epoch, best_map50, self.history)
 
     def _epoch(self, epoch: int) -> Epoch:
@@ -135,9 +138,9 @@ class Trainer:
             train_loss=losses[0],
             train_loc=losses[1],
             train_conf=losses[2],
-            val_loss=result and result.loss,
-            val_loc=result and result.loc_loss,
-            val_conf=result and result.conf_loss,
+            val_loss=result.loss if result else None,
+            val_loc=result.loc_loss if result else None,
+            val_conf=result.conf_loss if result else None,
             val_map50=map50,
             images_per_s=num_images / trained,
             data_wait=waited / trained,

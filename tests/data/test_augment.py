@@ -43,8 +43,8 @@ def test_crops_obey_the_paper() -> None:
         if (width, height) == (200, 150):
             continue
         num_crops += 1
-        assert -1e-3 <= view.x1 and view.x2 <= 200 + 1e-3 and -1e-3 <= view.y1 and view.y2 <= 150 + 1e-3
-        assert 0.3 * 200 - 1e-3 <= width and 0.3 * 150 - 1e-3 <= height
+        assert view.x1 >= -1e-3 and view.x2 <= 200 + 1e-3 and view.y1 >= -1e-3 and view.y2 <= 150 + 1e-3
+        assert width >= 0.3 * 200 - 1e-3 and height >= 0.3 * 150 - 1e-3
         assert 0.5 - 1e-6 <= width / height <= 2 + 1e-6
         assert visible_objects(BOXES, view).any()
         assert pairwise_iou(torch.tensor([[view.x1, view.y1, view.x2, view.y2]]), BOXES).max() > 0
@@ -65,7 +65,9 @@ def test_images_without_objects_are_not_cropped() -> None:
 def test_no_distortion_leaves_the_images() -> None:
     images = torch.rand(3, 3, 8, 8) * 255
     assert torch.equal(distort(images, Photometry(0, 0.5, 0.5, 0.5, 0.5), generator()), images)
-    torch.testing.assert_close(distort(images, Photometry(1, 0, 0, 0, 0), generator()), images, atol=1e-2, rtol=0)
+    torch.testing.assert_close(
+        distort(images, Photometry(1, 0, 0, 0, 0), generator()), images, atol=1e-2, rtol=0
+    )
 
 
 def test_brightness_shifts_all_pixels_alike() -> None:
@@ -88,7 +90,7 @@ def test_saturation_and_hue_leave_grey_alone_and_keep_the_luma() -> None:
     photometry = Photometry(1, 0, 0, 0.5, 0.1)
     grey = torch.full((8, 3, 4, 4), 90.0)
     torch.testing.assert_close(distort(grey, photometry, generator()), grey, atol=0.05, rtol=0)
-    colour = (torch.rand(8, 3, 4, 4) * 60 + 100)
+    colour = torch.rand(8, 3, 4, 4) * 60 + 100
     luma = torch.tensor(LUMA).view(3, 1, 1)
     out = distort(colour, photometry, generator())
     torch.testing.assert_close((out * luma).sum(1), (colour * luma).sum(1), atol=0.2, rtol=0)

@@ -21,7 +21,7 @@ import ssd
 from ssd.data.fetch import MAX_REDIRECTS, Patience, RemoteFile, fetch
 from ssd.errors import UserError
 
-CONTENT = random.Random(0).randbytes(400_000)  # noqa: S311 (not for cryptography)
+CONTENT = random.Random(0).randbytes(400_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 QUICK = Patience(attempts=3, wait=0.002, connect=2.0, read=0.3)
 HALF = 200_000
@@ -299,7 +299,7 @@ def test_a_killed_download_leaves_a_part_that_the_next_run_completes(
         "fetch(RemoteFile('a.tar', int(sys.argv[1]), sys.argv[2], (sys.argv[3],)), Path(sys.argv[4]))"
     )
     command = [sys.executable, "-c", script, str(len(CONTENT)), SHA256, url, str(tmp_path)]
-    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(Path(ssd.__file__).parents[1])})  # noqa: S603
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(Path(ssd.__file__).parents[1])})
     try:
         wait_until(lambda: part_of(tmp_path).exists() and part_of(tmp_path).stat().st_size >= HALF // 2)
     finally:

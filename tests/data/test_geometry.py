@@ -19,7 +19,9 @@ def picture(height: int, width: int, box: tuple[int, int, int, int]) -> torch.Te
     return image
 
 
-view = st.tuples(st.floats(-100, 60), st.floats(-100, 60), st.floats(150, 320), st.floats(150, 320), st.booleans())
+view = st.tuples(
+    st.floats(-100, 60), st.floats(-100, 60), st.floats(150, 320), st.floats(150, 320), st.booleans()
+)
 
 
 @given(view)

@@ -10,16 +10,18 @@ import loopback as lb
 import pytest
 from loopback import Loopback
 
+from ssd.data import download as downloading
 from ssd.data import sources
+from ssd.data.download import download
 from ssd.data.fetch import RemoteFile
-from ssd.data.sources import VocList, download, splits
+from ssd.data.sources import VocList, splits
 from ssd.errors import UserError
 from ssd.params import DataParams, Source
 
 LISTS = {
-    sources.VOC2007_TRAINVAL: ("VOC2007", ("train", "val", "trainval")),
-    sources.VOC2007_TEST: ("VOC2007", ("test",)),
-    sources.VOC2012_TRAINVAL: ("VOC2012", ("train", "val", "trainval")),
+    downloading.VOC2007_TRAINVAL: ("VOC2007", ("train", "val", "trainval")),
+    downloading.VOC2007_TEST: ("VOC2007", ("test",)),
+    downloading.VOC2012_TRAINVAL: ("VOC2012", ("train", "val", "trainval")),
 }
 
 
@@ -72,8 +74,8 @@ def server(tars: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Iterator[
             url = running.serve(f"/voc/{archive.name}", tar)
             return RemoteFile(archive.name, len(tar), hashlib.sha256(tar).hexdigest(), (url,))
 
-        table = {source: tuple(map(tiny, archives)) for source, archives in sources.ARCHIVES.items()}
-        monkeypatch.setattr(sources, "ARCHIVES", table)
+        table = {source: tuple(map(tiny, archives)) for source, archives in downloading.ARCHIVES.items()}
+        monkeypatch.setattr(downloading, "ARCHIVES", table)
         yield running
 
 
@@ -94,7 +96,7 @@ def test_every_source_of_params_has_its_lists() -> None:
 
 
 def test_the_published_archives_are_three_with_a_digest_and_several_hosts_each() -> None:
-    archives = {archive.name: archive for row in sources.ARCHIVES.values() for archive in row}
+    archives = {archive.name: archive for row in downloading.ARCHIVES.values() for archive in row}
     assert len(archives) == 3
     for archive in archives.values():
         assert len(archive.sha256) == 64
@@ -121,14 +123,14 @@ def test_a_voc_source_is_downloaded_and_holds_its_lists(
     for year in {name.split("/")[0] for names in EXPECTED[source].values() for name in names}:
         assert {path.name for path in (devkit / year).iterdir()} == {"JPEGImages", "Annotations", "ImageSets"}
     stored = {path.name for path in (tmp_path / "archives").glob("[!.]*")}
-    assert stored == {archive.name for archive in sources.ARCHIVES[source]}
+    assert stored == {archive.name for archive in downloading.ARCHIVES[source]}
 
 
 def test_a_second_source_fetches_only_what_is_not_there_yet(server: Loopback, tmp_path: Path) -> None:
     download(data_params("voc2007"), tmp_path / "raw", tmp_path)
     server.requests.clear()
     download(data_params("voc0712"), tmp_path / "raw", tmp_path)
-    assert [path for path, _ in server.requests] == [f"/voc/{sources.VOC2012_TRAINVAL.name}"]
+    assert [path for path, _ in server.requests] == [f"/voc/{downloading.VOC2012_TRAINVAL.name}"]
 
 
 def test_archives_put_in_place_by_hand_need_no_network(
@@ -143,7 +145,7 @@ def test_archives_put_in_place_by_hand_need_no_network(
 
 
 def test_the_users_mirrors_come_first(server: Loopback, tars: dict[str, bytes], tmp_path: Path) -> None:
-    name = sources.VOC2012_TRAINVAL.name
+    name = downloading.VOC2012_TRAINVAL.name
     server.serve(f"/mine/{name}", tars[name])
     mirrors = [f"{server.base}/empty/", f"{server.base}/mine"]
     download(data_params("voc2012", mirrors=mirrors), tmp_path / "raw", tmp_path)
@@ -156,7 +158,7 @@ def test_a_mirror_that_is_no_web_address_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_archive_with_a_wrong_digest_is_never_unpacked(server: Loopback, tmp_path: Path) -> None:
-    name = sources.VOC2012_TRAINVAL.name
+    name = downloading.VOC2012_TRAINVAL.name
     server.scripts[f"/voc/{name}"] = [lb.corrupt]
     with pytest.raises(UserError, match="wrong sha256"):
         download(data_params("voc2012"), tmp_path / "raw", tmp_path)
@@ -172,10 +174,10 @@ def test_a_damaged_archive_leaves_what_was_there_before(
     damaged = b"not a tar"
     url = server.serve("/damaged.tar", damaged)
     row = (
-        sources.ARCHIVES["voc2012"][0],
+        downloading.ARCHIVES["voc2012"][0],
         RemoteFile("damaged.tar", len(damaged), hashlib.sha256(damaged).hexdigest(), (url,)),
     )
-    monkeypatch.setitem(sources.ARCHIVES, "voc2012", row)
+    monkeypatch.setitem(downloading.ARCHIVES, "voc2012", row)
     with pytest.raises(UserError, match=r"damaged.tar: not a whole tar"):
         download(data_params("voc2012"), tmp_path / "raw", tmp_path)
     assert sorted((tmp_path / "raw").rglob("*")) == before
@@ -188,7 +190,7 @@ def test_shapes_are_written_as_params_say(tmp_path: Path, monkeypatch: pytest.Mo
         asked.update(counts)
         make_voc_folder(folder, "train", "val", "test")
 
-    monkeypatch.setattr(sources, "write_shapes", write)
+    monkeypatch.setattr(downloading, "write_shapes", write)
     download(data_params("shapes"), tmp_path / "raw", tmp_path)
     assert asked == {"num_train": 5, "num_val": 2, "num_test": 3, "side": 64, "seed": 1}
     assert lists_of("shapes", tmp_path / "raw") == {

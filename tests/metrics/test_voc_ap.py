@@ -68,9 +68,11 @@ def kit_ap(
 
     walk = []
     for index, guess in enumerate(found):
-        for row in range(len(guess.labels)):
-            if int(guess.labels[row]) == label:
-                walk.append((float(guess.scores[row]), index, kit_box(guess.boxes[row].tolist())))
+        walk += [
+            (float(guess.scores[row]), index, kit_box(guess.boxes[row].tolist()))
+            for row in range(len(guess.labels))
+            if int(guess.labels[row]) == label
+        ]
     walk.sort(key=lambda entry: -entry[0])
 
     num_true = num_false = 0

@@ -43,7 +43,9 @@ def test_weights_of_another_backbone_are_refused(state: dict, tmp_path: Path) ->
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"model.weights: .*nowhere.pth: no such file; allowed: imagenet, none"):
+    with pytest.raises(
+        UserError, match=r"model.weights: .*nowhere.pth: no such file; allowed: imagenet, none"
+    ):
         load_backbone_weights(build_backbone("resnet18"), "resnet18", str(tmp_path / "nowhere.pth"))
 
 
@@ -92,7 +94,9 @@ class Published:
         return torch.hub.load_state_dict_from_url(self.url, weights_only=True, **kwargs)
 
 
-def test_imagenet_weights_are_fetched_and_checked(state: dict, server: str, tmp_path: Path, monkeypatch) -> None:
+def test_imagenet_weights_are_fetched_and_checked(
+    state: dict, server: str, tmp_path: Path, monkeypatch
+) -> None:
     from ssd.files import sha256
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))

@@ -1,5 +1,7 @@
 """The paper's table of priors."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -20,7 +22,7 @@ def test_ssd300_scales_are_those_of_the_authors_code() -> None:
     levels = paper_levels(6, 0.1, 0.2, 1.05)
     sizes = [30, 60, 111, 162, 213, 264, 315]
     assert [level.scale * 300 for level in levels] == pytest.approx(sizes[:-1])
-    extra = [(a * b) ** 0.5 for a, b in zip(sizes, sizes[1:], strict=False)]
+    extra = [(a * b) ** 0.5 for a, b in pairwise(sizes)]
     assert [level.extra_scale * 300 for level in levels] == pytest.approx(extra)
 
 

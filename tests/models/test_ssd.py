@@ -51,7 +51,10 @@ def test_outputs_do_not_change_type_with_the_mode() -> None:
 def test_outputs_lie_in_the_order_of_the_priors() -> None:
     """Light one cell of the finest map: only the priors of the cells around it may answer differently."""
     model = build().eval()
-    features = [torch.zeros(1, head.in_channels, side, side) for head, side in zip(model.loc_heads, (8, 4, 2, 1), strict=True)]
+    features = [
+        torch.zeros(1, head.in_channels, side, side)
+        for head, side in zip(model.loc_heads, (8, 4, 2, 1), strict=True)
+    ]
     lit = copy.deepcopy(features)
     lit[0][0, :, 2, 5] = 1
     dark_loc, lit_loc = (_heads(model, maps) for maps in (features, lit))

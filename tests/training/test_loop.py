@@ -25,7 +25,9 @@ def build() -> SSD:
     return SSD(SSDConfig("resnet18", 64, 9, 0.1, 0.2, 1.05))
 
 
-def trainer(params: Params, file: TensorFile, val: TensorFile | None = None, model: SSD | None = None) -> Trainer:
+def trainer(
+    params: Params, file: TensorFile, val: TensorFile | None = None, model: SSD | None = None
+) -> Trainer:
     geometry, photometry = Geometry(0.5, 0.1, 2.0, 0.3), Photometry(0.5, 0.1, 0.3, 0.3, 0.05)
     hardware = choose_hardware("cpu", params.train.precision)
     return Trainer(model or build(), file, val or file, params.train, geometry, photometry, hardware)
@@ -101,7 +103,9 @@ def test_one_image_is_too_few(make_params: MakeParams, shapes_file: TensorFile, 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_norms_and_biases_have_no_weight_decay(make_params: MakeParams, optimizer: str) -> None:
     model = build()
-    built = build_optimizer(model, make_params(**{"train.optimizer": optimizer, "train.weight_decay": 0.3}).train)
+    built = build_optimizer(
+        model, make_params(**{"train.optimizer": optimizer, "train.weight_decay": 0.3}).train
+    )
     decay = {id(p): group["weight_decay"] for group in built.param_groups for p in group["params"]}
     assert len(decay) == len(list(model.parameters()))
     for name, parameter in model.named_parameters():
@@ -125,7 +129,9 @@ def test_gradients_are_clipped(make_params: MakeParams, shapes_file: TensorFile)
     running = trainer(params, shapes_file)
     before = [p.detach().clone() for p in running.model.parameters()]
     running._step(next(iter(running.loader)), epoch=0, index=0)
-    moved = torch.stack([(p - q).norm() for p, q in zip(running.model.parameters(), before, strict=True)]).norm()
+    moved = torch.stack(
+        [(p - q).norm() for p, q in zip(running.model.parameters(), before, strict=True)]
+    ).norm()
     assert moved == pytest.approx(0.01, rel=1e-2)
 
 

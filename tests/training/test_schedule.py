@@ -30,7 +30,12 @@ def test_cosine_falls_from_one_to_zero(make_params: MakeParams) -> None:
 
 def test_step_multiplies_by_gamma_at_each_milestone(make_params: MakeParams) -> None:
     params = make_params(
-        **{"train.warmup_steps": 0, "train.schedule": "step", "train.milestones": [0.5, 0.8], "train.gamma": 0.1}
+        **{
+            "train.warmup_steps": 0,
+            "train.schedule": "step",
+            "train.milestones": [0.5, 0.8],
+            "train.gamma": 0.1,
+        }
     )
     values = factors(params, 100)
     assert values == pytest.approx([1.0] * 50 + [0.1] * 30 + [0.01] * 20)

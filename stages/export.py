@@ -1,0 +1,66 @@
+"""Stage 5: models/model.pt to ONNX and TorchScript files that hold everything from pixels to detections.
+
+Writes models/export, after both files have been compared with the PyTorch model, and reports/export.json.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ssd.data.dataset import decode
+from ssd.data.tensors import TensorFile
+from ssd.export.compare import compare_files
+from ssd.export.onnx import to_onnx
+from ssd.export.torchscript import to_torchscript
+from ssd.files import replacing_folder, write_bytes, write_json
+from ssd.models.saved import load_model
+from ssd.params import Params
+from ssd.postprocess import PostProcess
+from ssd.predict import Detector
+from stages.command import command
+
+MODEL = Path("models/model.pt")
+FOLDER = Path("models/export")
+REPORT = Path("reports/export.json")
+
+
+@command
+def main(params: Params) -> None:
+    settings = params.export
+    # What a failed export leaves must not look like its result.
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    REPORT.unlink(missing_ok=True)
+
+    model, class_names = load_model(MODEL)
+    thresholds = PostProcess(
+        settings.score_threshold, settings.nms_iou, max_detections=settings.max_detections
+    )
+    detector = Detector(model, thresholds)
+    split = TensorFile("data/tensors/test.safetensors")
+    images = [decode(split, index) for index in range(min(settings.num_images, len(split)))]
+
+    with replacing_folder(FOLDER) as folder:
+        files = [folder / "ssd.onnx", folder / "ssd.torchscript.pt"]
+        write_bytes(files[0], to_onnx(detector, class_names, settings.opset))
+        write_bytes(files[1], to_torchscript(detector, class_names))
+        report = compare_files(detector, class_names, files, images, settings.tolerance)
+    write_json(REPORT, report)
+    say(report, [file.name for file in files])
+
+
+def say(report: dict[str, Any], names: list[str]) -> None:
+    """Print what was compared, and how well the files agree."""
+    print(f"compared {report['num_detections']} detections on {report['num_images']} images:")
+    for name in names:
+        file = report[name]
+        print(
+            f"{name:20s} {file['bytes'] / 1e6:6.1f} MB  scores within {file['largest_score_difference']:.1e}"
+            f"  boxes within {file['largest_box_difference']:.1e} of the longer side"
+            f"  {file['latency_ms']:.1f} ms an image (PyTorch {report['pytorch']['latency_ms']:.1f} ms)"
+        )
+    if report["num_detections"] == 0:
+        print("nothing scores above export.score_threshold, so no box was compared; lower it, or train more")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""The comparison of files: the right ones pass with a report, wrong ones are refused with a clear line."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from small_detector import CLASS_NAMES, build_model, scenes
+
+from ssd.errors import UserError
+from ssd.export import compare
+from ssd.export.compare import compare_files
+from ssd.export.metadata import describe
+from ssd.export.torchscript import to_torchscript
+from ssd.predict import Detector, Outputs
+
+IMAGES = [scenes(1, 90, 60)[0], scenes(1, 40, 100, seed=1)[0]]
+
+
+def test_the_files_of_a_detector_agree_with_it(
+    detector: Detector, onnx_file: Path, torchscript_file: Path
+) -> None:
+    report = compare_files(detector, CLASS_NAMES, [onnx_file, torchscript_file], IMAGES, 1e-4)
+    # Each image alone, both and a mirrored one in four shapes, three plain ones.
+    assert report["num_images"] == 2 + 4 * 3 + 3
+    assert report["num_detections"] > 200
+    assert report["pytorch"]["latency_ms"] > 0
+    for path in (onnx_file, torchscript_file):
+        file = report[path.name]
+        assert file["bytes"] == path.stat().st_size
+        assert 0 <= file["largest_score_difference"] < 1e-5
+        assert 0 <= file["largest_box_difference"] < 1e-5
+        assert file["num_matched"] + file["num_borderline"] >= report["num_detections"]
+        assert file["latency_ms"] > 0
+
+
+def test_one_image_is_enough_and_batches_hold_several(
+    detector: Detector, torchscript_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Size] = []
+
+    def run(images: torch.Tensor) -> Outputs:
+        seen.append(images.shape)
+        return detector(images)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(compare, "open_torchscript", lambda path: (run, describe(detector, CLASS_NAMES)))
+    compare_files(detector, CLASS_NAMES, [torchscript_file], IMAGES[:1], 1e-4)
+    heights_and_widths = {tuple(shape[2:]) for shape in seen if shape[0] > 1}
+    assert any(height > 2 * width for height, width in heights_and_widths)
+    assert any(width > 2 * height for height, width in heights_and_widths)
+    assert any(max(size) < 5 for size in heights_and_widths)
+    assert (64, 64) in heights_and_widths
+
+
+def test_a_file_of_another_model_is_refused(detector: Detector, tmp_path: Path) -> None:
+    path = tmp_path / "other.pt"
+    path.write_bytes(to_torchscript(Detector(build_model(1), detector.postprocessor.settings), CLASS_NAMES))
+    with pytest.raises(
+        UserError, match=r"^other\.pt, image of 60x90 pixels in a batch of 1, disagrees .* 0\.\d"
+    ):
+        compare_files(detector, CLASS_NAMES, [path], IMAGES, 1e-3)
+
+
+def test_a_file_of_other_class_names_is_refused(detector: Detector, onnx_file: Path) -> None:
+    with pytest.raises(UserError, match=r"^ssd\.onnx: not the metadata of this model"):
+        compare_files(detector, ["a", "b", "c"], [onnx_file], IMAGES, 1e-3)
+
+
+def swapped_sides(outputs: Outputs) -> Outputs:
+    return (outputs[0].flip(-1), *outputs[1:])
+
+
+def reversed_rows(outputs: Outputs) -> Outputs:
+    boxes, scores, labels, num_detections = (x.clone() for x in outputs)
+    for image, n in enumerate(num_detections.tolist()):
+        for column in (boxes, scores, labels):
+            column[image, :n] = column[image, :n].flip(0)
+    return boxes, scores, labels, num_detections
+
+
+def labels_from_zero(outputs: Outputs) -> Outputs:
+    return outputs[0], outputs[1], (outputs[2] - 1).clamp(min=0), outputs[3]
+
+
+def labels_too_high(outputs: Outputs) -> Outputs:
+    return outputs[0], outputs[1], outputs[2] * 2, outputs[3]
+
+
+def one_fewer(outputs: Outputs) -> Outputs:
+    return *outputs[:3], (outputs[3] - 1).clamp(min=0)
+
+
+def fewer_rows(outputs: Outputs) -> Outputs:
+    return outputs[0][:, :-1], outputs[1][:, :-1], outputs[2][:, :-1], outputs[3]
+
+
+def double_precision(outputs: Outputs) -> Outputs:
+    return outputs[0].double(), *outputs[1:]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (swapped_sides, "disagrees with PyTorch: misses"),
+        (reversed_rows, "not in descending order"),
+        (labels_from_zero, r"labels are outside 1\.\.3"),
+        (labels_too_high, r"labels are outside 1\.\.3"),
+        (one_fewer, "rows past num_detections are not 0"),
+        (fewer_rows, "outputs are"),
+        (double_precision, "outputs are"),
+    ],
+)
+def test_damaged_outputs_are_refused(
+    detector: Detector,
+    torchscript_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: Callable[[Outputs], Outputs],
+    message: str,
+) -> None:
+    def opened(path: Path) -> tuple[Callable[[torch.Tensor], Outputs], dict[str, object]]:
+        return lambda images: damage(detector(images)), describe(detector, CLASS_NAMES)
+
+    monkeypatch.setattr(compare, "open_torchscript", opened)
+    with torch.inference_mode(), pytest.raises(UserError, match=message) as caught:
+        compare_files(detector, CLASS_NAMES, [torchscript_file], IMAGES, 1e-3)
+    assert "\n" not in str(caught.value)

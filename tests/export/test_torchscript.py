@@ -1,0 +1,103 @@
+"""The TorchScript file: the same detections as the detector, from torch alone."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from small_detector import CLASS_NAMES, SETTINGS, SIZES, assert_same_detections, scenes
+from torch import Tensor
+
+from ssd.export.torchscript import open_torchscript, to_torchscript
+from ssd.predict import Detector
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("num_images", [1, 3])
+@torch.inference_mode()
+def test_it_equals_the_detector(
+    torchscript_file: Path, detector: Detector, size: tuple[int, int], num_images: int
+) -> None:
+    run, _ = open_torchscript(torchscript_file)
+    images = scenes(num_images, *size)
+    expected = detector(images)
+    assert_same_detections(run(images), expected)
+    if size != (1, 1):
+        assert (expected[3] > 5).all()
+
+
+def test_its_batches_equal_its_single_images(torchscript_file: Path) -> None:
+    run, _ = open_torchscript(torchscript_file)
+    images = scenes(3, 80, 50)
+    single = [run(image[None]) for image in images]
+    assert_same_detections(run(images), tuple(torch.cat(column) for column in zip(*single, strict=True)))
+
+
+@torch.inference_mode()
+def test_an_image_without_detections_gives_zeros(detector: Detector, tmp_path: Path) -> None:
+    strict = Detector(detector.model, replace(SETTINGS, score_threshold=0.9999))
+    path = tmp_path / "strict.pt"
+    path.write_bytes(to_torchscript(strict, CLASS_NAMES))
+    run, _ = open_torchscript(path)
+    for output in run(scenes(2, 30, 40)):
+        assert not output.any()
+
+
+def test_it_carries_names_size_and_thresholds(torchscript_file: Path) -> None:
+    _, metadata = open_torchscript(torchscript_file)
+    assert metadata == {
+        "format": "ssd-detector-1",
+        "class_names": ["zebra", "café", "a b"],
+        "input_size": 64,
+        "score_threshold": 0.5,
+        "nms_iou": 0.45,
+        "max_detections": 45,
+    }
+
+
+FRESH_PROCESS = """
+import json, sys
+sys.modules["torchvision"] = sys.modules["ssd"] = None  # an import of either fails
+import torch
+torch.set_num_threads(1)
+extra_files = {"metadata.json": ""}
+module = torch.jit.load(sys.argv[1], _extra_files=extra_files)
+assert json.loads(extra_files["metadata.json"])["class_names"][0] == "zebra"
+torch.save(module(torch.load(sys.argv[2])), sys.argv[3])
+"""
+
+
+@torch.inference_mode()
+def test_it_needs_torch_alone(torchscript_file: Path, detector: Detector, tmp_path: Path) -> None:
+    images = scenes(2, 50, 70)
+    torch.save(images, tmp_path / "images.pt")
+    arguments = [torchscript_file, tmp_path / "images.pt", tmp_path / "outputs.pt"]
+    command = [sys.executable, "-I", "-c", FRESH_PROCESS, *map(str, arguments)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert_same_detections(torch.load(tmp_path / "outputs.pt"), detector(images))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+def test_no_tensor_is_pinned_to_the_device_of_the_export(torchscript_file: Path) -> None:
+    assert "Device" not in str(torch.jit.load(torchscript_file).inlined_graph)
+
+
+def test_a_size_frozen_by_the_trace_is_an_error(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    def by_prior(x: Tensor, num_values: int) -> Tensor:
+        return x.permute(0, 2, 3, 1).reshape(len(x), -1, num_values)
+
+    monkeypatch.setattr("ssd.models.ssd._by_prior", by_prior)
+    with pytest.raises(torch.jit.TracerWarning):
+        to_torchscript(detector, CLASS_NAMES)
+
+
+def test_exporting_and_loading_warn_of_nothing(
+    detector: Detector, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    path = tmp_path / "quiet.pt"
+    path.write_bytes(to_torchscript(detector, CLASS_NAMES))
+    open_torchscript(path)
+    assert not [warning for warning in recwarn if "jit" in str(warning.message)]

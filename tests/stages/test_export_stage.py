@@ -1,0 +1,65 @@
+"""The stage export: two files and a report, or nothing."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from ssd.data.tensors import TensorFile
+from ssd.models.saved import save_model
+from ssd.models.ssd import SSD, SSDConfig
+from ssd.params import Params
+from stages.export import main
+
+
+@pytest.fixture
+def workspace(
+    tmp_path: Path,
+    shapes_file: TensorFile,
+    monkeypatch: pytest.MonkeyPatch,
+    make_params: Callable[..., Params],
+) -> Path:
+    """A folder in which a small model has been trained, or so it seems."""
+    monkeypatch.chdir(tmp_path)
+    make_params(**{"export.num_images": 2, "tracking.enabled": False})
+    Path("data/tensors").mkdir(parents=True)
+    shutil.copy(shapes_file.path, "data/tensors/test.safetensors")
+    torch.manual_seed(0)
+    names = shapes_file.class_names
+    model = SSD(SSDConfig("resnet18", 64, len(names) + 1, 0.1, 0.2, 1.05))
+    for head in model.conf_heads:
+        torch.nn.init.normal_(head.bias)
+    save_model("models/model.pt", model.state_dict(), model.config, names)
+    return tmp_path
+
+
+def test_it_writes_both_files_and_a_report(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main()
+    assert sorted(path.name for path in Path("models/export").iterdir()) == ["ssd.onnx", "ssd.torchscript.pt"]
+    report = json.loads(Path("reports/export.json").read_text())
+    assert report["num_detections"] > 0
+    assert {"ssd.onnx", "ssd.torchscript.pt", "pytorch"} < report.keys()
+    assert "ssd.onnx" in capsys.readouterr().out
+
+
+def test_a_disagreement_leaves_nothing_and_says_why(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["export"]["tolerance"] = 1e-12  # less than float32 rounding
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    for stale in ("models/export/ssd.onnx", "reports/export.json"):
+        Path(stale).parent.mkdir(exist_ok=True)
+        Path(stale).write_text("of an earlier model")
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    message = capsys.readouterr().err
+    assert message.startswith("ssd.onnx, image of ")
+    assert message.count("\n") == 1
+    assert sorted(path.name for path in Path("models").iterdir()) == ["model.pt"]
+    assert not Path("reports/export.json").exists()

@@ -1,0 +1,248 @@
+"""dvc.yaml against the code: deps are what a stage imports, params what it reads; and all five stages run."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from imports import needed_modules
+
+import ssd.data.glyphs
+from ssd.params import Params
+
+REPOSITORY = Path(__file__).parents[2]
+STAGES = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+NAMES = ["download", "preprocess", "train", "evaluate", "export"]
+
+
+def code_deps(stage: str) -> list[str]:
+    return [dep for dep in STAGES[stage]["deps"] if dep.startswith(("ssd/", "stages/"))]
+
+
+def test_there_are_five_stages() -> None:
+    assert list(STAGES) == NAMES
+
+
+@pytest.mark.parametrize("stage", NAMES)
+def test_deps_are_the_modules_that_a_stage_imports(stage: str) -> None:
+    needed = needed_modules(REPOSITORY / "stages" / f"{stage}.py", REPOSITORY)
+    # Not imported but given to MLflow as a file: what serves the exported model.
+    needed |= {"ssd/export/pyfunc_model.py"} if stage == "export" else set()
+    named: set[str] = set()
+    for dep in code_deps(stage):
+        path = REPOSITORY / dep
+        files = path.glob("*.py") if path.is_dir() else [path]
+        named |= {str(f.relative_to(REPOSITORY)) for f in files if f.name != "__init__.py"}
+    assert named == needed
+
+
+@pytest.mark.parametrize("stage", NAMES)
+def test_params_are_the_sections_that_a_stage_reads(stage: str) -> None:
+    text = (REPOSITORY / "stages" / f"{stage}.py").read_text()
+    read = set(re.findall(r"params\.(\w+)", text)) & set(Params.model_fields) - {"tracking"}
+    assert {name.split(".")[0] for name in STAGES[stage]["params"]} == read
+
+
+def test_the_folder_mlflow_does_not_shadow_the_library() -> None:
+    code = "import mlflow; print(mlflow.__version__)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    assert re.match(r"\d+\.\d+", result.stdout)
+    assert not list((REPOSITORY / "mlflow").glob("*.py"))
+
+
+def test_the_package_trains_without_dvc_and_mlflow() -> None:
+    """Everything of `ssd` but tracking (and the file that MLflow runs) imports where neither is installed."""
+    modules = [
+        ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
+        for path in (REPOSITORY / "ssd").rglob("*.py")
+        if path.name not in ("__init__.py", "tracking.py", "pyfunc_model.py", "onnx.py", "compare.py")
+    ]
+    code = f"import sys; sys.modules.update(mlflow=None, dvc=None)\nfor name in {modules}: __import__(name)"
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
+
+
+TINY = {
+    "data": {"shapes_train": 24, "shapes_val": 8, "shapes_test": 8, "shapes_side": 96},
+    "model": {"backbone": "resnet18", "input_size": 64},
+    "train": {"epochs": 2, "batch_size": 8, "warmup_steps": 2, "workers": 0, "val_every": 1},
+    "evaluate": {"workers": 0, "num_pictures": 4},
+    "export": {"num_images": 2},
+    "tracking": {"system_metrics": False},
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone of the working tree with a tiny params.yaml, as a git repository of its own."""
+    folder = tmp_path_factory.mktemp("project")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=REPOSITORY, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    for name in filter(None, listed.stdout.split("\0")):
+        source, target = REPOSITORY / name, folder / name
+        if source.is_symlink() or source.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target, follow_symlinks=False)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    for section, values in TINY.items():
+        params[section].update(values)
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    for command in (
+        ["git", "init", "-q"],
+        ["git", "add", "-A"],
+        ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "tiny"],
+    ):
+        subprocess.run(command, cwd=folder, check=True)
+    return folder
+
+
+def dvc(project: Path, *arguments: str) -> str:
+    """Run dvc in the project; what it and its stages printed."""
+    # The stages are those of the project, not of an installed package; and no run of another project.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_"))}
+    environment |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=project, env=environment, capture_output=True, text=True, timeout=280,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def reproduced(project: Path) -> Path:
+    dvc(project, "repro")
+    return project
+
+
+def edit(project: Path, old: str, new: str) -> None:
+    path = project / "params.yaml"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+def mlflow_runs(project: Path) -> list:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project / 'mlflow' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("ssd")
+    return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time"])
+
+
+@pytest.mark.slow
+def test_every_promised_file_is_there(reproduced: Path) -> None:
+    for name in (
+        "data/tensors/train.safetensors",
+        "reports/preprocess/summary.json",
+        "reports/preprocess/problems.json",
+        "models/model.pt",
+        "reports/train/history.tsv",
+        "reports/train/history.png",
+        "reports/train/augmented.png",
+        "reports/metrics.json",
+        "reports/evaluate/precision_recall.png",
+        "reports/evaluate/detections.png",
+        "models/export/ssd.onnx",
+        "models/export/ssd.torchscript.pt",
+        "reports/export.json",
+    ):
+        assert (reproduced / name).stat().st_size > 0, name
+    metrics = json.loads((reproduced / "reports/metrics.json").read_text())
+    assert set(metrics["coco"]) == {"map", "map50", "map75"}
+    assert set(metrics["voc"]) == {"map50_area", "map50_11point"}
+    assert set(metrics["per_class"]) == set(ssd.data.glyphs.GLYPHS)
+
+
+@pytest.mark.slow
+def test_one_mlflow_run_holds_all_stages(reproduced: Path) -> None:
+    (run,) = mlflow_runs(reproduced)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["train.lr"] == "0.001" or float(run.data.params["train.lr"]) > 0
+    assert {"train/loss", "val/map50", "test/coco_map50", "test/voc_map50_area", "lr"} <= set(
+        run.data.metrics
+    )
+    assert {"git_dirty", "mlflow.source.git.commit", "data_sha256_train", "model_sha256"} <= set(
+        run.data.tags
+    )
+    artifacts = {path.name for path in (reproduced / "mlflow" / "artifacts").rglob("*")}
+    assert {"ssd.onnx", "ssd.torchscript.pt", "detections.png", "history.png", "per_class.json"} <= artifacts
+
+
+@pytest.mark.slow
+def test_the_logged_model_detects_from_base64(reproduced: Path) -> None:
+    import base64
+
+    import mlflow
+    import pandas as pd
+
+    mlflow.set_tracking_uri(f"sqlite:///{reproduced / 'mlflow' / 'mlflow.db'}")
+    (run,) = mlflow_runs(reproduced)
+    (logged,) = mlflow.search_logged_models(experiment_ids=[run.info.experiment_id], output_format="list")
+    model = mlflow.pyfunc.load_model(logged.model_uri)
+    image = next((reproduced / "data/raw/shapes/VOCdevkit/shapes/JPEGImages").iterdir())
+    text = base64.b64encode(image.read_bytes()).decode()
+    detections = model.predict(pd.DataFrame({"image": [text, text]}))["detections"]
+    assert len(detections) == 2
+    assert detections[0] == detections[1]
+    for detection in detections[0]:
+        assert detection["label"] in ssd.data.glyphs.GLYPHS
+        assert 0 <= detection["x1"] <= detection["x2"]
+
+
+@pytest.mark.slow
+def test_nothing_changed_runs_nothing(reproduced: Path) -> None:
+    assert "Running stage" not in dvc(reproduced, "repro")
+
+
+@pytest.mark.slow
+def test_a_change_of_evaluate_runs_only_evaluate_and_is_a_child_run(reproduced: Path) -> None:
+    edit(reproduced, "score_threshold: 0.01", "score_threshold: 0.02")
+    output = dvc(reproduced, "repro")
+    assert re.findall(r"Running stage '(\w+)'", output) == ["evaluate"]
+    child = mlflow_runs(reproduced)[-1]
+    assert child.info.run_name == "evaluate evaluate.score_threshold=0.02"
+    assert child.data.tags["mlflow.parentRunId"] == mlflow_runs(reproduced)[0].info.run_id
+    edit(reproduced, "score_threshold: 0.02", "score_threshold: 0.01")
+    assert "Running stage" not in dvc(reproduced, "repro"), "the run cache knows the former result"
+
+
+@pytest.mark.slow
+def test_a_queue_of_experiments_is_comparable_in_one_store(reproduced: Path) -> None:
+    before = len(mlflow_runs(reproduced))
+    dvc(reproduced, "exp", "run", "--queue", "-S", "train.lr=0.01,0.003")
+    dvc(reproduced, "exp", "run", "--run-all")
+    runs = mlflow_runs(reproduced)[before:]
+    assert {run.data.params["train.lr"] for run in runs} == {"0.01", "0.003"}
+    assert len(runs) == 2
+    for run in runs:
+        assert run.info.status == "FINISHED"
+        assert "test/coco_map50" in run.data.metrics
+        assert run.data.tags["dvc_experiment"] in run.info.run_name
+    assert dvc(reproduced, "exp", "show", "--csv").count("0.003") >= 1
+
+
+@pytest.mark.slow
+def test_metrics_plots_and_dag_are_useful(reproduced: Path) -> None:
+    assert "coco.map50" in dvc(reproduced, "metrics", "show")
+    assert "train" in dvc(reproduced, "dag")
+    edit(reproduced, "  epochs: 2", "  epochs: 3")
+    assert "train.epochs" in dvc(reproduced, "params", "diff")
+    edit(reproduced, "  epochs: 3", "  epochs: 2")
+    dvc(reproduced, "plots", "show")
+    page = (reproduced / "dvc_plots" / "index.html").read_text()
+    assert "validation mAP@0.5" in page
+
+
+@pytest.mark.slow
+def test_the_exported_torchscript_file_needs_nothing_of_this_package(reproduced: Path) -> None:
+    detector = torch.jit.load(reproduced / "models/export/ssd.torchscript.pt")
+    boxes, scores, labels, num_detections = detector(torch.zeros(2, 3, 50, 70, dtype=torch.uint8))
+    assert boxes.shape[:2] == scores.shape == labels.shape
+    assert num_detections.shape == (2,)

@@ -1,0 +1,173 @@
+"""MLflow: one run over all stages, an honest status, and a tracker that never stops the work."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mlflow.entities import Run as MlflowRun
+from mlflow.tracking import MlflowClient
+
+from ssd.params import Params, TrackingParams
+from ssd.tracking import MODEL_TAG, flatten, tracked_run
+
+MakeParams = Callable[..., Params]
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def no_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DVC_EXP_NAME", raising=False)
+
+
+@pytest.fixture
+def settings(make_params: MakeParams) -> TrackingParams:
+    return make_params(**{"tracking.system_metrics": False}).tracking
+
+
+def runs(root: Path) -> list[MlflowRun]:
+    """All runs, oldest first."""
+    client = MlflowClient(f"sqlite:///{root / 'mlflow' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("ssd")
+    return list(client.search_runs([experiment.experiment_id], order_by=["attributes.start_time"]))
+
+
+def train(settings: TrackingParams, root: Path, digest: str) -> None:
+    with tracked_run(settings, root, "train", name="shapes lr=0.1", stage_params={"train.lr": 0.1}) as run:
+        run.params({"train.lr": 0.1})
+        run.metrics({"train/loss": 2.5, "val/map50": None}, step=0)
+        run.tags({MODEL_TAG: digest})
+
+
+def evaluate(settings: TrackingParams, root: Path, digest: str, nms_iou: float = 0.45) -> None:
+    own = {"evaluate.nms_iou": nms_iou, "evaluate.batch_size": 8}
+    with tracked_run(
+        settings, root, "evaluate", name="evaluate", stage_params=own, model_digest=digest
+    ) as run:
+        run.metrics({"test/coco_map": 0.5})
+
+
+def test_later_stages_log_into_the_run_of_their_model(settings: TrackingParams, tmp_path: Path) -> None:
+    train(settings, tmp_path, "abc")
+    train(settings, tmp_path, "def")
+    evaluate(settings, tmp_path, "abc")
+    first, second = runs(tmp_path)
+    assert first.data.metrics == {"train/loss": 2.5, "test/coco_map": 0.5}
+    assert second.data.metrics == {"train/loss": 2.5}
+    assert first.info.run_name == "shapes lr=0.1"
+    assert first.data.params == {"train.lr": "0.1"}
+    assert {run.info.status for run in (first, second)} == {"FINISHED"}
+
+
+def test_the_same_stage_with_other_params_is_a_child_run(settings: TrackingParams, tmp_path: Path) -> None:
+    train(settings, tmp_path, "abc")
+    for nms_iou in (0.45, 0.45, 0.6):
+        evaluate(settings, tmp_path, "abc", nms_iou)
+    parent, child = runs(tmp_path)
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert child.info.run_name == "evaluate evaluate.nms_iou=0.6"
+
+
+def test_a_model_without_a_run_gets_one(settings: TrackingParams, tmp_path: Path) -> None:
+    evaluate(settings, tmp_path, "from elsewhere")
+    (run,) = runs(tmp_path)
+    assert run.data.metrics == {"test/coco_map": 0.5}
+
+
+def test_an_experiment_prefers_its_own_run(
+    settings: TrackingParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_EXP_NAME", "busy-bee")
+    train(settings, tmp_path, "abc")
+    monkeypatch.delenv("DVC_EXP_NAME")
+    train(settings, tmp_path, "abc")
+    monkeypatch.setenv("DVC_EXP_NAME", "busy-bee")
+    evaluate(settings, tmp_path, "abc")
+    own, other = runs(tmp_path)
+    assert own.info.run_name == "busy-bee shapes lr=0.1"
+    assert "test/coco_map" in own.data.metrics
+    assert "test/coco_map" not in other.data.metrics
+
+
+def test_a_failing_stage_is_failed_and_an_interrupted_one_killed(
+    settings: TrackingParams, tmp_path: Path
+) -> None:
+    for error in (RuntimeError, KeyboardInterrupt):
+        with pytest.raises(error), tracked_run(settings, tmp_path, "train", name="x", stage_params={}):
+            raise error
+    assert [run.info.status for run in runs(tmp_path)] == ["FAILED", "KILLED"]
+
+
+def test_disabled_tracking_writes_nothing(make_params: MakeParams, tmp_path: Path) -> None:
+    train(make_params(**{"tracking.enabled": False}).tracking, tmp_path / "root", "abc")
+    assert not (tmp_path / "root").exists()
+
+
+def test_a_store_that_does_not_open_is_a_warning(make_params: MakeParams, tmp_path: Path) -> None:
+    settings = make_params(**{"tracking.uri": f"sqlite:///{tmp_path}/no/such/folder/x.db"}).tracking
+    with pytest.warns(UserWarning, match="MLflow failed .* the numbers are in reports/"):
+        train(settings, tmp_path, "abc")
+
+
+def test_a_tracker_that_fails_midway_is_one_warning(
+    settings: TrackingParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object, **kwargs: object) -> None:
+        raise OSError("disk full")
+
+    with tracked_run(settings, tmp_path, "train", name="x", stage_params={}) as run:
+        monkeypatch.setattr("mlflow.log_metrics", broken)
+        with pytest.warns(UserWarning, match="disk full") as caught:
+            run.metrics({"loss": 1.0})
+            run.metrics({"loss": 2.0})
+            run.tags({"more": "work"})
+    assert len([w for w in caught if "MLflow failed" in str(w.message)]) == 1
+
+
+def test_two_first_starts_at_once_share_one_store(tmp_path: Path) -> None:
+    code = """
+import sys
+from pathlib import Path
+from ssd.params import TrackingParams
+from ssd.tracking import tracked_run
+
+settings = TrackingParams(enabled=True, experiment="ssd", run_name="", system_metrics=False, uri="")
+with tracked_run(settings, Path(sys.argv[1]), "train", name="x", stage_params={}) as run:
+    run.metrics({"a": 1.0})
+assert run.active
+"""
+    command = [sys.executable, "-W", "error::UserWarning:ssd", "-c", code, str(tmp_path)]
+    started = [subprocess.Popen(command, cwd=REPOSITORY) for _ in range(2)]
+    assert [process.wait(timeout=200) for process in started] == [0, 0]
+    assert len(runs(tmp_path)) == 2
+
+
+def test_sigterm_ends_the_run_as_killed(tmp_path: Path) -> None:
+    params = (REPOSITORY / "params.yaml").read_text().replace("system_metrics: true", "system_metrics: false")
+    (tmp_path / "params.yaml").write_text(params)
+    code = """
+import os, signal
+from ssd.tracking import tracked_run
+from stages.command import command, workspace
+
+@command
+def main(params):
+    with tracked_run(params.tracking, workspace(), "train", name="x", stage_params={}):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+main()
+"""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "DVC_ROOT": str(tmp_path)}
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, timeout=200)
+    assert result.returncode == 128 + signal.SIGINT
+    assert [run.info.status for run in runs(tmp_path)] == ["KILLED"]
+
+
+def test_params_are_named_by_section() -> None:
+    assert flatten({"train": {"lr": 0.1}, "model": {"backbone": "x"}}) == {
+        "train.lr": 0.1,
+        "model.backbone": "x",
+    }
