@@ -4,20 +4,23 @@ Writes models/export, after both files have been compared with the PyTorch model
 """
 
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import ssd.export
 from ssd.data.dataset import decode
 from ssd.data.tensors import TensorFile
 from ssd.export.compare import compare_files
 from ssd.export.onnx import to_onnx
 from ssd.export.torchscript import to_torchscript
-from ssd.files import replacing_folder, write_bytes, write_json
+from ssd.files import replacing_folder, sha256, write_bytes, write_json
 from ssd.models.saved import load_model
 from ssd.params import Params
 from ssd.postprocess import PostProcess
 from ssd.predict import Detector
-from stages.command import command
+from ssd.tracking import flatten, tracked_run
+from stages.command import command, workspace
 
 MODEL = Path("models/model.pt")
 FOLDER = Path("models/export")
@@ -46,6 +49,28 @@ def main(params: Params) -> None:
         report = compare_files(detector, class_names, files, images, settings.tolerance)
     write_json(REPORT, report)
     say(report, [file.name for file in files])
+    log(params)
+
+
+def log(params: Params) -> None:
+    """Log the files, and a model around the ONNX file that MLflow can serve."""
+    with tracked_run(
+        params.tracking,
+        workspace(),
+        "export",
+        name="export",
+        stage_params=flatten(params.model_dump(include={"export"})),
+        model_digest=sha256(MODEL),
+    ) as run:
+        run.file(FOLDER, "export")
+        run.file(REPORT)
+        requirements = [f"{name}=={version(name)}" for name in ("mlflow", "numpy", "onnxruntime", "pillow")]
+        run.onnx_model(FOLDER / "ssd.onnx", pyfunc_file(), requirements)
+
+
+def pyfunc_file() -> Path:
+    """The code that serves the ONNX file; MLflow stores it as text, so it is not imported here."""
+    return Path(ssd.export.__file__).with_name("pyfunc_model.py")
 
 
 def say(report: dict[str, Any], names: list[str]) -> None:

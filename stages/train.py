@@ -44,7 +44,10 @@ def main(params: Params) -> None:
 
         trainer = Trainer(model, train_file, val_file, params.train, geometry, photometry, hardware)
         print(f"training on {hardware.device}, {hardware.dtype}, {len(train_file)} images", flush=True)
-        result = trainer.run(on_epoch=lambda epoch: report(epoch, trainer.history, run))
+        result = trainer.run(
+            on_epoch=lambda epoch: report(epoch, trainer.history, run),
+            on_step=lambda step, loss, lr: run.metrics({"step/loss": loss, "step/lr": lr}, step=step),
+        )
 
         save_model("models/model.pt", result.weights, model.config, class_names)
         save_figure(history_figure([asdict(epoch) for epoch in result.history]), REPORTS / "history.png")
@@ -93,10 +96,8 @@ def report(epoch: Epoch, history: list[Epoch], run: Run) -> None:
     values = {key.replace("_", "/", 1): value for key, value in asdict(epoch).items()}
     groups = ("train/", "val/")
     run.metrics({key: value for key, value in values.items() if key.startswith(groups)}, step=epoch.epoch)
-    speeds = {"lr": epoch.lr, "images_per_s": epoch.images_per_s, "data_wait": epoch.data_wait}
-    run.metrics(
-        {f"speed/{key}" if key != "lr" else key: value for key, value in speeds.items()}, step=epoch.epoch
-    )
+    speeds = {"lr": epoch.lr, "speed/images_per_s": epoch.images_per_s, "speed/data_wait": epoch.data_wait}
+    run.metrics(speeds, step=epoch.epoch)
 
 
 if __name__ == "__main__":

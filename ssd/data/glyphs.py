@@ -70,7 +70,7 @@ def _body(name: str, draw: ImageDraw.ImageDraw, side: int) -> None:
 
 
 def _marks(name: str, draw: ImageDraw.ImageDraw, side: int, colour: Colour) -> None:
-    """Paint what is inside the outline: a highlight, stripes, squares."""
+    """Paint what is inside the outline: a highlight, stripes, squares, dots."""
     match name:
         case "ball":
             draw.ellipse((side * 0.18, side * 0.15, side * 0.48, side * 0.45), fill=colour)
@@ -82,6 +82,13 @@ def _marks(name: str, draw: ImageDraw.ImageDraw, side: int, colour: Colour) -> N
                 for column in range(row % 2, 4, 2):
                     corner = (side * column / 4, side * row / 4)
                     draw.rectangle((*corner, corner[0] + side / 4 - 1, corner[1] + side / 4 - 1), fill=colour)
+        case "cross":
+            draw.rectangle((0, side * 0.33, side, side * 0.67), fill=colour)
+        case "star":
+            draw.ellipse((side * 0.34, side * 0.37, side * 0.66, side * 0.69), fill=colour)
+        case "crescent":
+            for dot in (0.45, 0.6, 0.75):
+                draw.ellipse((side * 0.1, side * (dot - 0.05), side * 0.2, side * (dot + 0.05)), fill=colour)
         case "triangle":
             draw.rectangle((0, side * 0.75, side, side), fill=colour)
 

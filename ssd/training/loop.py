@@ -96,13 +96,22 @@ class Trainer:
             raise UserError(f"{train_file.path}: {len(train_file)} image to train on; at least 2 are needed")
         self.plateau = Plateau()
         self.history: list[Epoch] = []
+        self._on_step: Callable[[int, float, float], None] | None = None
 
-    def run(self, on_epoch: Callable[[Epoch], None]) -> TrainResult:
-        """Train all epochs; `on_epoch` is called after each.
+    def run(
+        self, on_epoch: Callable[[Epoch], None], on_step: Callable[[int, float, float], None] | None = None
+    ) -> TrainResult:
+        """Train all epochs.
+
+        Args:
+            on_epoch: called after each epoch.
+            on_step: called once in STEPS_BETWEEN_READS steps with the number of steps taken, their mean
+                total loss and the learning rate.
 
         Raises:
             UserError: a loss is not finite.
         """
+        self._on_step = on_step
         best_map50: float | None = None
         best_epoch = 0
         weights: dict[str, Tensor] = {}
@@ -163,8 +172,10 @@ class Trainer:
             unread.append((losses, batch))
             if len(unread) == STEPS_BETWEEN_READS or index == len(self.loader) - 1:
                 loss = self._read(unread)
-                batches.set_postfix(loss=f"{loss:.3f}", refresh=False)
                 unread.clear()
+                batches.set_postfix(loss=f"{loss:.3f}", refresh=False)
+                if self._on_step:
+                    self._on_step(epoch * len(self.loader) + index + 1, loss, lr)
         return (sums / len(self.loader)).tolist(), lr, stopwatch.seconds
 
     def _step(self, batch: Batch, epoch: int, index: int) -> Tensor:
@@ -191,7 +202,7 @@ class Trainer:
         return lr
 
     def _read(self, unread: list[tuple[Tensor, Batch]]) -> float:
-        """The last loss; raises when one of the unread is not finite, naming the images of its batch."""
+        """Their mean loss; raises when one is not finite, naming the images of its batch."""
         values = torch.stack([losses[0] for losses, _ in unread]).tolist()
         for value, (_, batch) in zip(values, unread, strict=True):
             if not torch.isfinite(torch.tensor(value)):
@@ -200,7 +211,7 @@ class Trainer:
                     f"training stopped: the loss is {value} on the batch of images {names}; look at these "
                     "images, or lower params.yaml: train.lr, or set train.clip_norm or train.precision: fp32"
                 )
-        return float(values[-1])
+        return float(sum(values) / len(values))
 
     def _validate(self) -> SplitResult:
         return run_split(

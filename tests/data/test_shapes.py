@@ -100,4 +100,4 @@ def _num_overlapping_pairs(scenes: list) -> int:
 def test_a_glyph_fills_its_box(name: str, size: tuple[int, int]) -> None:
     paint, mask = draw_glyph(name, size, ((200, 0, 0), (0, 200, 0)), 10.0)
     assert paint.size == mask.size == size
-    assert mask.point([0] * 100 + [255] * 156).getbbox() == (0, 0, *size)
+    assert mask.getbbox() == (0, 0, *size)
