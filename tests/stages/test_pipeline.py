@@ -4,16 +4,20 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 import yaml
 from imports import needed_modules
 
 import ssd.data.glyphs
+from ssd.files import sha256
 from ssd.params import Params
 
 REPOSITORY = Path(__file__).parents[2]
@@ -103,14 +107,17 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def environment() -> dict[str, str]:
+    """Variables of a plain shell with this Python first on the PATH."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_"))}
+    return kept | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+
+
 def dvc(project: Path, *arguments: str) -> str:
     """Run dvc in the project; what it and its stages printed."""
-    # The stages are those of the project, not of an installed package; and no run of another project.
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_"))}
-    environment |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
-        cwd=project, env=environment, capture_output=True, text=True, timeout=280,
+        cwd=project, env=environment(), capture_output=True, text=True, timeout=280,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
@@ -246,3 +253,40 @@ def test_the_exported_torchscript_file_needs_nothing_of_this_package(reproduced:
     boxes, scores, labels, num_detections = detector(torch.zeros(2, 3, 50, 70, dtype=torch.uint8))
     assert boxes.shape[:2] == scores.shape == labels.shape
     assert num_detections.shape == (2,)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", NAMES)
+def test_kill_9_in_the_middle_of_a_stage_is_mended_by_the_next_repro(reproduced: Path, stage: str) -> None:
+    """The stage and DVC die together, as in a power cut; the next run ends with the same bits."""
+    outs = [
+        "data/tensors/train.safetensors",
+        "models/model.pt",
+        "reports/metrics.json",
+        "models/export/ssd.onnx",
+    ]
+    before = {name: sha256(reproduced / name) for name in outs}
+    command = [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", stage]
+    running = subprocess.Popen(
+        command, cwd=reproduced, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        wait_for_stage(running.pid, stage)
+    finally:
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+    dvc(reproduced, "repro")
+    assert {name: sha256(reproduced / name) for name in outs} == before
+
+
+def wait_for_stage(pid: int, stage: str) -> None:
+    """Return shortly after the process of the stage has begun its work."""
+    deadline = time.monotonic() + 100
+    while time.monotonic() < deadline:
+        children = psutil.Process(pid).children(recursive=True)
+        if any(f"stages.{stage}" in child.cmdline() for child in children):
+            time.sleep(3)  # its imports
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{stage} did not start")

@@ -30,7 +30,9 @@ def trainer(
 ) -> Trainer:
     geometry, photometry = Geometry(0.5, 0.1, 2.0, 0.3), Photometry(0.5, 0.1, 0.3, 0.3, 0.05)
     hardware = choose_hardware("cpu", params.train.precision)
-    return Trainer(model or build(), file, val or file, params.train, geometry, photometry, hardware)
+    return Trainer(
+        model or build(), file, file if val is None else val, params.train, geometry, photometry, hardware
+    )
 
 
 def run(params: Params, file: TensorFile, val: TensorFile | None = None) -> TrainResult:
@@ -129,9 +131,11 @@ def test_gradients_are_clipped(make_params: MakeParams, shapes_file: TensorFile)
     running = trainer(params, shapes_file)
     before = [p.detach().clone() for p in running.model.parameters()]
     running._step(next(iter(running.loader)), epoch=0, index=0)
-    moved = torch.stack(
-        [(p - q).norm() for p, q in zip(running.model.parameters(), before, strict=True)]
-    ).norm()
+    moved = (
+        torch.stack([(p - q).norm() for p, q in zip(running.model.parameters(), before, strict=True)])
+        .norm()
+        .item()
+    )
     assert moved == pytest.approx(0.01, rel=1e-2)
 
 
