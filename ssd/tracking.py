@@ -7,6 +7,7 @@ from its cache, a clone, or a second experiment on the same model all end up whe
 A tracker that fails never stops a stage: the failure is a warning, and the same numbers are on disk.
 """
 
+import logging
 import os
 import subprocess
 import warnings
@@ -25,6 +26,9 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
 
 from ssd.params import TrackingParams
+
+# Its notes on database tables and monitors would come between the lines of the training.
+logging.getLogger("mlflow").setLevel(logging.WARNING)
 
 MODEL_TAG = "model_sha256"
 EXPERIMENT_TAG = "dvc_experiment"
