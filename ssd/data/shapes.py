@@ -25,8 +25,8 @@ SPLITS = ("train", "val", "test")
 EMPTY_SHARE = 0.08  # images without objects
 SMALLEST, LARGEST = 0.09, 0.9  # side of an object, share of the image's longer side
 MAX_OBJECTS = 6
-MAX_COVER = 0.65  # of the smaller of two boxes, when placed
-HIDDEN, DIFFICULT = 0.15, 0.5  # visible share below which an object is not listed, or is difficult
+MAX_COVER = 0.5  # of the smaller of two boxes, when placed
+HIDDEN, DIFFICULT = 0.15, 0.6  # visible share below which an object is not listed, or is difficult
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ class Detector(PythonModel):
         self.session = onnxruntime.InferenceSession(path, providers=onnxruntime.get_available_providers())
         self.class_names = json.loads(self.session.get_modelmeta().custom_metadata_map["class_names"])
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Any:
+    # Without type hints: MLflow would take them for a signature, and the model is logged with one.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Detect objects in each row's image.
 
         Raises:
