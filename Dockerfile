@@ -1,8 +1,9 @@
-# The locked environment and the code: runs any stage. `docker build -t ssd .`, then
-#   docker run --rm ssd                                   the whole pipeline
-#   docker run --rm -v "$PWD/data:/app/data" ssd python -m stages.download
-# Any other Debian-like base with Python 3.11 or newer: `--build-arg BASE=python:3.12-slim-bookworm`. torch brings
-# the CUDA libraries with it; a GPU needs `--gpus all` and the host's driver.
+# The locked environment and the code; runs any stage as a plain user. With the repository mounted, results
+# stay on the host:
+#   docker build -t ssd .
+#   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/app" ssd
+# Any other Debian-like base with Python 3.11 or newer: --build-arg BASE=python:3.12-slim-bookworm. torch brings
+# the CUDA libraries with it; a GPU needs --gpus all and the host's driver.
 ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE}
 
@@ -24,7 +25,9 @@ RUN pip install --no-cache-dir --no-deps --no-build-isolation . \
 
 ENV PYTHONUNBUFFERED=1 \
     MLFLOW_DISABLE_TELEMETRY=true \
-    MPLCONFIGDIR=/tmp/matplotlib
+    MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
+    HOME=/tmp \
+    USER=ssd
 USER 1000:1000
 
 CMD ["dvc", "repro"]

@@ -31,7 +31,6 @@ lock: $(READY) ## renew requirements.txt, the lock, from pyproject.toml
 	uv pip compile pyproject.toml --extra pipeline --extra dev --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade --quiet \
 		--output-file requirements.txt
-	touch $(READY)
 
 # A kill in the middle leaves no .ready, so the next call goes on.
 $(READY): requirements.txt pyproject.toml

@@ -20,24 +20,26 @@ class Hardware:
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
 
 
-def choose_hardware(device: str, precision: str) -> Hardware:
-    """Resolve `train.device` and `train.precision`.
+def choose_hardware(device: str, precision: str, key: str = "train.device") -> Hardware:
+    """Resolve a device and a precision of params.yaml.
 
     Args:
         device: auto (cuda where there is one), cpu or cuda.
         precision: auto (bf16 where the hardware multiplies it: AMX, or a GPU since Ampere), fp32 or bf16.
+        key: where `device` stands in params.yaml, for the message.
 
     Raises:
         UserError: cuda is asked for and there is none.
     """
     has_cuda = torch.cuda.is_available()
     if device == "cuda" and not has_cuda:
-        raise UserError(
-            "params.yaml: train.device: found 'cuda' but torch sees no GPU; allowed here: auto, cpu"
-        )
+        raise UserError(f"params.yaml: {key}: found 'cuda' but torch sees no GPU; allowed here: auto, cpu")
     chosen = torch.device("cuda" if has_cuda and device != "cpu" else "cpu")
     if precision == "auto":
         precision = "bf16" if _multiplies_bf16(chosen) else "fp32"
+    if precision == "fp32":
+        # Convolutions in TF32 would be float32 in name only.
+        torch.backends.cudnn.allow_tf32 = False
     return Hardware(chosen, torch.bfloat16 if precision == "bf16" else torch.float32)
 
 

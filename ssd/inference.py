@@ -52,7 +52,8 @@ def run_split(
         label: what the progress bar says.
     """
     dataset = DetectionDataset(file, model.config.input_size)
-    loader, _ = make_loader(dataset, batch_size, workers, shuffle=False)
+    pin_memory = hardware.device.type == "cuda"
+    loader, _ = make_loader(dataset, batch_size, workers, shuffle=False, pin_memory=pin_memory)
     sums = torch.zeros(4, device=hardware.device)
     detections: list[Detections] = []
     training = model.training

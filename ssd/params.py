@@ -36,7 +36,7 @@ class DataParams(Section):
     shapes_val: Count
     shapes_test: Count
     shapes_side: Annotated[int, Field(ge=64, le=2048)]
-    shapes_seed: CountOrZero
+    shapes_seed: Annotated[int, Field(ge=0, lt=2**31)]
 
     @model_validator(mode="after")
     def check_classes(self) -> "DataParams":
@@ -84,7 +84,7 @@ class AugmentParams(Section):
 
 class TrainParams(Section):
     epochs: Count
-    batch_size: Count
+    batch_size: Annotated[int, Field(ge=2)]  # batch norm needs two
     optimizer: Literal["sgd", "adam", "adamw"]
     lr: Positive
     momentum: Annotated[float, Field(ge=0, lt=1)]
@@ -102,7 +102,7 @@ class TrainParams(Section):
     precision: Literal["auto", "fp32", "bf16"]
     device: Literal["auto", "cpu", "cuda"]
     workers: CountOrZero
-    seed: CountOrZero
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
 
     @model_validator(mode="after")
     def check_milestones(self) -> "TrainParams":
@@ -115,16 +115,17 @@ class EvaluateParams(Section):
     batch_size: Count
     score_threshold: Annotated[float, Field(ge=0, lt=1)]
     nms_iou: Annotated[float, Field(gt=0, le=1)]
-    max_detections: Count
+    max_detections: Annotated[int, Field(ge=1, le=10_000)]
     num_pictures: CountOrZero
     picture_score: Share
+    device: Literal["auto", "cpu", "cuda"]
     workers: CountOrZero
 
 
 class ExportParams(Section):
     score_threshold: Annotated[float, Field(ge=0, lt=1)]
     nms_iou: Annotated[float, Field(gt=0, le=1)]
-    max_detections: Count
+    max_detections: Annotated[int, Field(ge=1, le=10_000)]
     opset: Annotated[int, Field(ge=18, le=23)]
     num_images: Count
     tolerance: Positive
@@ -157,9 +158,10 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} repeated", problem_mark=key.start_mark)
-            seen.add(key.value)
+            name = str(key.value)
+            if name in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {name!r} repeated", problem_mark=key.start_mark)
+            seen.add(name)
         return super().construct_mapping(node, deep)
 
 
@@ -200,7 +202,7 @@ def _describe(error: dict[str, Any]) -> str:
     """One line for one pydantic error: key, what was found, what is allowed."""
     location = [str(part) for part in error["loc"]]
     if error["type"] == "value_error":
-        key, allowed, found = str(error["ctx"]["error"]).split("|")
+        key, allowed, found = str(error["ctx"]["error"]).split("|", 2)
         return f"{'.'.join([*location, key])}: found {found}; allowed: {allowed}"
     key = ".".join(location)
     if error["type"] == "extra_forbidden":

@@ -43,17 +43,13 @@ def class_colour(label: int) -> str:
     return PALETTE[(label - 1) % len(PALETTE)]
 
 
-def precision_recall_rows(result: VocResult, class_names: Sequence[str]) -> list[dict[str, str | float]]:
-    """Points of the precision-recall curves for a table: rows with keys class, recall, precision.
-
-    Recall goes 0, 0.01, ... to the highest that the class reaches, so that the rows of two models can be
-    compared; precision is the best at that recall or beyond. Classes without objects have no rows.
-    """
-    return [
-        {"class": name, "recall": float(recall), "precision": round(float(precision), 6)}
-        for name, curve in zip(class_names, result.classes, strict=True)
-        for recall, precision in zip(*_curve_points(curve), strict=True)
-    ]
+def mean_precision(result: VocResult) -> list[tuple[float, float]]:
+    """(recall, precision) at recalls 0, 0.01, ... 1: the best precision at that recall or beyond, a mean over
+    the classes that have objects. Its mean is close to the mAP. Empty where no class has objects."""
+    curves = [interpolated_precision(curve, RECALL_GRID) for curve in result.classes if curve.num_objects]
+    if not curves:
+        return []
+    return list(zip(RECALL_GRID.tolist(), np.mean(curves, axis=0).tolist(), strict=True))
 
 
 def _curve_points(curve: ClassResult) -> tuple[Floats, Floats]:
@@ -65,7 +61,7 @@ def _curve_points(curve: ClassResult) -> tuple[Floats, Floats]:
 
 
 def precision_recall_figure(result: VocResult, class_names: Sequence[str]) -> Figure:
-    """The curves of `precision_recall_rows`, one a class with objects, the best class first in the legend."""
+    """Interpolated precision, one curve a class with objects, the best class first in the legend."""
     scored = [
         (curve.ap_area, label, curve)
         for label, curve in enumerate(result.classes, start=1)

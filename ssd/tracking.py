@@ -181,6 +181,7 @@ def _open_run(
         mlflow.start_run(
             experiment_id=experiment_id, run_name=run_name, tags=tags, log_system_metrics=system_metrics
         )
+        _log_stage_params(stage_params)
         return
     before = found.data.tags.get(STAGE_TAG + stage)
     mlflow.start_run(run_id=found.info.run_id, log_system_metrics=False)
@@ -191,6 +192,11 @@ def _open_run(
     mlflow.start_run(
         experiment_id=experiment_id, run_name=child_name, nested=True, tags={**mark, **_git_state()}
     )
+    _log_stage_params(stage_params)
+
+
+def _log_stage_params(stage_params: Mapping[str, object]) -> None:
+    mlflow.log_params({key: str(value) for key, value in stage_params.items()})
 
 
 def _experiment(settings: TrackingParams, root: Path) -> str:

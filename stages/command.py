@@ -22,7 +22,9 @@ def command(stage: Callable[[Params], None]) -> Callable[[], None]:
         logging.getLogger("ssd").setLevel(logging.INFO)
         signal.signal(signal.SIGTERM, _terminate)
         try:
-            stage(load_params())
+            params = load_params()
+            check_weights(params.model.weights)
+            stage(params)
         except UserError as error:
             print(error, file=sys.stderr)
             sys.exit(2)
@@ -41,6 +43,24 @@ def workspace() -> Path:
     DVC_ROOT.
     """
     return Path(os.environ.get("DVC_ROOT") or Path.cwd())
+
+
+def resolve_weights(weights: str, root: Path) -> str:
+    """`model.weights` with a file's path made absolute: relative ones count from the main workspace."""
+    return weights if weights in ("imagenet", "none") else str(root / Path(weights).expanduser())
+
+
+def check_weights(weights: str) -> None:
+    """Say at once that a weights file is missing: training comes last, after a download perhaps.
+
+    Raises:
+        UserError: `weights` names a file that is not there.
+    """
+    path = resolve_weights(weights, workspace())
+    if path not in ("imagenet", "none") and not Path(path).is_file():
+        raise UserError(
+            f"params.yaml: model.weights: found {weights!r}, no such file; allowed: imagenet, none, a file"
+        )
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

@@ -17,7 +17,7 @@ from ssd.metrics.voc import VocResult, evaluate_voc
 from ssd.models.saved import load_model
 from ssd.models.ssd import SSD
 from ssd.params import EvaluateParams, Params
-from ssd.plots import detection_grid, precision_recall_figure, precision_recall_rows, save_figure
+from ssd.plots import detection_grid, mean_precision, precision_recall_figure, save_figure
 from ssd.postprocess import PostProcess, PostProcessor
 from ssd.tracking import Run, flatten, tracked_run
 from stages.command import command, workspace
@@ -48,12 +48,12 @@ def main(params: Params) -> None:
         write_json("reports/metrics.json", summary)
         write_curves(voc, class_names)
         draw(result.detections, objects, file, params.evaluate)
-        log(run, summary)
+        log(run, summary, file)
 
 
 def detect(model: SSD, file: TensorFile, params: EvaluateParams) -> SplitResult:
     """Run the model over the split, in float32 so that the figures do not depend on the machine."""
-    hardware = choose_hardware("auto", "fp32")
+    hardware = choose_hardware(params.device, "fp32", "evaluate.device")
     model = model.to(hardware.device)
     settings = PostProcess(params.score_threshold, params.nms_iou, max_detections=params.max_detections)
     return run_split(
@@ -70,9 +70,8 @@ def detect(model: SSD, file: TensorFile, params: EvaluateParams) -> SplitResult:
 
 
 def write_curves(voc: VocResult, class_names: list[str]) -> None:
-    """Precision over recall, as a table for DVC and as a picture."""
-    rows = precision_recall_rows(voc, class_names)
-    lines = ["class\trecall\tprecision", *(f"{r['class']}\t{r['recall']}\t{r['precision']}" for r in rows)]
+    """Precision over recall: the mean as a table for DVC, every class as a picture."""
+    lines = ["recall\tprecision", *(f"{recall:.2f}\t{mean:.6f}" for recall, mean in mean_precision(voc))]
     write_bytes(REPORTS / "precision_recall.tsv", ("\n".join(lines) + "\n").encode())
     save_figure(precision_recall_figure(voc, class_names), REPORTS / "precision_recall.png")
 
@@ -98,7 +97,7 @@ def spread(num_images: int, num_pictures: int) -> list[int]:
     return [index * num_images // num_pictures for index in range(num_pictures)]
 
 
-def log(run: Run, summary: dict[str, Any]) -> None:
+def log(run: Run, summary: dict[str, Any], file: TensorFile) -> None:
     """Print and log the figures: few scalars, the classes as a table."""
     scalars = {
         f"test/{group}_{key}": value
@@ -109,6 +108,7 @@ def log(run: Run, summary: dict[str, Any]) -> None:
         "\n".join(f"{key:24s} {'-' if value is None else f'{value:.4f}'}" for key, value in scalars.items())
     )
     run.metrics(scalars)
+    run.tags({"data_sha256_test": sha256(file.path)})
     classes = summary["per_class"]
     columns = {"class": list(classes)}
     for key in next(iter(classes.values())):
@@ -116,6 +116,7 @@ def log(run: Run, summary: dict[str, Any]) -> None:
     run.table(columns, "per_class.json")
     run.file("reports/metrics.json")
     run.file(REPORTS, "evaluate")
+    run.file("reports/preprocess", "preprocess")
 
 
 if __name__ == "__main__":

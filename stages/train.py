@@ -20,7 +20,7 @@ from ssd.plots import augmented_grid, history_figure, save_figure
 from ssd.tracking import MODEL_TAG, Run, flatten, tracked_run
 from ssd.training.history import history_tsv
 from ssd.training.loop import Epoch, Trainer
-from stages.command import command, workspace
+from stages.command import command, resolve_weights, workspace
 
 REPORTS = Path("reports/train")
 NUM_AUGMENTED = 12
@@ -68,16 +68,15 @@ def build_model(params: ModelParams, num_object_classes: int) -> SSD:
     """A network by the `model` section, with its starting weights; background is one class more."""
     scales = (params.scale_first, params.scale_second, params.scale_last)
     model = SSD(SSDConfig(params.backbone, params.input_size, num_object_classes + 1, *scales))
-    load_backbone_weights(model.backbone, params.backbone, params.weights)
+    load_backbone_weights(model.backbone, params.backbone, resolve_weights(params.weights, workspace()))
     return model
 
 
 def log_data(run: Run, *files: TensorFile) -> None:
-    """What was trained on: digests, counts and problems of the data."""
+    """What was trained on: digests and counts."""
     digests = {f"data_sha256_{file.path.stem}": sha256(file.path) for file in files}
     run.tags({**digests, "classes": json.dumps(files[0].class_names)})
     run.metrics({f"data/{file.path.stem}_images": len(file) for file in files})
-    run.file("reports/preprocess", "preprocess")
 
 
 def augmented_figure(dataset: DetectionDataset, class_names: list[str]) -> Figure:
@@ -91,7 +90,7 @@ def report(epoch: Epoch, history: list[Epoch], run: Run) -> None:
     """Say, write and log an epoch that has ended."""
     map50 = "" if epoch.val_map50 is None else f"  val mAP@0.5 {epoch.val_map50:.3f}"
     speed = f"{epoch.images_per_s:.0f} images/s, {epoch.data_wait:.0%} waiting for data"
-    print(f"epoch {epoch.epoch + 1:3d}  loss {epoch.train_loss:.3f}{map50}  {speed}", flush=True)
+    print(f"epoch {epoch.epoch:3d}  loss {epoch.train_loss:.3f}{map50}  {speed}", flush=True)
     write_bytes(REPORTS / "history.tsv", history_tsv(history).encode())
     values = {key.replace("_", "/", 1): value for key, value in asdict(epoch).items()}
     groups = ("train/", "val/")

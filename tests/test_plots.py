@@ -22,8 +22,8 @@ from ssd.plots import (
     class_colour,
     detection_grid,
     history_figure,
+    mean_precision,
     precision_recall_figure,
-    precision_recall_rows,
     save_figure,
 )
 
@@ -83,24 +83,25 @@ def texts_in(figure: Figure, panel: int) -> list[str]:
     return [text.get_text() for text in figure.axes[panel].texts]
 
 
-def test_rows_of_precision_and_recall_run_over_a_hundredth_grid_to_the_highest_recall() -> None:
+def test_mean_precision_is_the_mean_of_the_classes_curves() -> None:
     result = random_result(3)
-    rows = precision_recall_rows(result, NAMES)
-    for name, curve in zip(NAMES, result.classes, strict=True):
-        mine = [row for row in rows if row["class"] == name]
-        assert [row["recall"] for row in mine] == [k / 100 for k in range(len(mine))]
-        assert len(mine) / 100 - 0.01 <= curve.recall[-1] < len(mine) / 100
-        precision = [float(row["precision"]) for row in mine]
-        assert precision == sorted(precision, reverse=True)
-        # Their mean over the whole grid is close to the area.
-        assert curve.ap_area is not None
-        assert sum(precision) / 101 == pytest.approx(curve.ap_area, abs=0.02)
+    rows = mean_precision(result)
+    assert [recall for recall, _ in rows] == [k / 100 for k in range(101)]
+    precision = [mean for _, mean in rows]
+    assert precision == sorted(precision, reverse=True)
+    assert result.map_area is not None
+    # Its mean over the grid is close to the mean area.
+    assert sum(precision) / 101 == pytest.approx(result.map_area, abs=0.02)
 
 
-def test_classes_without_objects_or_detections_have_no_rows_and_classes_with_objects_a_legend_entry() -> None:
+def test_without_any_object_there_is_no_mean_precision() -> None:
+    nothing = Objects(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
+    assert mean_precision(evaluate_voc([pictures()[1][1]], [nothing], 3)) == []
+
+
+def test_only_classes_with_objects_have_a_legend_entry() -> None:
     _, _, truth = pictures()
     result = evaluate_voc([pictures()[1][1]] * 3, truth, 3)
-    assert precision_recall_rows(result, NAMES) == []
     legend = precision_recall_figure(result, NAMES).axes[0].get_legend()
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == ["0.000  ant"]

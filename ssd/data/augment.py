@@ -53,7 +53,10 @@ def sample_view(height: int, width: int, boxes: Tensor, geometry: Geometry, gene
         view = _zoom_out(height, width, geometry.zoom_max, generator)
     if len(boxes) and _chance(geometry.crop, generator):
         view = _iou_crop(view, boxes, generator)
-    return View(view.x1, view.y1, view.x2, view.y2, flip=_chance(geometry.flip, generator))
+    # Whole pixels, so that the pixels that are cut out and the boxes follow the same edges.
+    x1, y1 = round(view.x1), round(view.y1)
+    x2, y2 = max(round(view.x2), x1 + 1), max(round(view.y2), y1 + 1)
+    return View(x1, y1, x2, y2, flip=_chance(geometry.flip, generator))
 
 
 def visible_objects(boxes: Tensor, view: View) -> Tensor:
@@ -109,28 +112,32 @@ def distort(images: Tensor, photometry: Photometry, generator: Generator) -> Ten
     """
     if photometry.probability == 0:
         return images
-    matrix, offset, contrast_first, contrast = _colour_maps(len(images), photometry, generator)
-    device = images.device
+    maps = _colour_maps(len(images), photometry, generator)
+    if images.is_cuda:
+        maps = maps.pin_memory()
+    maps = maps.to(images.device, non_blocking=True)
+    matrix, luma = maps[:, :9].view(-1, 3, 3), maps[0, 12:]
+    offset, contrast, contrast_first = maps[:, 9], maps[:, 10], maps[:, 11] > 0
     # Contrast pulls towards the mean grey; done first or last it is still one affine map a pixel, so
     # the whole distortion is a 3x3 matrix and a shift.
-    luma = torch.tensor(LUMA, device=device)
     mean_grey = images.mean(dim=(2, 3)) @ luma
-    matrix, offset, contrast = matrix.to(device), offset.to(device), contrast.to(device)
     grey_after = (matrix @ images.mean(dim=(2, 3))[..., None]).squeeze(-1) @ luma + offset
-    pivot = torch.where(contrast_first.to(device), mean_grey, grey_after)
+    pivot = torch.where(contrast_first, mean_grey, grey_after)
     shift = (1 - contrast) * pivot
     before = (matrix.sum(-1) * shift[:, None]) + offset[:, None]
     after = (contrast * offset + shift)[:, None].expand(-1, 3)
-    shift = torch.where(contrast_first.to(device)[:, None], before, after)
+    shift = torch.where(contrast_first[:, None], before, after)
     matrix = matrix * contrast[:, None, None]
     flat = torch.baddbmm(shift[..., None], matrix, images.flatten(2))
     return flat.clamp_(0, 255).view_as(images)
 
 
-def _colour_maps(
-    num_images: int, photometry: Photometry, generator: Generator
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Matrices [B, 3, 3] of saturation and hue, brightness [B], contrast-first flags [B], contrast [B]."""
+def _colour_maps(num_images: int, photometry: Photometry, generator: Generator) -> Tensor:
+    """All draws in one tensor, so that one copy brings them to the device: float32 [B, 15].
+
+    Columns: the 3x3 matrix of saturation and hue, brightness shift, contrast factor, whether contrast
+    comes first, and the three weights of luma.
+    """
 
     def draw(strength: float) -> Tensor:
         value = (torch.rand(num_images, generator=generator) * 2 - 1) * strength
@@ -146,7 +153,10 @@ def _colour_maps(
     turn[:, 1, 1] = turn[:, 2, 2] = saturation * angle.cos()
     turn[:, 2, 1] = saturation * angle.sin()
     turn[:, 1, 2] = -turn[:, 2, 1]
-    return torch.linalg.inv(to_yiq) @ turn @ to_yiq, offset, contrast_first, contrast
+    matrix = torch.linalg.inv(to_yiq) @ turn @ to_yiq
+    luma = to_yiq[0].expand(num_images, -1)
+    scalars = torch.stack([offset, contrast, contrast_first.float()], dim=1)
+    return torch.cat([matrix.flatten(1), scalars, luma], dim=1)
 
 
 def _chance(probability: float, generator: Generator) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torchvision.io import ImageReadMode, decode_image
 
 from ssd.data.augment import Geometry, sample_view, visible_objects
 from ssd.data.geometry import map_boxes, render, whole
+from ssd.data.seeding import seeded
 from ssd.data.tensors import Objects, TensorFile
 from ssd.errors import UserError
 from ssd.matching import Targets
@@ -71,7 +73,7 @@ class DetectionDataset(Dataset[LoadedSample]):
         height, width = image.shape[1:]
         view = whole(height, width)
         if self.geometry is not None:
-            generator = torch.Generator().manual_seed(hash((self.seed, epoch, index)) & (2**63 - 1))
+            generator = seeded("view", self.seed, epoch, index)
             view = sample_view(height, width, objects.boxes, self.geometry, generator)
         kept = visible_objects(objects.boxes, view)
         boxes = map_boxes(objects.boxes[kept], view)
@@ -124,8 +126,7 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = list(range(self.num_images))
         if self.seed is not None:
-            generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)) & (2**63 - 1))
-            order = torch.randperm(self.num_images, generator=generator).tolist()
+            order = torch.randperm(self.num_images, generator=seeded("order", self.seed, self.epoch)).tolist()
         for batch in range(len(self)):
             rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
             yield [(self.epoch, index) for index in rows]
@@ -142,13 +143,18 @@ def make_loader(
         num_workers=workers,
         collate_fn=collate,
         pin_memory=pin_memory,
-        persistent_workers=workers > 0,
+        persistent_workers=shuffle and workers > 0,
     )
     return loader, sampler
 
 
+@lru_cache
+def _mean_and_std(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Kept on the device: copying them there at every step would stall a GPU's queue."""
+    return torch.tensor(MEAN, device=device).view(3, 1, 1), torch.tensor(STD, device=device).view(3, 1, 1)
+
+
 def normalise(images: Tensor) -> Tensor:
     """0..255 RGB [B, 3, H, W] to ImageNet's mean 0 and deviation 1, float32, channels last."""
-    mean = torch.tensor(MEAN, device=images.device).view(3, 1, 1)
-    std = torch.tensor(STD, device=images.device).view(3, 1, 1)
+    mean, std = _mean_and_std(images.device)
     return ((images.float() - mean) / std).contiguous(memory_format=torch.channels_last)

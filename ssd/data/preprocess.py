@@ -1,6 +1,7 @@
 """From lists of images in VOC layout to the checked samples of train, val and test."""
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,8 @@ from ssd.data.splits import ImageRef, Listing, list_images
 from ssd.data.voc import Annotation, AnnotationError, Box, parse_annotation
 from ssd.errors import UserError
 from ssd.params import DataParams, PreprocessParams
+
+log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
 
@@ -60,8 +63,10 @@ class Preprocessed:
 
 def declared_classes(data: DataParams) -> list[str]:
     """The class names that a source has by `data.classes` or by nature; [] where its annotations tell."""
-    if data.classes:
+    if data.source == "voc_dir":
         return data.classes
+    if data.classes:
+        log.warning("params.yaml: data.classes is not used: %s has classes of its own", data.source)
     return list(VOC_CLASSES) if data.source in ("voc2007", "voc2012", "voc0712") else []
 
 
@@ -116,8 +121,11 @@ def refuse(result: Preprocessed, *, strict: bool, report: str | Path) -> None:
         if not result.splits[split].samples:
             hint = "give the source a list for it or set preprocess.val_fraction above 0 in params.yaml"
             raise UserError(f"no image is left in {split}; {first or hint}")
-    if not result.class_names:
-        raise UserError(f"no object in the annotations of train; {first or 'annotate some'}")
+    if not any(set(sample.labels) for sample in result.splits["train"].samples):
+        raise UserError(
+            f"no object is left in train for the classes {', '.join(result.class_names) or '(none found)'} "
+            f"(params.yaml: data.classes); {first or 'annotate some'}"
+        )
 
 
 def all_problems(result: Preprocessed) -> list[tuple[str, Problem]]:

@@ -23,7 +23,9 @@ class Detector(PythonModel):
     def load_context(self, context: Any) -> None:
         """Open the ONNX file; class names are in its metadata."""
         path = context.artifacts["onnx"]
-        self.session = onnxruntime.InferenceSession(path, providers=onnxruntime.get_available_providers())
+        wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
+        providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
+        self.session = onnxruntime.InferenceSession(path, providers=providers)
         self.class_names = json.loads(self.session.get_modelmeta().custom_metadata_map["class_names"])
 
     # Without type hints: MLflow would take them for a signature, and the model is logged with one.
@@ -51,9 +53,11 @@ class Detector(PythonModel):
 def _decode(row: int, text: str) -> np.ndarray:
     """Base64 text to uint8 RGB [3, H, W]. Pillow refuses images that unpack to an absurd size."""
     try:
-        image = Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=["JPEG", "PNG"])
+        image = Image.open(
+            io.BytesIO(base64.b64decode("".join(text.split()), validate=True)), formats=["JPEG", "PNG"]
+        )
         pixels = np.asarray(image.convert("RGB"))
-    except (binascii.Error, OSError, Image.DecompressionBombError, TypeError) as error:
+    except (binascii.Error, OSError, Image.DecompressionBombError, AttributeError) as error:
         raise ValueError(f"row {row}: column image is not base64 of a JPEG or PNG: {error}") from None
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 

@@ -1,5 +1,6 @@
 """The training loop: epochs of steps, validation by mAP@0.5, the best weights."""
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from tqdm import tqdm
 
 from ssd.data.augment import Geometry, Photometry, distort
 from ssd.data.dataset import Batch, DetectionDataset, make_loader, normalise
+from ssd.data.seeding import seeded
 from ssd.data.tensors import TensorFile
 from ssd.errors import UserError
 from ssd.hardware import Hardware
@@ -23,13 +25,17 @@ from ssd.postprocess import PostProcess, PostProcessor
 from ssd.training.optimizer import build_optimizer
 from ssd.training.schedule import Plateau, lr_factor
 
+log = logging.getLogger(__name__)
+
 # Reading a loss from a GPU waits for it; once in so many steps costs nothing.
 STEPS_BETWEEN_READS = 20
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """A row of the history. Losses are means over steps; val_* are None where there was no validation.
+    """A row of the history; epochs count from 1.
+
+    Losses are means over steps; val_* are None where there was no validation.
 
     lr: at the last step; images_per_s: of training alone; data_wait: share of the time in which the
     loop waited for the loader; seconds: of the whole epoch.
@@ -94,6 +100,7 @@ class Trainer:
         )
         if len(self.loader) == 0:
             raise UserError(f"{train_file.path}: {len(train_file)} image to train on; at least 2 are needed")
+        self._warn_of_unused()
         self.plateau = Plateau()
         self.history: list[Epoch] = []
         self._on_step: Callable[[int, float, float], None] | None = None
@@ -109,24 +116,41 @@ class Trainer:
                 total loss and the learning rate.
 
         Raises:
-            UserError: a loss is not finite.
+            UserError: a loss is not finite, or the GPU has too little memory.
         """
         self._on_step = on_step
         best_map50: float | None = None
         best_epoch = 0
         weights: dict[str, Tensor] = {}
         for epoch in range(self.params.epochs):
-            row = self._epoch(epoch)
+            try:
+                row = self._epoch(epoch)
+            except torch.OutOfMemoryError as error:
+                raise UserError(
+                    f"out of GPU memory ({str(error).splitlines()[0]}); lower train.batch_size "
+                    f"({self.params.batch_size}) or model.input_size in params.yaml"
+                ) from None
             self.history.append(row)
             on_epoch(row)
-            score, first = row.val_map50, not weights
-            better = score is not None and (best_map50 is None or score > best_map50)
-            if first or better or (len(self.val_file) == 0):
-                best_epoch, best_map50 = epoch, score
+            score = row.val_map50
+            # Until there is a score, the latest weights are the best known.
+            if best_map50 is None or (score is not None and score > best_map50):
+                best_epoch, best_map50 = row.epoch, score
                 weights = {
                     name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()
                 }
         return TrainResult(weights, best_epoch, best_map50, self.history)
+
+    def _warn_of_unused(self) -> None:
+        params, num_steps = self.params, self.params.epochs * len(self.loader)
+        if params.schedule == "plateau" and len(self.val_file) == 0:
+            log.warning("train.schedule: plateau never lowers the learning rate: there is no val split")
+        if params.warmup_steps >= num_steps:
+            log.warning(
+                "train.warmup_steps: %d steps of warm-up, but training has %d: train.lr is never reached",
+                params.warmup_steps,
+                num_steps,
+            )
 
     def _epoch(self, epoch: int) -> Epoch:
         started = time.perf_counter()
@@ -142,7 +166,7 @@ class Trainer:
             self.plateau.observe(map50 or 0.0, self.params.patience, self.params.gamma)
         num_images = min(len(self.loader) * self.params.batch_size, len(self.train_file))
         return Epoch(
-            epoch=epoch,
+            epoch=epoch + 1,
             lr=lr,
             train_loss=losses[0],
             train_loc=losses[1],
@@ -163,13 +187,13 @@ class Trainer:
         sums = torch.zeros(3, device=self.hardware.device)
         stopwatch = _Stopwatch()
         batches = tqdm(self.loader, desc=f"epoch {epoch + 1}/{self.params.epochs}", leave=False, disable=None)
-        unread: list[tuple[Tensor, Batch]] = []
+        unread: list[tuple[Tensor, list[int]]] = []
         lr = 0.0
         for index, batch in enumerate(stopwatch.waiting_for(batches)):
             lr = self._set_lr(epoch * len(self.loader) + index)
             losses = self._step(batch, epoch, index)
             sums += losses
-            unread.append((losses, batch))
+            unread.append((losses, batch.indices))
             if len(unread) == STEPS_BETWEEN_READS or index == len(self.loader) - 1:
                 loss = self._read(unread)
                 unread.clear()
@@ -182,7 +206,7 @@ class Trainer:
         """One update; returns the losses (total, loc, conf), float32 [3], without waiting for them."""
         device = self.hardware.device
         images = batch.images.to(device, non_blocking=True).float()
-        generator = torch.Generator().manual_seed(hash((self.params.seed, epoch, index)) & (2**63 - 1))
+        generator = seeded("colour", self.params.seed, epoch, index)
         images = normalise(distort(images, self.photometry, generator))
         with self.hardware.autocast():
             loc, logits = self.model(images)
@@ -201,12 +225,12 @@ class Trainer:
             group["lr"] = lr
         return lr
 
-    def _read(self, unread: list[tuple[Tensor, Batch]]) -> float:
+    def _read(self, unread: list[tuple[Tensor, list[int]]]) -> float:
         """Their mean loss; raises when one is not finite, naming the images of its batch."""
         values = torch.stack([losses[0] for losses, _ in unread]).tolist()
-        for value, (_, batch) in zip(values, unread, strict=True):
+        for value, (_, indices) in zip(values, unread, strict=True):
             if not torch.isfinite(torch.tensor(value)):
-                names = ", ".join(self.train_file.image_ids[i] for i in batch.indices)
+                names = ", ".join(self.train_file.image_ids[i] for i in indices)
                 raise UserError(
                     f"training stopped: the loss is {value} on the batch of images {names}; look at these "
                     "images, or lower params.yaml: train.lr, or set train.clip_norm or train.precision: fp32"

@@ -79,6 +79,15 @@ def test_an_image_that_does_not_decode_is_named(tmp_path: Path) -> None:
         DetectionDataset(TensorFile(tmp_path / "x.safetensors"), 32)[0, 0]
 
 
+def test_an_error_in_a_worker_process_is_still_one_line(tmp_path: Path) -> None:
+    broken = Sample("broken", b"\xff\xd8 no jpeg", (10, 10), [], [], [], [])
+    write_tensor_file(tmp_path / "x.safetensors", [broken], ["cat"])
+    loader, _ = make_loader(DetectionDataset(TensorFile(tmp_path / "x.safetensors"), 32), 1, 1, shuffle=False)
+    with pytest.raises(UserError, match="image broken does not decode") as caught:
+        next(iter(loader))
+    assert "\n" not in str(caught.value)
+
+
 def test_normalised_images_have_imagenet_s_mean_at_zero() -> None:
     images = torch.tensor([123.675, 116.28, 103.53]).view(1, 3, 1, 1).expand(2, 3, 4, 4)
     out = normalise(images)

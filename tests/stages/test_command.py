@@ -43,6 +43,14 @@ def test_a_missing_folder_of_one_s_own_is_named(tmp_path: Path) -> None:
     assert "data/own" in result.stderr
 
 
+@pytest.mark.parametrize("stage", ["download", "train"])
+def test_a_missing_weights_file_is_said_before_any_work(stage: str, tmp_path: Path) -> None:
+    result = run(stage, tmp_path, "weights: none ", "weights: mine.pth ")
+    assert result.returncode == 2
+    assert result.stderr.startswith("params.yaml: model.weights: found 'mine.pth', no such file; allowed: ")
+    assert len(result.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("stage", "missing"),
     [

@@ -74,7 +74,7 @@ def test_the_best_weights_are_those_of_the_best_validation(
     running = trainer(make_params(**SMALL, **{"train.epochs": 4, "train.val_every": 1}), shapes_file)
     weight = running.model.conf_heads[0].weight
     result = running.run(on_epoch=lambda epoch: states.append(weight.detach().clone()))
-    assert (result.best_epoch, result.best_map50) == (1, 0.5)
+    assert (result.best_epoch, result.best_map50) == (2, 0.5)
     assert torch.equal(result.weights["conf_heads.0.weight"], states[1])
 
 
@@ -82,9 +82,26 @@ def test_without_a_val_split_the_last_epoch_is_kept(
     make_params: MakeParams, shapes_file: TensorFile, tmp_path: Path
 ) -> None:
     result = run(make_params(**SMALL, **{"train.epochs": 2}), shapes_file, empty_file(tmp_path))
-    assert result.best_epoch == 1
+    assert result.best_epoch == 2
     assert result.best_map50 is None
     assert result.history[0].val_loss is None
+
+
+def test_with_nothing_to_find_in_val_the_last_epoch_is_kept(
+    make_params: MakeParams, shapes_file: TensorFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssd.training.loop.mean_ap", lambda *_: None)
+    result = run(make_params(**SMALL, **{"train.epochs": 2, "train.val_every": 1}), shapes_file)
+    assert (result.best_epoch, result.best_map50) == (2, None)
+
+
+def test_settings_that_are_not_used_are_warned_of(
+    make_params: MakeParams, shapes_file: TensorFile, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    changes = {"train.schedule": "plateau", "train.warmup_steps": 1000, "train.epochs": 1}
+    trainer(make_params(**{**SMALL, **changes}), shapes_file, empty_file(tmp_path))
+    assert "plateau never lowers the learning rate" in caplog.text
+    assert "train.lr is never reached" in caplog.text
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_images(
