@@ -106,16 +106,13 @@ class Run:
         signature = ModelSignature(
             Schema([ColSpec(DataType.string, "image")]), Schema([ColSpec(Array(box), "detections")])
         )
-        with warnings.catch_warnings():
-            # The hint to use type hints instead of a signature: the signature is explicit here.
-            warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")
-            mlflow.pyfunc.log_model(
-                name="detector",
-                python_model=str(code),
-                artifacts={"onnx": str(onnx_file)},
-                signature=signature,
-                pip_requirements=list(requirements),
-            )
+        mlflow.pyfunc.log_model(
+            name="detector",
+            python_model=str(code),
+            artifacts={"onnx": str(onnx_file)},
+            signature=signature,
+            pip_requirements=list(requirements),
+        )
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import base64
 import binascii
 import io
 import json
+import warnings
 from typing import Any
 
 import mlflow
@@ -15,6 +16,9 @@ import numpy as np
 import onnxruntime
 from mlflow.pyfunc.model import PythonModel
 from PIL import Image
+
+# MLflow asks for type hints to derive a signature from; the model is logged with a signature instead.
+warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method", category=UserWarning)
 
 
 class Detector(PythonModel):
@@ -28,7 +32,6 @@ class Detector(PythonModel):
         self.session = onnxruntime.InferenceSession(path, providers=providers)
         self.class_names = json.loads(self.session.get_modelmeta().custom_metadata_map["class_names"])
 
-    # Without type hints: MLflow would take them for a signature, and the model is logged with one.
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Detect objects in each row's image.
 
