@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from ssd.data.augment import Geometry, Photometry
+from ssd.data.augment import Geometry, Photometry, distort
 from ssd.data.dataset import DetectionDataset
+from ssd.data.seeding import seeded
 from ssd.data.tensors import Objects, TensorFile
 from ssd.files import sha256, write_bytes
 from ssd.hardware import choose_hardware
@@ -40,7 +41,7 @@ def main(params: Params) -> None:
         run.params(flatten(params.model_dump(exclude={"tracking"})))
         log_data(run, train_file, val_file)
         pictures = DetectionDataset(train_file, params.model.input_size, geometry, params.train.seed)
-        save_figure(augmented_figure(pictures, class_names), REPORTS / "augmented.png")
+        save_figure(augmented_figure(pictures, photometry, class_names), REPORTS / "augmented.png")
 
         trainer = Trainer(model, train_file, val_file, params.train, geometry, photometry, hardware)
         print(f"training on {hardware.device}, {hardware.dtype}, {len(train_file)} images", flush=True)
@@ -79,11 +80,13 @@ def log_data(run: Run, *files: TensorFile) -> None:
     run.metrics({f"data/{file.path.stem}_images": len(file) for file in files})
 
 
-def augmented_figure(dataset: DetectionDataset, class_names: list[str]) -> Figure:
+def augmented_figure(dataset: DetectionDataset, photometry: Photometry, class_names: list[str]) -> Figure:
     """The first training images as the network sees them, with their boxes."""
     samples = [dataset[0, index] for index in range(min(NUM_AUGMENTED, len(dataset)))]
+    images = torch.stack([image for image, _, _ in samples]).float()
+    images = distort(images, photometry, seeded("colour", dataset.seed, 0, 0)).round().to(torch.uint8)
     objects = [Objects(o.boxes * dataset.side, o.labels, o.ignored) for _, o, _ in samples]
-    return augmented_grid([image for image, _, _ in samples], objects, class_names)
+    return augmented_grid(list(images), objects, class_names)
 
 
 def report(epoch: Epoch, history: list[Epoch], run: Run) -> None:
