@@ -8,7 +8,6 @@ import base64
 import binascii
 import io
 import json
-import warnings
 from typing import Any
 
 import mlflow
@@ -17,12 +16,12 @@ import onnxruntime
 from mlflow.pyfunc.model import PythonModel
 from PIL import Image
 
-# MLflow asks for type hints to derive a signature from; the model is logged with a signature instead.
-warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method", category=UserWarning)
-
 
 class Detector(PythonModel):
     """Column `image` (base64 of a JPEG or PNG) to column `detections`: boxes in pixels, score, label."""
+
+    # The model is logged with a signature; without this MLflow asks for type hints to derive one from.
+    _skip_type_hint_validation = True
 
     def load_context(self, context: Any) -> None:
         """Open the ONNX file; class names are in its metadata."""
