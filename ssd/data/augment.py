@@ -40,7 +40,8 @@ class Photometry:
 def sample_view(height: int, width: int, boxes: Tensor, geometry: Geometry, generator: Generator) -> View:
     """Sample what part of an image the network sees.
 
-    Zoom-out, then IoU crop, then flip, as in the authors' code; no pixel is touched here.
+    Zoom-out, then IoU crop, then flip, as in the authors' code; no pixel is touched here. A view has
+    whole pixels, so that the pixels that are cut out and the boxes follow the same edges.
 
     Args:
         height, width: of the image, pixels.
@@ -53,10 +54,7 @@ def sample_view(height: int, width: int, boxes: Tensor, geometry: Geometry, gene
         view = _zoom_out(height, width, geometry.zoom_max, generator)
     if len(boxes) and _chance(geometry.crop, generator):
         view = _iou_crop(view, boxes, generator)
-    # Whole pixels, so that the pixels that are cut out and the boxes follow the same edges.
-    x1, y1 = round(view.x1), round(view.y1)
-    x2, y2 = max(round(view.x2), x1 + 1), max(round(view.y2), y1 + 1)
-    return View(x1, y1, x2, y2, flip=_chance(geometry.flip, generator))
+    return View(view.x1, view.y1, view.x2, view.y2, flip=_chance(geometry.flip, generator))
 
 
 def visible_objects(boxes: Tensor, view: View) -> Tensor:
@@ -68,9 +66,9 @@ def visible_objects(boxes: Tensor, view: View) -> Tensor:
 
 def _zoom_out(height: int, width: int, largest: float, generator: Generator) -> View:
     ratio = _uniform(1, largest, generator)
-    x1 = -_uniform(0, width * (ratio - 1), generator)
-    y1 = -_uniform(0, height * (ratio - 1), generator)
-    return View(x1, y1, x1 + width * ratio, y1 + height * ratio)
+    x1 = -round(_uniform(0, width * (ratio - 1), generator))
+    y1 = -round(_uniform(0, height * (ratio - 1), generator))
+    return View(x1, y1, x1 + round(width * ratio), y1 + round(height * ratio))
 
 
 def _iou_crop(view: View, boxes: Tensor, generator: Generator) -> View:
@@ -84,8 +82,8 @@ def _iou_crop(view: View, boxes: Tensor, generator: Generator) -> View:
     tries = torch.rand(CROP_TRIES, 4, generator=generator)
     crop_size = (0.3 + 0.7 * tries[:, :2]) * torch.tensor([width, height])
     corner = tries[:, 2:] * (torch.tensor([width, height]) - crop_size) + torch.tensor([view.x1, view.y1])
-    crops = torch.cat([corner, corner + crop_size], dim=1)
-    ratio = crop_size[:, 0] / crop_size[:, 1]
+    crops = torch.cat([corner, corner + crop_size], dim=1).round()
+    ratio = (crops[:, 2] - crops[:, 0]) / (crops[:, 3] - crops[:, 1])
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     holds = ((centre >= crops[:, None, :2]) & (centre < crops[:, None, 2:])).all(-1)
     overlaps = (pairwise_iou(crops, boxes) >= min_iou) & holds

@@ -30,9 +30,9 @@ def test_the_same_seed_gives_the_same_view_and_another_seed_another() -> None:
 def test_zoom_out_holds_the_image_and_keeps_its_shape() -> None:
     for seed in range(50):
         view = sample_view(150, 200, BOXES, Geometry(0, 1, 4, 0), generator(seed))
-        assert view.x1 <= 0 and view.y1 <= 0 and view.x2 >= 200 - 1e-3 and view.y2 >= 150 - 1e-3
-        assert (view.x2 - view.x1) / (view.y2 - view.y1) == pytest.approx(200 / 150)
-        assert 200 <= view.x2 - view.x1 <= 4 * 200 + 1e-3
+        assert view.x1 <= 0 and view.y1 <= 0 and view.x2 >= 199 and view.y2 >= 149
+        assert (view.x2 - view.x1) / (view.y2 - view.y1) == pytest.approx(200 / 150, rel=0.01)
+        assert 200 <= view.x2 - view.x1 <= 4 * 200
 
 
 def test_crops_obey_the_paper() -> None:
@@ -44,7 +44,7 @@ def test_crops_obey_the_paper() -> None:
             continue
         num_crops += 1
         assert view.x1 >= -1e-3 and view.x2 <= 200 + 1e-3 and view.y1 >= -1e-3 and view.y2 <= 150 + 1e-3
-        assert width >= 0.3 * 200 - 1e-3 and height >= 0.3 * 150 - 1e-3
+        assert width >= 0.3 * 200 - 1 and height >= 0.3 * 150 - 1
         assert 0.5 - 1e-6 <= width / height <= 2 + 1e-6
         assert visible_objects(BOXES, view).any()
         assert pairwise_iou(torch.tensor([[view.x1, view.y1, view.x2, view.y2]]), BOXES).max() > 0

@@ -247,7 +247,7 @@ def test_no_object_at_all_is_refused(folder: Path, lists: Lists) -> None:
     (folder / "Annotations/t.xml").write_bytes(annotation_xml())
     (folder / "Annotations/u.xml").write_bytes(annotation_xml())
     (folder / "Annotations/v.xml").write_bytes(annotation_xml())
-    with pytest.raises(UserError, match="no object in the annotations of train"):
+    with pytest.raises(UserError, match="no object is left in train for the classes"):
         refuse(preprocess(lists, [], params()), strict=False, report="problems.json")
 
 

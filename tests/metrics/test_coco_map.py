@@ -154,14 +154,15 @@ def test_detections_of_an_ignored_object_do_not_count(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_only_the_best_hundred_of_an_image_count_and_no_warning_is_given(backend: Backend) -> None:
+def test_only_the_best_hundred_of_a_class_count_and_no_warning_is_given(backend: Backend) -> None:
     misses = [[100.0, 100, 110, 110]] * 120
     found, truth = one_image([*misses, [0, 0, 10, 10]], [[0, 0, 10, 10]])
-    # The hit comes 121st over all classes, though 1st of its own.
-    found = [Detections(found[0].boxes, found[0].scores, torch.tensor([2] * 120 + [1]))]
+    # The hit comes 121st of its class; then 121st over all classes, but first of its own.
+    others = [Detections(found[0].boxes, found[0].scores, torch.tensor([2] * 120 + [1]))]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert evaluate_coco(found, truth, NAMES, backend).map == 0.0
+        assert evaluate_coco(others, truth, NAMES, backend).map == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
