@@ -89,13 +89,16 @@ class Run:
         mlflow.log_table({key: list(values) for key, values in columns.items()}, path)
 
     @_never_fails
-    def onnx_model(self, onnx_file: str | Path, code: str | Path, requirements: Sequence[str]) -> None:
+    def onnx_model(
+        self, onnx_file: str | Path, code: str | Path, requirements: Sequence[str], example: str
+    ) -> None:
         """A pyfunc model around an ONNX file, with signature: base64 images in, detections out.
 
         Args:
             onnx_file: the exported detector.
             code: the Python file of the model; it is stored as text, nothing is pickled.
             requirements: pinned pip requirements of `code`.
+            example: base64 of an image, shown beside the model.
         """
         from mlflow.models import ModelSignature
         from mlflow.types import ColSpec, DataType, Schema
@@ -111,6 +114,7 @@ class Run:
             python_model=str(code),
             artifacts={"onnx": str(onnx_file)},
             signature=signature,
+            input_example={"image": [example]},
             pip_requirements=list(requirements),
         )
 

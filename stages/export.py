@@ -3,6 +3,7 @@
 Writes models/export, after both files have been compared with the PyTorch model, and reports/export.json.
 """
 
+import base64
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -49,10 +50,10 @@ def main(params: Params) -> None:
         report = compare_files(detector, class_names, files, images, settings.tolerance)
     write_json(REPORT, report)
     say(report, [file.name for file in files])
-    log(params)
+    log(params, split)
 
 
-def log(params: Params) -> None:
+def log(params: Params, split: TensorFile) -> None:
     """Log the files, and a model around the ONNX file that MLflow can serve."""
     with tracked_run(
         params.tracking,
@@ -65,7 +66,8 @@ def log(params: Params) -> None:
         run.file(FOLDER, "export")
         run.file(REPORT)
         requirements = [f"{name}=={version(name)}" for name in ("mlflow", "numpy", "onnxruntime", "pillow")]
-        run.onnx_model(FOLDER / "ssd.onnx", pyfunc_file(), requirements)
+        example = base64.b64encode(split.encoded(0).numpy().tobytes()).decode()
+        run.onnx_model(FOLDER / "ssd.onnx", pyfunc_file(), requirements, example)
 
 
 def pyfunc_file() -> Path:
