@@ -19,8 +19,9 @@ from ssd.models.ssd import SSD
 from ssd.params import EvaluateParams, Params
 from ssd.plots import detection_grid, mean_precision, precision_recall_figure, save_figure
 from ssd.postprocess import PostProcess, PostProcessor
-from ssd.tracking import Run, flatten, tracked_run
-from stages.command import command, workspace
+from ssd.tracking import Run
+from stages.command import command
+from stages.run import stage_run
 
 MODEL = Path("models/model.pt")
 REPORTS = Path("reports/evaluate")
@@ -33,14 +34,7 @@ def main(params: Params) -> None:
     if class_names != file.class_names:
         raise UserError(f"{MODEL} was trained on other classes than {file.path} has; run `dvc repro`")
     objects = [file.objects(index) for index in range(len(file))]
-    with tracked_run(
-        params.tracking,
-        workspace(),
-        "evaluate",
-        name="evaluate",
-        stage_params=flatten(params.model_dump(include={"evaluate"})),
-        model_digest=sha256(MODEL),
-    ) as run:
+    with stage_run(params, "evaluate", sections={"evaluate"}, model=MODEL) as run:
         result = detect(model, file, params.evaluate)
         voc = evaluate_voc(result.detections, objects, len(class_names))
         coco = evaluate_coco(result.detections, objects, class_names)

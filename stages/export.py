@@ -15,13 +15,13 @@ from ssd.data.tensors import TensorFile
 from ssd.export.compare import compare_files
 from ssd.export.onnx import to_onnx
 from ssd.export.torchscript import to_torchscript
-from ssd.files import replacing_folder, sha256, write_bytes, write_json
+from ssd.files import replacing_folder, write_bytes, write_json
 from ssd.models.saved import load_model
 from ssd.params import Params
 from ssd.postprocess import PostProcess
 from ssd.predict import Detector
-from ssd.tracking import flatten, tracked_run
-from stages.command import command, workspace
+from stages.command import command
+from stages.run import stage_run
 
 MODEL = Path("models/model.pt")
 FOLDER = Path("models/export")
@@ -55,14 +55,7 @@ def main(params: Params) -> None:
 
 def log(params: Params, split: TensorFile) -> None:
     """Log the files, and a model around the ONNX file that MLflow can serve."""
-    with tracked_run(
-        params.tracking,
-        workspace(),
-        "export",
-        name="export",
-        stage_params=flatten(params.model_dump(include={"export"})),
-        model_digest=sha256(MODEL),
-    ) as run:
+    with stage_run(params, "export", sections={"export"}, model=MODEL) as run:
         run.file(FOLDER, "export")
         run.file(REPORT)
         requirements = [f"{name}=={version(name)}" for name in ("mlflow", "numpy", "onnxruntime", "pillow")]

@@ -18,10 +18,11 @@ from ssd.models.saved import save_model
 from ssd.models.ssd import SSD, SSDConfig
 from ssd.params import AugmentParams, ModelParams, Params
 from ssd.plots import augmented_grid, history_figure, save_figure
-from ssd.tracking import MODEL_TAG, Run, flatten, tracked_run
+from ssd.tracking import MODEL_TAG, Run, flatten
 from ssd.training.history import history_tsv
 from ssd.training.loop import Epoch, Trainer
 from stages.command import command, resolve_weights, workspace
+from stages.run import stage_run
 
 REPORTS = Path("reports/train")
 NUM_AUGMENTED = 12
@@ -36,8 +37,7 @@ def main(params: Params) -> None:
     torch.manual_seed(params.train.seed)
     model = build_model(params.model, len(class_names))
     name = f"{params.data.source} {params.model.backbone}-{params.model.input_size} lr={params.train.lr:g}"
-    own_params = flatten(params.model_dump(include={"model", "augment", "train"}))
-    with tracked_run(params.tracking, workspace(), "train", name=name, stage_params=own_params) as run:
+    with stage_run(params, "train", sections={"model", "augment", "train"}, name=name) as run:
         run.params(flatten(params.model_dump(exclude={"tracking"})))
         log_data(run, train_file, val_file)
         pictures = DetectionDataset(train_file, params.model.input_size, geometry, params.train.seed)

@@ -224,7 +224,10 @@ def test_a_change_of_evaluate_runs_only_evaluate_and_is_a_child_run(reproduced: 
 def test_a_queue_of_experiments_is_comparable_in_one_store(reproduced: Path) -> None:
     before = len(mlflow_runs(reproduced))
     dvc(reproduced, "exp", "run", "--queue", "-S", "train.lr=0.01,0.003")
-    dvc(reproduced, "exp", "run", "--run-all")
+    dvc(reproduced, "queue", "start")
+    deadline = time.monotonic() + 250
+    while re.search("Queued|Running", dvc(reproduced, "queue", "status")) and time.monotonic() < deadline:
+        time.sleep(3)
     runs = mlflow_runs(reproduced)[before:]
     assert {run.data.params["train.lr"] for run in runs} == {"0.01", "0.003"}
     assert len(runs) == 2

@@ -1,0 +1,31 @@
+"""The MLflow run that a stage logs to."""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from ssd.files import sha256
+from ssd.params import Params
+from ssd.tracking import Run, flatten, tracked_run
+from stages.command import workspace
+
+
+def stage_run(
+    params: Params, stage: str, *, sections: set[str], name: str = "", model: Path | None = None
+) -> AbstractContextManager[Run]:
+    """Open the run of a stage; see `ssd.tracking.tracked_run`.
+
+    Args:
+        params: all of them.
+        stage: its name.
+        sections: of params.yaml, those that the stage's result depends on.
+        name: of a new run; the stage's where empty.
+        model: the model file that the stage reads; None for the stage that makes it.
+    """
+    return tracked_run(
+        params.tracking,
+        workspace(),
+        stage,
+        name=name or stage,
+        stage_params=flatten(params.model_dump(include=sections)),
+        model_digest=sha256(model) if model else None,
+    )
