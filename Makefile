@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: help setup repro test ui lock
+.PHONY: help setup repro test bench ui lock
 
 PYTHON ?= python3
 VENV := .venv
@@ -22,7 +22,10 @@ test: $(READY) ## lint, check types, run all tests
 	ruff check
 	ruff format --check
 	mypy
-	pytest
+	pytest --numprocesses $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder
+
+bench: $(READY) ## measure speed and memory against peers; writes benchmarks/results
+	python -m benchmarks
 
 ui: $(READY) ## open MLflow on http://127.0.0.1:5000
 	mlflow ui --workers 1
