@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ssd.boxes import pairwise_iou
+from ssd.selected_priors import Selection, may_look
 
 
 @dataclass(frozen=True)
@@ -25,55 +27,89 @@ class Targets:
         moved = (t.to(device, non_blocking=True) for t in (self.boxes, self.labels, self.ignored))
         return Targets(*moved)
 
+    def rows(self, images: slice) -> "Targets":
+        """Some images of the batch; views, no copies."""
+        return Targets(self.boxes[images], self.labels[images], self.ignored[images])
+
 
 @dataclass(frozen=True)
 class Matches:
     """The answer for each prior.
 
-    labels: int64 [B, P], 0 where background; boxes: float32 [B, P, 4] xyxy of the matched object (of any
-    object where there is none); ignored: bool [B, P], background that must not count as a negative.
+    objects: int64 [B, P], column of the matched object in `targets`, -1 where background; ignored: bool
+    [B, P], background that must not count as a negative; targets: what was matched, M at least 1.
     """
 
-    labels: Tensor
-    boxes: Tensor
+    objects: Tensor
     ignored: Tensor
+    targets: Targets
+
+    @property
+    def positive(self) -> Tensor:
+        """Where a prior answers for an object: bool [B, P]."""
+        if may_look(self.objects):
+            # In NumPy, where steps are too small to be shared by threads.
+            return torch.from_numpy(self.objects.numpy() >= 0)
+        return self.objects >= 0
+
+    @property
+    def num_positives(self) -> Tensor:
+        """How many priors do: int64 scalar, not waited for."""
+        return Selection.of(self.positive).count
+
+    def rows(self, images: slice) -> "Matches":
+        """The answer for some images of the batch; views, no copies."""
+        return Matches(self.objects[images], self.ignored[images], self.targets.rows(images))
+
+    def labels(self, selection: Selection) -> Tensor:
+        """Class of each selected prior: int64 [R], 0 where background."""
+        labels = self.targets.labels.flatten().index_select(0, self._owners(selection))
+        return labels * selection.take(self.positive)
+
+    def boxes(self, selection: Selection) -> Tensor:
+        """Box of each selected prior's object (any box where background): float32 [R, 4] xyxy."""
+        return self.targets.boxes.flatten(0, 1).index_select(0, self._owners(selection))
+
+    def _owners(self, selection: Selection) -> Tensor:
+        """Row of each selected prior's object in the flattened targets [B * M]."""
+        column = selection.take(self.objects).clamp(min=0)
+        return selection.images * self.targets.labels.shape[1] + column
 
 
 def match(targets: Targets, priors_xyxy: Tensor, iou_threshold: float) -> Matches:
-    """Match priors to objects.
+    """Match priors to objects; no shape depends on the data.
 
     Every object gets a prior of its own, the best that is free (also when two objects share a best
-    one); every other prior takes the object that it overlaps most, if their IoU reaches the threshold.
-    Background priors that reach the threshold with an ignored object are ignored.
+    one); every other prior takes the object that it overlaps most (the first of equals), if their IoU
+    reaches the threshold. Background priors that reach the threshold with an ignored object are ignored.
 
     Args:
         targets: the objects.
         priors_xyxy: float32 [P, 4], shares of the image.
-        iou_threshold: 0.5 in the paper.
+        iou_threshold: 0.5 in the paper, above 0.
     """
-    batch_size, num_objects = targets.labels.shape
-    num_priors = priors_xyxy.shape[0]
-    if num_objects == 0:
-        zeros = targets.labels.new_zeros(batch_size, num_priors)
-        return Matches(zeros, priors_xyxy.expand(batch_size, -1, -1), zeros.bool())
+    targets = with_a_column(targets)
     wanted = (targets.labels > 0) & ~targets.ignored
     iou = pairwise_iou(targets.boxes, priors_xyxy)
     ignored_iou = iou.masked_fill(~targets.ignored[..., None], -1).amax(dim=1)
     iou = iou.masked_fill_(~wanted[..., None], -1)
-    best_iou, best_object = iou.max(dim=1)
+    best_iou, objects = iou.max(dim=1)
+    objects = torch.where(best_iou >= iou_threshold, objects, -1)
 
+    # Objects without a prior write to one column past the end, which is cut off.
     own_prior = claim_priors(iou, wanted)
-    # Padded rows write to one column past the end, which is cut off: no shape depends on the data.
-    column = torch.where(wanted, own_prior, num_priors)
-    row = torch.arange(num_objects, device=iou.device).expand(batch_size, -1)
-    padded = torch.nn.functional.pad(best_object, (0, 1)).scatter(1, column, row)
-    claimed = torch.zeros_like(padded, dtype=torch.bool).scatter(1, column, True)
-    best_object, claimed = padded[:, :-1], claimed[:, :-1]
+    column = torch.arange(iou.shape[1], device=iou.device).expand_as(own_prior)
+    objects = F.pad(objects, (0, 1)).scatter(1, own_prior, column)[:, :-1]
+    return Matches(objects, (ignored_iou >= iou_threshold) & (objects < 0), targets)
 
-    positive = claimed | (best_iou >= iou_threshold)
-    labels = targets.labels.gather(1, best_object) * positive
-    boxes = targets.boxes.gather(1, best_object[..., None].expand(-1, -1, 4))
-    return Matches(labels, boxes, (ignored_iou >= iou_threshold) & ~positive)
+
+def with_a_column(targets: Targets) -> Targets:
+    """The same objects, with a column of padding where a batch has no objects at all."""
+    if targets.labels.shape[1] > 0:
+        return targets
+    return Targets(
+        F.pad(targets.boxes, (0, 0, 0, 1)), F.pad(targets.labels, (0, 1)), F.pad(targets.ignored, (0, 1))
+    )
 
 
 def claim_priors(iou: Tensor, wanted: Tensor) -> Tensor:
@@ -89,22 +125,23 @@ def claim_priors(iou: Tensor, wanted: Tensor) -> Tensor:
         wanted: bool [B, M].
 
     Returns:
-        int64 [B, M], index of the prior; no prior twice among the wanted objects of an image.
+        int64 [B, M], index of the prior, no prior twice; P for what is not wanted, and for what is left over
+        where an image has more objects than priors.
     """
     num_objects, num_priors = iou.shape[1:]
     free = iou
     waiting = wanted
-    claimed = torch.zeros_like(wanted, dtype=torch.int64)
+    claimed = torch.full_like(wanted, num_priors, dtype=torch.int64)
     earlier = torch.ones(num_objects, num_objects, dtype=torch.bool, device=iou.device).tril(-1)
     for _ in range(min(num_objects, num_priors)):
         best_iou, best = free.max(dim=2)
         same = (best[:, :, None] == best[:, None, :]) & waiting[:, None, :]
         mine, other = best_iou[:, :, None], best_iou[:, None, :]
         beaten = (same & ((other > mine) | ((other == mine) & earlier))).any(dim=2)
-        served = waiting & ~beaten
+        served = waiting & ~beaten & (best_iou >= 0)
         claimed = torch.where(served, best, claimed)
-        waiting = waiting & beaten
-        if iou.device.type == "cpu" and not waiting.any():
+        waiting = waiting & ~served
+        if may_look(iou) and not waiting.any():
             break
         taken = torch.zeros_like(free[:, 0]).scatter_add(1, best, served.to(free.dtype)) > 0
         free = free.masked_fill(taken[:, None, :], -2)

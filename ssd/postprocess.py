@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssd.boxes import decode, pairwise_iou
+from ssd.pruned_postprocess import detect
+from ssd.selected_priors import may_look
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,16 @@ class PostProcessor(nn.Module):
             boxes float32 [B, K, 4] xyxy, shares of the image, clipped to it; scores float32 [B, K];
             labels int64 [B, K]; num_detections int64 [B]. Rows past num_detections are 0.
         """
+        if may_look(logits) and self.nms is nms_mask:
+            return self._pruned(loc.detach().float(), logits.detach().float())
+        return self._batched(loc.float(), logits.float())
+
+    def _batched(self, loc: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """All images and classes at once; no shape depends on the data."""
         settings = self.settings
         num_classes = logits.shape[2] - 1
-        boxes = decode(loc.float(), self.priors).clamp(0, 1)
-        scores = logits.float().softmax(-1)[..., 1:].transpose(1, 2)
+        boxes = decode(loc, self.priors).clamp(0, 1)
+        scores = logits.softmax(-1)[..., 1:].transpose(1, 2)
         scores, prior = scores.topk(self.per_class, dim=2)
         candidates = boxes[:, None].expand(-1, num_classes, -1, -1)
         candidates = candidates.gather(2, prior[..., None].expand(-1, -1, -1, 4))
@@ -118,3 +126,25 @@ class PostProcessor(nn.Module):
         labels = index // self.per_class + 1
         used = best > 0
         return boxes * used[..., None], best, labels * used, used.sum(1)
+
+    def _pruned(self, loc: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Image by image, each with no more work than it needs."""
+        settings, num_rows = self.settings, self.settings.max_detections
+        boxes = loc.new_zeros(len(loc), num_rows, 4)
+        scores = loc.new_zeros(len(loc), num_rows)
+        labels = torch.zeros_like(scores, dtype=torch.int64)
+        num_detections = torch.zeros(len(loc), dtype=torch.int64)
+        found = detect(
+            loc,
+            logits,
+            self.priors,
+            score_threshold=settings.score_threshold,
+            nms_iou=settings.nms_iou,
+            max_per_class=settings.max_per_class,
+            max_detections=num_rows,
+        )
+        for image, (own_boxes, own_scores, own_labels) in enumerate(found):
+            number = len(own_scores)
+            boxes[image, :number], scores[image, :number] = own_boxes, own_scores
+            labels[image, :number], num_detections[image] = own_labels, number
+        return boxes, scores, labels, num_detections

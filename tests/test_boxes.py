@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.ops import box_convert, box_iou
 
-from ssd.boxes import cxcywh_to_xyxy, decode, encode, pairwise_iou, xyxy_to_cxcywh
+from ssd.boxes import cxcywh_to_xyxy, decode, encode, iou, pairwise_iou, xyxy_to_cxcywh
 
 
 def random_boxes(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -32,6 +32,12 @@ def test_iou_of_a_box_with_itself_is_one_and_of_empty_boxes_zero() -> None:
     torch.testing.assert_close(pairwise_iou(boxes, boxes).diagonal(), torch.ones(10))
     empty = torch.tensor([[0.5, 0.5, 0.5, 0.5]])
     assert pairwise_iou(empty, empty).item() == 0
+    assert pairwise_iou(empty, boxes).sum() == pairwise_iou(boxes, empty).sum() == 0
+
+
+def test_iou_of_coordinates_broadcasts() -> None:
+    a, b = random_boxes(5), random_boxes(1, seed=1)
+    torch.testing.assert_close(iou(a.t(), b.t()), box_iou(a, b)[:, 0])
 
 
 def test_decode_inverts_encode() -> None:

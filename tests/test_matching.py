@@ -1,15 +1,37 @@
-"""Matching: every object has a prior of its own, and batches equal single images."""
+"""Matching: every object has a prior of its own, batches equal single images, and both ways are one."""
 
+from collections.abc import Callable
+
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from ssd.boxes import cxcywh_to_xyxy, pairwise_iou
-from ssd.matching import Targets, claim_priors, match
+from ssd.matching import Matches, Targets, claim_priors, match
 from ssd.models.priors import make_priors, paper_levels
+from ssd.pruned_matching import PriorTiles, match_pruned
 
 MAPS = [(8, 8), (4, 4), (2, 2), (1, 1)]
 PRIORS = cxcywh_to_xyxy(make_priors(MAPS, paper_levels(4, 0.1, 0.2, 1.05)))
+TILES = PriorTiles.of(PRIORS)
+
+
+def dense(targets: Targets) -> Matches:
+    return match(targets, PRIORS, 0.5)
+
+
+def pruned(targets: Targets) -> Matches:
+    return match_pruned(targets, TILES, 0.5)
+
+
+both = pytest.mark.parametrize("find", [dense, pruned])
+
+
+def labels_of(matches: Matches) -> Tensor:
+    """int64 [B, P], 0 where background."""
+    return matches.targets.labels.gather(1, matches.objects.clamp(min=0)) * matches.positive
 
 
 def targets_of(*images: list[list[float]], ignored: list[list[bool]] | None = None) -> Targets:
@@ -31,19 +53,67 @@ def targets_of(*images: list[list[float]], ignored: list[list[bool]] | None = No
 box = st.tuples(*[st.floats(0, 0.9)] * 2, *[st.floats(0.01, 0.9)] * 2).map(
     lambda b: [b[0], b[1], min(b[0] + b[2], 1.0), min(b[1] + b[3], 1.0)]
 )
+degenerate = st.tuples(st.floats(-0.5, 1.5), st.floats(-0.5, 1.5), st.sampled_from([0.0, 1e-6, 0.3])).map(
+    lambda b: [b[0], b[1], b[0] + b[2], b[1]]
+)
+prior_itself = st.integers(0, len(PRIORS) - 1).map(lambda index: PRIORS[index].tolist())
 
 
-@given(st.lists(box, min_size=1, max_size=12))
+@st.composite
+def batches(draw: st.DrawFn) -> Targets:
+    """One to four images of up to eight objects, some of them ignored, some the same, some without area."""
+    any_box = box | degenerate | prior_itself | st.just([0.3, 0.3, 0.52, 0.52])
+    images = draw(st.lists(st.lists(any_box, max_size=8), min_size=1, max_size=4))
+    flags = [
+        draw(st.lists(st.sampled_from([False, False, True]), min_size=len(i), max_size=len(i)))
+        for i in images
+    ]
+    return targets_of(*images, ignored=flags)
+
+
+@given(batches())
+@settings(max_examples=200, deadline=None)
+def test_the_pruned_way_gives_the_same_to_the_bit(targets: Targets) -> None:
+    one, other = dense(targets), pruned(targets)
+    assert torch.equal(one.objects, other.objects)
+    assert torch.equal(one.ignored, other.ignored)
+
+
+@pytest.mark.parametrize("iou_threshold", [0.05, 0.35, 0.7, 0.95])
+def test_both_ways_agree_on_a_crowd_at_any_threshold(iou_threshold: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    corner = torch.rand(3, 60, 2, generator=generator)
+    boxes = torch.cat([corner, corner + torch.rand(3, 60, 2, generator=generator) ** 3], -1)
+    labels = torch.randint(0, 3, (3, 60), generator=generator)
+    targets = Targets(boxes, labels, torch.rand(3, 60, generator=generator) < 0.2)
+    one = match(targets, PRIORS, iou_threshold)
+    other = match_pruned(targets, TILES, iou_threshold)
+    assert torch.equal(one.objects, other.objects)
+    assert torch.equal(one.ignored, other.ignored)
+
+
+@given(st.lists(box, min_size=1, max_size=30))
+@settings(max_examples=50, deadline=None)
+def test_no_iou_exceeds_the_bound_of_its_tile(boxes: list[list[float]]) -> None:
+    iou = pairwise_iou(torch.tensor(boxes), torch.from_numpy(TILES.tiles).transpose(1, 2).flatten(0, 1))
+    highest = iou.view(len(boxes), len(TILES.tiles), -1).amax(2)
+    bound = torch.from_numpy(TILES.bound(torch.tensor(boxes).t().numpy()))
+    assert (highest <= bound * (1 + 1e-5)).all()
+
+
+@both
+@given(boxes=st.lists(box, min_size=1, max_size=12))
 @settings(max_examples=60, deadline=None)
-def test_every_object_gets_a_prior_of_its_own(boxes: list[list[float]]) -> None:
-    matches = match(targets_of(boxes), PRIORS, 0.5)
-    assert set(range(1, len(boxes) + 1)) <= set(matches.labels[0].tolist())
+def test_every_object_gets_a_prior_of_its_own(
+    find: Callable[[Targets], Matches], boxes: list[list[float]]
+) -> None:
+    assert set(range(len(boxes))) <= set(find(targets_of(boxes)).objects[0].tolist())
 
 
-def test_equal_objects_get_different_priors() -> None:
-    same = [0.3, 0.3, 0.52, 0.52]
-    matches = match(targets_of([same] * 5), PRIORS, 0.5)
-    assert {1, 2, 3, 4, 5} <= set(matches.labels[0].tolist())
+@both
+def test_equal_objects_get_different_priors(find: Callable[[Targets], Matches]) -> None:
+    matches = find(targets_of([[0.3, 0.3, 0.52, 0.52]] * 5))
+    assert {0, 1, 2, 3, 4} <= set(matches.objects[0].tolist())
 
 
 def test_two_objects_on_one_best_prior_the_closer_one_has_it() -> None:
@@ -55,58 +125,75 @@ def test_two_objects_on_one_best_prior_the_closer_one_has_it() -> None:
     assert first == int(iou[0, 0].index_fill(0, torch.tensor([100]), -1).argmax())
 
 
-def test_more_objects_than_priors_serves_as_many_as_there_are() -> None:
-    objects = torch.rand(1, 5, 2)
-    iou = pairwise_iou(torch.cat([objects, objects + 0.3], -1), PRIORS[:3])
-    claimed = claim_priors(iou, torch.ones(1, 5, dtype=torch.bool))
-    assert set(claimed[0].tolist()) == {0, 1, 2}
+def test_of_more_objects_than_priors_as_many_are_served_as_there_are() -> None:
+    corner = torch.rand(1, 5, 2, generator=torch.Generator().manual_seed(0)) * 0.2
+    boxes = torch.cat([corner, corner + 0.3], -1)
+    claimed = claim_priors(pairwise_iou(boxes, PRIORS[:3]), torch.ones(1, 5, dtype=torch.bool))
+    assert sorted(claimed[0].tolist()) == [0, 1, 2, 3, 3]
+    targets = Targets(boxes, torch.ones(1, 5, dtype=torch.int64), torch.zeros(1, 5, dtype=torch.bool))
+    one = match(targets, PRIORS[:3], 0.5)
+    other = match_pruned(targets, PriorTiles.of(PRIORS[:3]), 0.5)
+    assert len(set(one.objects[0].tolist())) == 3
+    assert torch.equal(one.objects, other.objects)
 
 
-def test_matches_equal_a_plain_loop() -> None:
+@both
+def test_matches_equal_a_plain_loop(find: Callable[[Targets], Matches]) -> None:
     """Reference: for each prior the object of highest IoU if it reaches the threshold, then claims on top."""
     generator = torch.Generator().manual_seed(3)
     for _ in range(20):
         corner = torch.rand(4, 2, generator=generator) * 0.6
         boxes = torch.cat([corner, corner + 0.05 + 0.35 * torch.rand(4, 2, generator=generator)], 1)
-        matches = match(targets_of(boxes.tolist()), PRIORS, 0.5)
+        matches = find(targets_of(boxes.tolist()))
         iou = pairwise_iou(boxes, PRIORS)
         claimed = claim_priors(iou[None], torch.ones(1, 4, dtype=torch.bool))[0].tolist()
         for prior in range(len(PRIORS)):
             best = int(iou[:, prior].argmax())
-            expected = best + 1 if iou[best, prior] >= 0.5 else 0
+            expected = best if iou[best, prior] >= 0.5 else -1
             if prior in claimed:
-                expected = claimed.index(prior) + 1
-            assert matches.labels[0, prior] == expected
-            if expected:
-                torch.testing.assert_close(matches.boxes[0, prior], boxes[expected - 1])
+                expected = claimed.index(prior)
+            assert matches.objects[0, prior] == expected
 
 
-def test_a_batch_equals_its_images() -> None:
+@both
+def test_a_batch_equals_its_images(find: Callable[[Targets], Matches]) -> None:
     images = [[[0.1, 0.1, 0.4, 0.5]], [[0.2, 0.2, 0.9, 0.8], [0.5, 0.5, 0.6, 0.7], [0.5, 0.5, 0.6, 0.7]], []]
-    together = match(targets_of(*images), PRIORS, 0.5)
+    together = find(targets_of(*images))
     for row, boxes in enumerate(images):
-        alone = match(targets_of(boxes), PRIORS, 0.5)
-        assert torch.equal(together.labels[row], alone.labels[0])
-        positive = alone.labels[0] > 0
-        assert torch.equal(together.boxes[row, positive], alone.boxes[0, positive])
+        assert torch.equal(together.objects[row], find(targets_of(boxes)).objects[0])
 
 
-def test_an_image_without_objects_is_all_background() -> None:
-    matches = match(targets_of([], []), PRIORS, 0.5)
-    assert matches.labels.sum() == 0
+@both
+def test_rows_are_the_images_of_the_batch(find: Callable[[Targets], Matches]) -> None:
+    matches = find(targets_of([[0.1, 0.1, 0.4, 0.5]], [], [[0.2, 0.2, 0.9, 0.8]]))
+    part = matches.rows(slice(1, 3))
+    assert torch.equal(part.objects, matches.objects[1:])
+    assert torch.equal(part.targets.labels, matches.targets.labels[1:])
+    assert part.num_positives == matches.num_positives - matches.rows(slice(0, 1)).num_positives
+    assert part.num_positives == (matches.objects[2] >= 0).sum() > 0
+
+
+@both
+def test_images_without_objects_are_all_background(find: Callable[[Targets], Matches]) -> None:
+    matches = find(targets_of([], []))
+    assert matches.objects.shape == (2, len(PRIORS))
+    assert matches.num_positives == 0
+    assert labels_of(matches).sum() == 0
     assert not matches.ignored.any()
 
 
-def test_ignored_objects_are_neither_positive_nor_negative() -> None:
+@both
+def test_ignored_objects_are_neither_positive_nor_negative(find: Callable[[Targets], Matches]) -> None:
     target = PRIORS[30].clamp(0, 1).tolist()
-    matches = match(targets_of([target], ignored=[[True]]), PRIORS, 0.5)
-    assert matches.labels.sum() == 0
+    matches = find(targets_of([target], ignored=[[True]]))
+    assert matches.num_positives == 0
     assert matches.ignored[0, 30]
     assert torch.equal(matches.ignored[0], pairwise_iou(torch.tensor([target]), PRIORS)[0] >= 0.5)
 
 
-def test_an_object_on_top_of_an_ignored_one_is_still_found() -> None:
+@both
+def test_an_object_on_top_of_an_ignored_one_is_still_found(find: Callable[[Targets], Matches]) -> None:
     target = PRIORS[30].clamp(0, 1).tolist()
-    matches = match(targets_of([target, target], ignored=[[True, False]]), PRIORS, 0.5)
-    assert matches.labels[0, 30] == 2
+    matches = find(targets_of([target, target], ignored=[[True, False]]))
+    assert labels_of(matches)[0, 30] == 2
     assert not matches.ignored[0, 30]

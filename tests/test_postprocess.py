@@ -1,11 +1,13 @@
 """NMS against torchvision's, and the post-processor against a plain loop over images and classes."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 from torchvision.ops import box_iou, nms
 
-from ssd.boxes import decode
+from ssd.boxes import decode, encode
 from ssd.postprocess import PostProcess, PostProcessor, nms_mask
 
 
@@ -103,6 +105,16 @@ def raw_outputs(num_images: int, num_classes: int = 5, seed: int = 0) -> tuple[T
     return loc, torch.randn(num_images, len(PRIORS), num_classes, generator=generator) * 3
 
 
+@pytest.fixture(params=["pruned", "batched"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Image by image with a look at the data, as on a CPU, and all at once, as on a GPU and in a trace."""
+    if request.param == "batched":
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+
+
+both_ways = pytest.mark.usefixtures("way")
+
+
 def expected_detections(
     loc: Tensor, logits: Tensor, settings: PostProcess
 ) -> list[tuple[float, int, list[float]]]:
@@ -119,6 +131,7 @@ def expected_detections(
     return sorted(found, key=lambda item: -item[0])[: settings.max_detections]
 
 
+@both_ways
 @pytest.mark.parametrize(
     "settings",
     [
@@ -141,6 +154,7 @@ def test_detections_are_those_of_a_plain_loop(settings: PostProcess) -> None:
         torch.testing.assert_close(boxes[image, :number], torch.tensor([item[2] for item in expected]))
 
 
+@both_ways
 def test_batched_equals_single() -> None:
     loc, logits = raw_outputs(4)
     postprocessor = PostProcessor(PRIORS, PostProcess())
@@ -151,6 +165,7 @@ def test_batched_equals_single() -> None:
             torch.testing.assert_close(all_images[image : image + 1], one)
 
 
+@both_ways
 def test_detections_are_ordered_above_the_threshold_and_apart() -> None:
     settings = PostProcess(score_threshold=0.2, nms_iou=0.3, max_detections=50)
     boxes, scores, labels, num_detections = PostProcessor(PRIORS, settings)(*raw_outputs(3))
@@ -164,6 +179,7 @@ def test_detections_are_ordered_above_the_threshold_and_apart() -> None:
             assert (box_iou(of_label, of_label).triu(1) <= 0.3 + 1e-6).all()
 
 
+@both_ways
 def test_unused_rows_are_zero() -> None:
     settings = PostProcess(score_threshold=0.95, max_detections=200)
     boxes, scores, labels, num_detections = PostProcessor(PRIORS, settings)(*raw_outputs(2))
@@ -174,6 +190,7 @@ def test_unused_rows_are_zero() -> None:
         assert not labels[image, number:].any()
 
 
+@both_ways
 @pytest.mark.parametrize(("num_classes", "max_per_class"), [(2, 400), (2, 5), (5, 1)])
 def test_there_are_k_rows_however_few_the_candidates(num_classes: int, max_per_class: int) -> None:
     settings = PostProcess(max_per_class=max_per_class, max_detections=700)
@@ -184,6 +201,7 @@ def test_there_are_k_rows_however_few_the_candidates(num_classes: int, max_per_c
     assert labels.max() == num_classes - 1
 
 
+@both_ways
 def test_nothing_above_the_threshold_is_no_detection() -> None:
     loc, logits = raw_outputs(2)
     logits[..., 0] = 100
@@ -192,7 +210,86 @@ def test_nothing_above_the_threshold_is_no_detection() -> None:
     assert not (boxes.any() or scores.any() or labels.any())
 
 
+@both_ways
 def test_half_precision_outputs_are_processed_in_float32() -> None:
     loc, logits = raw_outputs(1)
     boxes, scores, _, _ = PostProcessor(PRIORS, PostProcess())(loc.bfloat16(), logits.bfloat16())
     assert boxes.dtype == scores.dtype == torch.float32
+
+
+def clustered_outputs(certainty: float) -> tuple[Tensor, Tensor]:
+    """Raw outputs that gather around a few boxes; background is `certainty` above the classes elsewhere."""
+    loc, logits = raw_outputs(4, seed=5)
+    logits[..., 0] += certainty
+    for image in range(4):
+        near = (PRIORS[:, :2] - torch.tensor([0.3 + 0.1 * image, 0.5])).norm(dim=1) < 0.2
+        logits[image, near, 1 + image % 2] += 5
+        loc[image, near] *= 0.2
+    return loc, logits
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        PostProcess(),
+        PostProcess(score_threshold=0.0, max_detections=3),
+        PostProcess(score_threshold=0.2, nms_iou=0.05, max_per_class=7, max_detections=40),
+        PostProcess(score_threshold=1e-6, nms_iou=0.01, max_detections=12),
+        PostProcess(score_threshold=0.999, nms_iou=0.9),
+    ],
+)
+@pytest.mark.parametrize("certainty", [0.0, 6.0, 12.0, 200.0, -200.0])
+def test_both_ways_find_the_same(
+    settings: PostProcess, certainty: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs = clustered_outputs(certainty)
+    postprocessor = PostProcessor(PRIORS, settings)
+    pruned = postprocessor(*outputs)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    for one, other in zip(pruned, postprocessor(*outputs), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("threshold", [0.01, 1e-6])
+def test_a_prior_is_looked_at_whenever_a_score_of_it_is_above_the_threshold(threshold: float) -> None:
+    """Near the threshold, with logits so large that they have few digits left, and small ones."""
+    for level in (-3001.0, -80.0, 0.0, 80.0, 500.0, 1000.0, 2000.0, 3000.0, 4000.0, 5000.0):
+        below = -math.log(threshold) + torch.linspace(-0.01, 0.005, len(PRIORS))
+        logits = torch.stack([torch.full_like(below, level), level - below, torch.full_like(below, -9e3)], -1)
+        scores = logits.softmax(-1)[:, 1]
+        settings = PostProcess(threshold, nms_iou=1.0, max_detections=len(PRIORS))
+        *_, num_detections = PostProcessor(PRIORS, settings)(torch.zeros(1, len(PRIORS), 4), logits[None])
+        assert num_detections.item() == (scores > threshold).sum()
+
+
+def test_one_box_from_all_priors_is_one_detection_a_class() -> None:
+    """NMS has to go far down the candidates to know that there is no other."""
+    loc = encode(torch.tensor([0.4, 0.4, 0.6, 0.6]).expand(2, len(PRIORS), 4), PRIORS)
+    _, logits = raw_outputs(2)
+    logits[..., 4] -= 20
+    settings = PostProcess(score_threshold=0.0, max_detections=5)
+    *_, labels, num_detections = PostProcessor(PRIORS, settings)(loc, logits)
+    assert num_detections.tolist() == [4, 4]
+    assert labels[:, :4].sort(dim=1).values.tolist() == [[1, 2, 3, 4]] * 2
+
+
+@both_ways
+def test_of_no_images_there_are_no_detections() -> None:
+    boxes, scores, labels, num_detections = PostProcessor(PRIORS, PostProcess())(*raw_outputs(0))
+    assert boxes.shape == (0, 200, 4)
+    assert scores.shape == labels.shape == (0, 200)
+    assert num_detections.shape == (0,)
+
+
+def test_the_nms_that_is_given_is_the_one_that_is_used() -> None:
+    settings = PostProcess(max_detections=1000)
+    everything = PostProcessor(PRIORS, settings, nms=lambda boxes, scores, iou, threshold: scores > 0.5)
+    assert (everything(*raw_outputs(1))[1] > 0.5).sum() == (
+        raw_outputs(1)[1].softmax(-1)[..., 1:] > 0.5
+    ).sum()
+
+
+def test_outputs_with_a_gradient_are_processed_without() -> None:
+    loc, logits = raw_outputs(1)
+    boxes, *_ = PostProcessor(PRIORS, PostProcess())(loc.requires_grad_(), logits.requires_grad_())
+    assert not boxes.requires_grad

@@ -1,24 +1,31 @@
-"""Average precision as the COCO benchmark defines it: Lin et al., "Microsoft COCO", ECCV 2014."""
+"""Average precision as the COCO benchmark defines it: Lin et al., "Microsoft COCO", ECCV 2014.
+
+The benchmark's own code walks through the detections of each class and image, best first, once for each of
+ten IoU thresholds. A detection takes the object, among those that are free, with the largest IoU; it is
+    a true positive  if that IoU reaches the threshold,
+    not counted      otherwise, if the share of it that lies inside an ignored object reaches the threshold,
+    a false positive otherwise.
+Here all images and thresholds of a class are matched at once. "In turn, each takes the best that is left"
+is the one stable matching there is when all objects prefer the better detection (Gale and Shapley, "College
+admissions and the stability of marriage", 1962), and their proposals need as many rounds as an image has
+rivals for an object, not as many as it has detections.
+
+Equal scores, equal IoUs and every sum are taken in the order of the benchmark's code, so that the figures
+are its figures to the last bit.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-import torch
-from torchmetrics.detection import MeanAveragePrecision
 
 from ssd.data.tensors import Objects
 from ssd.metrics.detections import Detections
-
-Backend = Literal["pycocotools", "faster_coco_eval"]
+from ssd.metrics.flat import Bools, Flat, Floats, Ints, area, flatten, intersection, join, pairs_of_equal_key
 
 MAX_DETECTIONS = 100
-
-# As float64, like COCO's own: torchmetrics would make them in float32, where 0.6 is 0.60000002 and an IoU
-# or a recall of exactly 0.6 falls short of it.
-IOU_THRESHOLDS: list[float] = np.linspace(0.5, 0.95, 10).tolist()
-RECALL_POINTS: list[float] = np.linspace(0.0, 1.0, 101).tolist()
+IOU_THRESHOLDS: Floats = np.linspace(0.5, 0.95, 10)
+RECALL_POINTS: Floats = np.linspace(0.0, 1.0, 101)
 
 
 @dataclass(frozen=True)
@@ -37,79 +44,122 @@ class CocoResult:
 
 
 def evaluate_coco(
-    detections: Sequence[Detections],
-    objects: Sequence[Objects],
-    class_names: Sequence[str],
-    backend: Backend = "faster_coco_eval",
+    detections: Sequence[Detections], objects: Sequence[Objects], class_names: Sequence[str]
 ) -> CocoResult:
     """Score the detections of all images against their objects; item i of both belongs to image i.
 
-    Ignored objects go in as `iscrowd`: COCO's way of counting a detection neither right nor wrong. They
-    are the objects that the VOC figures ignore too, but COCO matches them by the share of the detection
-    inside them instead of by IoU, and lets each take any number of detections.
+    Ignored objects are what COCO calls a crowd: a detection of them is neither right nor wrong. They are
+    the objects that the VOC figures ignore too, but COCO matches them by the share of the detection inside
+    them instead of by IoU, and lets each take any number of detections.
 
-    The 100 best detections of a class in an image count, as in the benchmark's own code. The results with
+    The 100 best detections of a class in an image count, as in the benchmark's code; the results with
     fewer (1, 10) are recalls, not given here.
 
     Args:
         class_names: without background; label 1 is the first.
-        backend: both give the same figures; the default is 4.1 times as fast at 1000 images, 20 classes,
-            100 detections each (`benchmarks/coco_backend.py`).
 
     Raises:
         ValueError: the two sequences differ in length, or a label has no name.
     """
     if len(detections) != len(objects):
         raise ValueError(f"{len(detections)} images with detections, but {len(objects)} with objects")
-    if all(bool(item.ignored.all()) for item in objects):
-        nothing: dict[str, float | None] = dict.fromkeys(class_names)
-        return CocoResult(None, None, None, nothing, dict(nothing))
+    truth = flatten(objects, len(class_names))
+    ignored = join([item.ignored for item in objects]).astype(bool)
+    found = flatten(detections, len(class_names))
+    # lexsort is stable: labels together, best score first, ties as they came.
+    found = found.rows(np.lexsort((-join([item.scores for item in detections]), found.labels)))
+    bounds = np.searchsorted(found.labels, np.arange(1, len(class_names) + 2))
 
-    metric = MeanAveragePrecision(
-        box_format="xyxy",
-        iou_thresholds=IOU_THRESHOLDS,
-        rec_thresholds=RECALL_POINTS,
-        max_detection_thresholds=[1, 10, MAX_DETECTIONS],
-        extended_summary=True,  # the precision of each class without a second evaluation a class
-        backend=backend,
-        sync_on_compute=False,  # the caller has all images; other processes need not call this
-    )
-    metric.warn_on_many_detections = False  # the limit is the benchmark's and stated above
-    metric.update([_prediction(item) for item in detections], [_target(item) for item in objects])
-    result = metric.compute()
+    curves: dict[str, Floats] = {}
+    for label, name in enumerate(class_names, start=1):
+        of_class = truth.labels == label
+        if not ignored[of_class].all():
+            candidates = _best_of_each_image(found.rows(slice(bounds[label - 1], bounds[label])))
+            curves[name] = _precision(candidates, truth.rows(of_class), ignored[of_class])
 
-    # [IoU threshold, recall point, class, area range, detection limit]; all areas, 100 detections.
-    precision = result["precision"][:, :, :, 0, -1]
-    per_class_map: dict[str, float | None] = dict.fromkeys(class_names)
-    per_class_map50: dict[str, float | None] = dict.fromkeys(class_names)
-    # A single class comes without its dimension.
-    for column, label in enumerate(result["classes"].reshape(-1).tolist()):
-        if not 1 <= label <= len(class_names):
-            raise ValueError(f"label {label} is outside 1..{len(class_names)}")
-        name = class_names[label - 1]
-        per_class_map[name] = _known(precision[:, :, column].mean())
-        per_class_map50[name] = _known(precision[0, :, column].mean())
+    # The benchmark averages over [IoU threshold, recall point, class], in this order.
+    every = np.stack(list(curves.values()), axis=-1) if curves else np.empty((len(IOU_THRESHOLDS), 0))
     return CocoResult(
-        map=_known(result["map"]),
-        map50=_known(result["map_50"]),
-        map75=_known(result["map_75"]),
-        per_class_map=per_class_map,
-        per_class_map50=per_class_map50,
+        map=_mean(every),
+        map50=_mean(every[0]),
+        map75=_mean(every[5]),
+        per_class_map={name: _mean(curves[name]) if name in curves else None for name in class_names},
+        per_class_map50={name: _mean(curves[name][0]) if name in curves else None for name in class_names},
     )
 
 
-def _prediction(item: Detections) -> dict[str, torch.Tensor]:
-    return {"boxes": item.boxes.cpu(), "scores": item.scores.cpu(), "labels": item.labels.cpu()}
+def _best_of_each_image(found: Flat) -> Flat:
+    """The first MAX_DETECTIONS of each image, order kept."""
+    by_image = np.argsort(found.images, kind="stable")
+    images = found.images[by_image]
+    place = np.arange(len(images)) - np.searchsorted(images, images)
+    return found.rows(np.sort(by_image[place < MAX_DETECTIONS]))
 
 
-def _target(item: Objects) -> dict[str, torch.Tensor]:
-    return {
-        "boxes": item.boxes.cpu(),
-        "labels": item.labels.cpu(),
-        "iscrowd": item.ignored.long().cpu(),
-    }
+def _precision(found: Flat, truth: Flat, ignored: Bools) -> Floats:
+    """Interpolated precision of one class, float64 [IoU thresholds, recall points].
+
+    Args:
+        found: detections of the class, best first; truth: its objects; ignored: bool, a flag an object,
+            not all True.
+    """
+    detection, object_ = pairs_of_equal_key(found.images, truth.images)
+    shared = intersection(found.boxes[detection], truth.boxes[object_])
+    touching = shared > 0
+    detection, object_, shared = detection[touching], object_[touching], shared[touching]
+    own, other = area(found.boxes)[detection], area(truth.boxes)[object_]
+    overlap = shared / np.where(ignored[object_], own, own + other - shared)
+
+    inside = np.zeros(len(found.images))
+    np.maximum.at(inside, detection[ignored[object_]], overlap[ignored[object_]])
+    wanted = ~ignored[object_] & (overlap >= IOU_THRESHOLDS[0])
+    correct = _match(
+        detection[wanted], object_[wanted], overlap[wanted], len(found.images), len(truth.images)
+    )
+    wrong = ~correct & (inside < IOU_THRESHOLDS[:, None])
+
+    num_correct, num_wrong = correct.cumsum(axis=1), wrong.cumsum(axis=1)
+    recall = num_correct / np.count_nonzero(~ignored)
+    # The benchmark's guard against 0 / 0, kept because it moves the last bit.
+    precision = num_correct / (num_wrong + num_correct + np.spacing(1))
+    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    envelope = np.concatenate([envelope, np.zeros((len(envelope), 1))], axis=1)
+    rows = zip(envelope, recall, strict=True)
+    return np.stack([best[np.searchsorted(reached, RECALL_POINTS)] for best, reached in rows])
 
 
-def _known(value: torch.Tensor) -> float | None:
-    """COCO's code says -1 where there is no object: for a class, then all of its values are -1."""
-    return float(value) if value >= 0 else None
+def _match(detection: Ints, object_: Ints, iou: Floats, num_detections: int, num_objects: int) -> Bools:
+    """Which detections find an object of their own, bool [IoU thresholds, detections].
+
+    In each round every detection that has none asks for the best object that has not turned it down, and
+    each object keeps the best detection that has asked.
+
+    Args:
+        detection, object_, iou: the pairs that reach the lowest threshold; a detection and an object of
+            two images are never a pair. Detections are numbered best first.
+    """
+    # An object at one threshold has nothing to do with itself at another: each becomes ten.
+    threshold, pair = np.nonzero(iou >= IOU_THRESHOLDS[:, None])
+    detection, object_, iou = detection[pair], object_[pair], iou[pair]
+    # By the wishes of each detection; of objects with the same IoU it wants the last.
+    order = np.lexsort((-object_, -iou, detection, threshold))
+    asking = (threshold * num_detections + detection)[order]
+    asked = (threshold * num_objects + object_)[order]
+    nobody = len(IOU_THRESHOLDS) * num_detections
+    holder = np.full(len(IOU_THRESHOLDS) * num_objects, nobody)
+    # The first wish of each, and which are the last ones.
+    wish, is_last = np.flatnonzero(np.diff(asking, prepend=-1)), np.diff(asking, append=-1) != 0
+    while True:
+        # Of two that ask for the same the better one has the smaller number.
+        np.minimum.at(holder, asked[wish], asking[wish])
+        refused = holder[asked[wish]] != asking[wish]
+        if not refused.any():
+            break
+        wish = (wish + refused)[~(refused & is_last[wish])]
+    correct = np.zeros(nobody, dtype=bool)
+    correct[asking[wish]] = True
+    return correct.reshape(len(IOU_THRESHOLDS), num_detections)
+
+
+def _mean(values: Floats) -> float | None:
+    return float(values.ravel().mean()) if values.size else None

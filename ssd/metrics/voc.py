@@ -1,4 +1,4 @@
-"""Average precision as the Pascal VOC development kit defines it.
+"""Average precision as the Pascal VOC development kit defines it, and F1 on the same curve.
 
 Everingham et al., "The Pascal Visual Object Classes (VOC) Challenge", IJCV 2010, section 4.2, for the
 11-point AP (VOC 2007); the VOC 2010 development kit for the area under the curve.
@@ -14,19 +14,12 @@ assignments are found at once, and the true positive of an object is the first d
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from ssd.data.tensors import Objects
 from ssd.metrics.detections import Detections
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
+from ssd.metrics.flat import Bools, Flat, Floats, Ints, area, flatten, intersection, join, pairs_of_equal_key
 
 # k / 10 correctly rounded, so that a recall of 3 / 10 reaches the point 0.3; in steps of 0.1 (as in the
 # kit) that point is 0.30000000000000004 and misses it.
@@ -38,7 +31,10 @@ class ClassResult:
     """One class: its precision-recall curve and average precisions.
 
     recall, precision: float64 [n], after each of the n counted detections, best first; recall ascends.
-    num_objects: objects that are not ignored. Without any, both APs are None.
+    num_objects: objects that are not ignored. Without any, the APs and F1 are None.
+    best_f1: the largest F1 on the curve, that is at the score threshold that suits the class best. F1 is
+    the harmonic mean of precision and recall (van Rijsbergen, "Information Retrieval", 1979, chapter 7:
+    1 - E at alpha 1/2).
     """
 
     num_objects: int
@@ -46,6 +42,7 @@ class ClassResult:
     precision: Floats
     ap_11point: float | None
     ap_area: float | None
+    best_f1: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +56,7 @@ class VocResult:
     classes: tuple[ClassResult, ...]
     map_11point: float | None
     map_area: float | None
+    mean_f1: float | None
 
 
 def evaluate_voc(
@@ -76,10 +74,10 @@ def evaluate_voc(
     """
     if len(detections) != len(objects):
         raise ValueError(f"{len(detections)} images with detections, but {len(objects)} with objects")
-    truth = _flatten(objects, num_classes)
-    ignored = _join([item.ignored for item in objects]).astype(bool)
-    found = _flatten(detections, num_classes)
-    scores = _join([item.scores for item in detections])
+    truth = flatten(objects, num_classes)
+    ignored = join([item.ignored for item in objects]).astype(bool)
+    found = flatten(detections, num_classes)
+    scores = join([item.scores for item in detections])
     # lexsort is stable: labels together, best score first, ties as they came.
     found = found.rows(np.lexsort((-scores, found.labels)))
 
@@ -95,6 +93,7 @@ def evaluate_voc(
         tuple(classes),
         map_11point=_mean([result.ap_11point for result in classes]),
         map_area=_mean([result.ap_area for result in classes]),
+        mean_f1=_mean([result.best_f1 for result in classes]),
     )
 
 
@@ -113,32 +112,7 @@ def interpolated_precision(result: ClassResult, recall: Floats) -> Floats:
     return _interpolate(result.recall, result.precision, recall)
 
 
-class _Flat(NamedTuple):
-    """The boxes of all images end to end: boxes float64 [m, 4], labels int64 [m], images int64 [m]."""
-
-    boxes: Floats
-    labels: Ints
-    images: Ints
-
-    def rows(self, index: Ints) -> "_Flat":
-        return _Flat(self.boxes[index], self.labels[index], self.images[index])
-
-
-def _flatten(items: Sequence[Detections] | Sequence[Objects], num_classes: int) -> _Flat:
-    labels = _join([item.labels for item in items]).astype(np.int64)
-    outside = labels[(labels < 1) | (labels > num_classes)]
-    if len(outside):
-        raise ValueError(f"label {outside[0]} is outside 1..{num_classes}")
-    boxes = _join([item.boxes for item in items]).astype(np.float64).reshape(-1, 4)
-    return _Flat(boxes, labels, np.repeat(np.arange(len(items)), [len(item.labels) for item in items]))
-
-
-def _join(tensors: Sequence[Tensor]) -> NDArray[Any]:
-    """End to end, in one transfer from their device."""
-    return torch.cat(list(tensors)).cpu().numpy() if tensors else np.empty(0)
-
-
-def _judge(found: _Flat, truth: _Flat, ignored: Bools, iou_threshold: float) -> tuple[Bools, Bools]:
+def _judge(found: Flat, truth: Flat, ignored: Bools, iou_threshold: float) -> tuple[Bools, Bools]:
     """Which detections count and which are true positives, bool [k] each; `found` is best first."""
     iou, best = _best_overlap(found, truth)
     hits = np.flatnonzero(iou >= iou_threshold)
@@ -154,27 +128,21 @@ def _judge(found: _Flat, truth: _Flat, ignored: Bools, iou_threshold: float) -> 
     return counted, correct
 
 
-def _best_overlap(found: _Flat, truth: _Flat) -> tuple[Floats, Ints]:
+def _best_overlap(found: Flat, truth: Flat) -> tuple[Floats, Ints]:
     """For each detection the largest IoU with an object of its image and class, and that object's row.
 
     The first of several equal objects wins. IoU 0 and row -1 where image and class have no object.
     """
     num_images = 1 + max(found.images.max(initial=0), truth.images.max(initial=0))
-    keys = truth.labels * num_images + truth.images
-    wanted = found.labels * num_images + found.images
-
-    # All pairs (detection, object) of equal key; the pairs of a detection are adjacent.
-    by_key = np.argsort(keys, kind="stable")
-    start = np.searchsorted(keys[by_key], wanted, side="left")
-    num_pairs = np.searchsorted(keys[by_key], wanted, side="right") - start
-    first_pair = np.cumsum(num_pairs) - num_pairs
-    left = np.repeat(np.arange(len(wanted)), num_pairs)
-    right = by_key[np.arange(len(left)) + np.repeat(start - first_pair, num_pairs)]
+    wanted, keys = (flat.labels * num_images + flat.images for flat in (found, truth))
+    left, right = pairs_of_equal_key(wanted, keys)
     pair_iou = _iou(found.boxes[left], truth.boxes[right])
+    # The pairs of a detection by falling IoU, those of equal IoU in the order of the objects.
+    by_iou = np.lexsort((-pair_iou, left))
+    has_pair, first = np.unique(left, return_index=True)
+    best_pair = by_iou[first]
 
     iou, best = np.zeros(len(wanted)), np.full(len(wanted), -1)
-    has_pair = num_pairs > 0
-    best_pair = np.lexsort((-pair_iou, left))[first_pair[has_pair]]
     iou[has_pair], best[has_pair] = pair_iou[best_pair], right[best_pair]
     return iou, best
 
@@ -184,23 +152,24 @@ def _iou(a: Floats, b: Floats) -> Floats:
     # The kit adds 1 to every width because its corners name the first and the last pixel inside, from 1.
     # Our boxes are half-open, from 0: the same box has x1 lower by one and the same x2, so x2 - x1 is
     # that very width.
-    sides = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
-    overlap = np.where((sides > 0).all(axis=1), sides[:, 0] * sides[:, 1], 0.0)
-    area_a, area_b = ((box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]) for box in (a, b))
-    union = area_a + area_b - overlap
-    return np.divide(overlap, union, out=np.zeros_like(overlap), where=overlap > 0)
+    shared = intersection(a, b)
+    union = area(a) + area(b) - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
 
 
 def _class_result(correct: Bools, num_objects: int) -> ClassResult:
-    """Curve and APs from the verdicts on the counted detections of a class, best first."""
+    """Curve, APs and F1 from the verdicts on the counted detections of a class, best first."""
     num_correct = np.cumsum(correct)
     precision = num_correct / np.arange(1, len(correct) + 1)
     recall = num_correct / max(num_objects, 1)
     if not num_objects:
-        return ClassResult(num_objects, recall, precision, None, None)
+        return ClassResult(num_objects, recall, precision, None, None, None)
     ap_11point = float(_interpolate(recall, precision, ELEVEN_POINTS).mean())
     ap_area = float(np.sum(np.diff(recall, prepend=0.0) * _envelope(precision)))
-    return ClassResult(num_objects, recall, precision, ap_11point, ap_area)
+    # 2 p r / (p + r) with p = correct / detections and r = correct / objects; no 0 / 0 in this form.
+    f1 = 2 * num_correct / (np.arange(1, len(correct) + 1) + num_objects)
+    best_f1 = float(f1.max(initial=0.0))
+    return ClassResult(num_objects, recall, precision, ap_11point, ap_area, best_f1)
 
 
 def _interpolate(recall: Floats, precision: Floats, at: Floats) -> Floats:

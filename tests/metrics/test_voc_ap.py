@@ -1,4 +1,4 @@
-"""VOC average precision, against a literal loop over the development kit's algorithm and by hand."""
+"""VOC average precision and F1, against a literal loop over the development kit's algorithm and by hand."""
 
 from fractions import Fraction
 
@@ -54,8 +54,8 @@ def kit_iou(a: list[Fraction], b: list[Fraction]) -> Fraction:
 
 def kit_ap(
     found: list[Detections], truth: list[Objects], label: int, iou_threshold: float
-) -> tuple[float | None, float | None]:
-    """(11-point AP, area AP) of one class; None without objects."""
+) -> tuple[float | None, float | None, float | None]:
+    """(11-point AP, area AP, best F1) of one class; None without objects."""
     boxes, ignored, detected, num_objects = [], [], [], 0
     for image in truth:
         rows = [row for row in range(len(image.labels)) if int(image.labels[row]) == label]
@@ -64,7 +64,7 @@ def kit_ap(
         detected.append([False] * len(rows))
         num_objects += ignored[-1].count(False)
     if num_objects == 0:
-        return None, None
+        return None, None, None
 
     walk = []
     for index, guess in enumerate(found):
@@ -101,6 +101,11 @@ def kit_ap(
         reached = [p for r, p in zip(recalls, precisions, strict=True) if r >= Fraction(tenth, 10)]
         points.append(max(reached, default=Fraction(0)))
 
+    best_f1 = Fraction(0)
+    for recall, precision in zip(recalls, precisions, strict=True):
+        if recall > 0:
+            best_f1 = max(best_f1, 2 / (1 / precision + 1 / recall))  # the harmonic mean
+
     recalls = [Fraction(0), *recalls, Fraction(1)]
     precisions = [Fraction(0), *precisions, Fraction(0)]
     for row in range(len(precisions) - 2, -1, -1):
@@ -108,7 +113,7 @@ def kit_ap(
     area = Fraction(0)
     for row in range(1, len(recalls)):
         area += (recalls[row] - recalls[row - 1]) * precisions[row]
-    return float(sum(points) / 11), float(area)
+    return float(sum(points) / 11), float(area), float(best_f1)
 
 
 def assert_like_kit(
@@ -116,12 +121,12 @@ def assert_like_kit(
 ) -> None:
     result = evaluate_voc(found, truth, num_classes, iou_threshold)
     expected = [kit_ap(found, truth, label, iou_threshold) for label in range(1, num_classes + 1)]
-    for got, (eleven, area) in zip(result.classes, expected, strict=True):
-        assert got.ap_11point == (None if eleven is None else pytest.approx(eleven, abs=1e-12))
-        assert got.ap_area == (None if area is None else pytest.approx(area, abs=1e-12))
-    scored = [pair for pair in expected if pair[0] is not None]
-    for got_mean, column in ((result.map_11point, 0), (result.map_area, 1)):
-        mean = np.mean([pair[column] for pair in scored]) if scored else None
+    for got, figures in zip(result.classes, expected, strict=True):
+        for value, figure in zip((got.ap_11point, got.ap_area, got.best_f1), figures, strict=True):
+            assert value == (None if figure is None else pytest.approx(figure, abs=1e-12))
+    scored = [figures for figures in expected if figures[0] is not None]
+    for column, got_mean in enumerate((result.map_11point, result.map_area, result.mean_f1)):
+        mean = np.mean([figures[column] for figures in scored]) if scored else None
         assert got_mean == (None if mean is None else pytest.approx(mean, abs=1e-12))
 
 
@@ -182,6 +187,16 @@ def test_two_hits_and_a_miss_by_hand() -> None:
     # Recall 0, .1, .2, .3 at precision 1; .4, .5, .6 at 2/3; the rest is not reached.
     assert result.ap_11point == pytest.approx((4 * 1 + 3 * 2 / 3) / 11)
     assert result.ap_area == pytest.approx(1 / 3 * 1 + 1 / 3 * 2 / 3)
+    # F1 after each: 2/4, 2/5, 4/6.
+    assert result.best_f1 == pytest.approx(2 / 3)
+
+
+def test_the_best_f1_is_that_of_the_best_place_on_the_curve_and_the_mean_is_over_classes() -> None:
+    """Class 1: a hit and three misses, two objects: F1 2/3, 2/4, 2/5, 2/6. Class 2: missed. Class 3: none."""
+    found = [detections((UNIT, 0.9, 1), *[(FAR, 0.5, 1)] * 3)]
+    result = evaluate_voc(found, [objects((UNIT, 1, False), (HALF, 1, False), (UNIT, 2, False))], 3)
+    assert [c.best_f1 for c in result.classes] == [pytest.approx(2 / 3), 0.0, None]
+    assert result.mean_f1 == pytest.approx(1 / 3)
 
 
 def test_iou_equal_to_the_threshold_is_a_hit() -> None:
@@ -256,7 +271,7 @@ def test_without_detections_every_class_with_objects_scores_zero() -> None:
 @pytest.mark.parametrize("found", [[], [detections()], [detections((UNIT, 0.9, 1))]])
 def test_without_objects_there_is_no_score(found: list[Detections]) -> None:
     result = evaluate_voc(found, [objects()] * len(found), 2)
-    assert (result.map_area, result.map_11point) == (None, None)
+    assert (result.map_area, result.map_11point, result.mean_f1) == (None, None, None)
     assert mean_ap(found, [objects()] * len(found), 2) is None
 
 

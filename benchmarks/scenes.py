@@ -1,0 +1,80 @@
+"""Synthetic objects, network outputs and detections: what the benchmarks without images start from."""
+
+import torch
+from torch import Generator, Tensor
+
+from ssd.boxes import cxcywh_to_xyxy, encode, pairwise_iou
+from ssd.data.tensors import Objects
+from ssd.matching import Targets
+from ssd.metrics.detections import Detections
+
+
+def random_targets(batch_size: int, num_classes: int, generator: Generator, most: int = 6) -> Targets:
+    """One to `most` objects an image, sides of 0.1 to 0.6 of the image; classes count the background."""
+    counts = torch.randint(1, most + 1, (batch_size,), generator=generator)
+    used = torch.arange(most) < counts[:, None]
+    size = 0.1 + 0.5 * torch.rand(batch_size, most, 2, generator=generator)
+    corner = torch.rand(batch_size, most, 2, generator=generator) * (1 - size)
+    labels = torch.randint(1, num_classes, (batch_size, most), generator=generator)
+    boxes = torch.cat([corner, corner + size], dim=-1)
+    return Targets(boxes * used[..., None], labels * used, torch.zeros_like(used))
+
+
+def trained_outputs(
+    targets: Targets, priors: Tensor, num_classes: int, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """Offsets [B, P, 4] and logits [B, P, C] as a trained network gives them for images with these objects.
+
+    Priors that overlap an object believe in its class, the more the better they overlap, a little in the
+    classes that are taken for it, and point at its box; all others are sure of the background, but for a
+    few. Noise on all of it.
+    """
+    batch_size, num_priors = len(targets.labels), len(priors)
+    overlap, best = pairwise_iou(targets.boxes, cxcywh_to_xyxy(priors)).max(dim=1)
+    boxes = targets.boxes.gather(1, best[..., None].expand(-1, -1, 4))
+    labels = targets.labels.gather(1, best)
+    near = overlap > 0.3
+    loc = torch.where(near[..., None], encode(boxes, priors), torch.zeros(()))
+    loc += 0.3 * torch.randn(batch_size, num_priors, 4, generator=generator)
+    logits = torch.randn(batch_size, num_priors, num_classes, generator=generator)
+    logits[..., 0] += 9
+    belief = (near * (20 * overlap - 2))[..., None]
+    logits.scatter_add_(2, labels[..., None], belief)
+    confusion = torch.randn(num_classes, num_classes, generator=generator)
+    logits += 0.3 * belief * confusion[labels]
+    return loc, logits
+
+
+def random_detections(
+    num_images: int, num_classes: int, num_detections: int, generator: Generator
+) -> tuple[list[Detections], list[Objects]]:
+    """At most five objects an image, one in ten ignored; half of the detections near one."""
+    pairs = [_image(num_classes, num_detections, generator) for _ in range(num_images)]
+    return [found for found, _ in pairs], [truth for _, truth in pairs]
+
+
+def _image(num_classes: int, num_detections: int, generator: Generator) -> tuple[Detections, Objects]:
+    num_objects = int(torch.randint(6, (), generator=generator))
+    objects = Objects(
+        _boxes(num_objects, generator),
+        torch.randint(1, num_classes + 1, (num_objects,), generator=generator),
+        torch.rand(num_objects, generator=generator) < 0.1,
+    )
+    boxes = _boxes(num_detections, generator)
+    labels = torch.randint(1, num_classes + 1, (num_detections,), generator=generator)
+    if num_objects:
+        near = torch.rand(num_detections, generator=generator) < 0.5
+        same_class = near & (torch.rand(num_detections, generator=generator) < 0.8)
+        index = torch.randint(num_objects, (num_detections,), generator=generator)
+        shifted = objects.boxes[index] + 6 * torch.randn(num_detections, 4, generator=generator)
+        shifted[:, 2:] = torch.maximum(shifted[:, 2:], shifted[:, :2] + 1)
+        boxes = torch.where(near[:, None], shifted, boxes)
+        labels = torch.where(same_class, objects.labels[index], labels)
+    scores = torch.rand(num_detections, generator=generator).sort(descending=True).values
+    return Detections(boxes, scores, labels), objects
+
+
+def _boxes(num_boxes: int, generator: Generator) -> Tensor:
+    corner = 400 * torch.rand(num_boxes, 2, generator=generator)
+    size = 20 + 130 * torch.rand(num_boxes, 2, generator=generator)
+    return torch.cat([corner, corner + size], dim=1)
