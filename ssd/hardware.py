@@ -1,11 +1,14 @@
-"""Which device computes, and in which precision."""
+"""Which device computes, in which precision, and with which kernels."""
 
+import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 
 from ssd.errors import UserError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -20,13 +23,17 @@ class Hardware:
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
 
 
-def choose_hardware(device: str, precision: str, key: str = "train.device") -> Hardware:
+def choose_hardware(
+    device: str, precision: str, key: str = "train.device", *, local_rank: int = 0
+) -> Hardware:
     """Resolve a device and a precision of params.yaml.
 
     Args:
         device: auto (cuda where there is one), cpu or cuda.
-        precision: auto (bf16 where the hardware multiplies it: AMX, or a GPU since Ampere), fp32 or bf16.
+        precision: auto (bf16 where the hardware multiplies it: AMX, or a GPU since Ampere; else fp32),
+            fp32, bf16 or fp16. Gradients of fp16 underflow unless the loss is scaled.
         key: where `device` stands in params.yaml, for the message.
+        local_rank: number of this process on this machine, and so of its GPU.
 
     Raises:
         UserError: cuda is asked for and there is none.
@@ -34,13 +41,34 @@ def choose_hardware(device: str, precision: str, key: str = "train.device") -> H
     has_cuda = torch.cuda.is_available()
     if device == "cuda" and not has_cuda:
         raise UserError(f"params.yaml: {key}: found 'cuda' but torch sees no GPU; allowed here: auto, cpu")
-    chosen = torch.device("cuda" if has_cuda and device != "cpu" else "cpu")
+    use_cuda = has_cuda and device != "cpu"
+    chosen = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
     if precision == "auto":
         precision = "bf16" if _multiplies_bf16(chosen) else "fp32"
     if precision == "fp32":
         # Convolutions in TF32 would be float32 in name only.
         torch.backends.cudnn.allow_tf32 = False
-    return Hardware(chosen, torch.bfloat16 if precision == "bf16" else torch.float32)
+    return Hardware(chosen, DTYPES[precision])
+
+
+def choose_kernels(device: torch.device, deterministic: bool) -> None:
+    """Settle how a GPU picks its kernels, for the whole process; a CPU has nothing to settle.
+
+    Call it before the GPU's first product: cuBLAS reads its setting once.
+
+    Args:
+        device: what trains. A CPU gives the same bits each time as it is, with the same number of threads.
+        deterministic: only kernels that give the same bits each time (PyTorch raises RuntimeError where an
+            operation has none); otherwise the kernels that prove fastest on the first batch of a size.
+    """
+    if device.type != "cuda":
+        return
+    if deterministic:
+        # 8 buffers of 4 MiB: one of the two values under which cuBLAS repeats itself.
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.deterministic = deterministic
+    torch.backends.cudnn.benchmark = not deterministic
 
 
 def _multiplies_bf16(device: torch.device) -> bool:

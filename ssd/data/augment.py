@@ -1,12 +1,15 @@
 """SSD's augmentation: geometry sampled on boxes, photometric distortion on the batch (SSD, section 2.2)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from ssd.boxes import pairwise_iou
-from ssd.data.geometry import View, whole
+from ssd.data.geometry import View, map_boxes, whole
+from ssd.data.tensors import Objects
 
 # The paper's seven choices of a crop: the original image, five least overlaps, any crop.
 MIN_IOUS: tuple[float | None, ...] = (None, 0.1, 0.3, 0.5, 0.7, 0.9, 0.0)
@@ -15,15 +18,25 @@ CROP_TRIES = 50
 # Rec. 601 luma of RGB, what a grey image of contrast and saturation means.
 LUMA = (0.299, 0.587, 0.114)
 
+# How many float32 numbers of images a CPU core's second-level cache holds besides what comes of them.
+CACHED_NUMBERS = 2**18
+
+Array = NDArray[np.float32]
+Channels = tuple[float, float, float]
+
 
 @dataclass(frozen=True)
 class Geometry:
-    """Probabilities of the geometric augmentations, and the largest zoom-out (times the side)."""
+    """Probabilities of the geometric augmentations, and the largest zoom-out (times the side).
+
+    mosaic: of four images in one, each with a view of its own.
+    """
 
     flip: float
     zoom_out: float
     zoom_max: float
     crop: float
+    mosaic: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -46,95 +59,152 @@ def sample_view(height: int, width: int, boxes: Tensor, geometry: Geometry, gene
     Args:
         height, width: of the image, pixels.
         boxes: float32 [m, 4] xyxy pixels.
-        geometry: probabilities.
+        geometry: probabilities; `mosaic` is not for here.
         generator: source of all randomness.
     """
+    # One call for all draws: that of torch costs more than the arithmetic here.
+    zooms, ratio, across, down, crops, choice, flips = torch.rand(7, generator=generator).tolist()
     view = whole(height, width)
-    if _chance(geometry.zoom_out, generator):
-        view = _zoom_out(height, width, geometry.zoom_max, generator)
-    if len(boxes) and _chance(geometry.crop, generator):
-        view = _iou_crop(view, boxes, generator)
-    return View(view.x1, view.y1, view.x2, view.y2, flip=_chance(geometry.flip, generator))
+    if zooms < geometry.zoom_out:
+        ratio = 1 + ratio * (geometry.zoom_max - 1)
+        x1 = -round(across * width * (ratio - 1))
+        y1 = -round(down * height * (ratio - 1))
+        view = View(x1, y1, x1 + round(width * ratio), y1 + round(height * ratio))
+    min_iou = MIN_IOUS[int(choice * len(MIN_IOUS))]
+    if crops < geometry.crop and min_iou is not None and len(boxes):
+        view = _iou_crop(view, boxes.numpy(), min_iou, generator)
+    return replace(view, flip=flips < geometry.flip)
 
 
 def visible_objects(boxes: Tensor, view: View) -> Tensor:
     """Which objects stay: those whose centre is in the view (SSD, section 2.2); bool [m]."""
-    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    low, high = boxes.new_tensor([view.x1, view.y1]), boxes.new_tensor([view.x2, view.y2])
-    return ((centre >= low) & (centre < high)).all(-1)
+    return torch.from_numpy(_holds(np.array([[view.x1, view.y1, view.x2, view.y2]]), boxes.numpy())[0])
 
 
-def _zoom_out(height: int, width: int, largest: float, generator: Generator) -> View:
-    ratio = _uniform(1, largest, generator)
-    x1 = -round(_uniform(0, width * (ratio - 1), generator))
-    y1 = -round(_uniform(0, height * (ratio - 1), generator))
-    return View(x1, y1, x1 + round(width * ratio), y1 + round(height * ratio))
+def seen(objects: Objects, view: View) -> Objects:
+    """The objects that stay in a view, boxes in shares of it."""
+    kept = visible_objects(objects.boxes, view)
+    if not kept.all():
+        objects = Objects(objects.boxes[kept], objects.labels[kept], objects.ignored[kept])
+    return replace(objects, boxes=map_boxes(objects.boxes, view))
 
 
-def _iou_crop(view: View, boxes: Tensor, generator: Generator) -> View:
+def _iou_crop(view: View, boxes: Array, min_iou: float, generator: Generator) -> View:
     """A crop of 0.3 to 1 of each side, aspect ratio 0.5 to 2, that overlaps an object enough."""
-    choice = int(torch.randint(len(MIN_IOUS), (), generator=generator))
-    min_iou = MIN_IOUS[choice]
-    if min_iou is None:
-        return view
-    width, height = view.x2 - view.x1, view.y2 - view.y1
-    # All tries at once: one small tensor instead of fifty rounds of Python.
-    tries = torch.rand(CROP_TRIES, 4, generator=generator)
-    crop_size = (0.3 + 0.7 * tries[:, :2]) * torch.tensor([width, height])
-    corner = tries[:, 2:] * (torch.tensor([width, height]) - crop_size) + torch.tensor([view.x1, view.y1])
-    crops = torch.cat([corner, corner + crop_size], dim=1).round()
-    ratio = (crops[:, 2] - crops[:, 0]) / (crops[:, 3] - crops[:, 1])
-    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    holds = ((centre >= crops[:, None, :2]) & (centre < crops[:, None, 2:])).all(-1)
-    overlaps = (pairwise_iou(crops, boxes) >= min_iou) & holds
-    good = ((ratio >= 0.5) & (ratio <= 2) & overlaps.any(1)).nonzero()
-    if len(good) == 0:
-        return view
-    return View(*crops[int(good[0])].tolist())
+    # All tries at once: numpy, for torch takes thrice the time on so few numbers.
+    tries = torch.rand(CROP_TRIES, 4, generator=generator).numpy()
+    size = np.array([view.x2 - view.x1, view.y2 - view.y1], np.float32)
+    crop_size = (0.3 + 0.7 * tries[:, :2]) * size
+    corner = tries[:, 2:] * (size - crop_size) + np.array([view.x1, view.y1], np.float32)
+    crops = np.concatenate([corner, corner + crop_size], axis=1).round()
+    width, height = (crops[:, 2:] - crops[:, :2]).T
+    shaped = (width <= 2 * height) & (height <= 2 * width)
+    good = shaped & ((_iou(crops, boxes) >= min_iou) & _holds(crops, boxes)).any(axis=1)
+    first = int(good.argmax())
+    return View(*crops[first].tolist()) if good[first] else view
 
 
-def distort(images: Tensor, photometry: Photometry, generator: Generator) -> Tensor:
-    """Photometric distortion of a batch, each image by its own draw.
+def _holds(views: Array, boxes: Array) -> NDArray[np.bool_]:
+    """Whether views hold the centres of boxes; xyxy [n, 4] and [m, 4] to bool [n, m]."""
+    x1, y1, x2, y2 = views.T[:, :, None]
+    x, y = (boxes[:, :2] + boxes[:, 2:]).T / 2
+    held: NDArray[np.bool_] = (x >= x1) & (x < x2) & (y >= y1) & (y < y2)
+    return held
 
-    Brightness, contrast, saturation and hue, each with the given probability; contrast comes before or
-    after the others, as in the authors' code. Hue is a turn in the chroma plane of YIQ: one 3x3
-    matrix an image, where HSV would need branches a pixel.
+
+def _iou(crops: Array, boxes: Array) -> Array:
+    """As `pairwise_iou` of ssd.boxes, where no pair is empty; xyxy [n, 4] and [m, 4] to [n, m]."""
+    ax1, ay1, ax2, ay2 = crops.T[:, :, None]
+    bx1, by1, bx2, by2 = boxes.T
+    width = (np.minimum(ax2, bx2) - np.maximum(ax1, bx1)).clip(0)
+    height = (np.minimum(ay2, by2) - np.maximum(ay1, by1)).clip(0)
+    intersection = width * height
+    union = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - intersection
+    iou: Array = intersection / union
+    return iou
+
+
+def distort(
+    images: Tensor,
+    photometry: Photometry,
+    generator: Generator,
+    mean: Channels = (0.0, 0.0, 0.0),
+    std: Channels = (1.0, 1.0, 1.0),
+) -> Tensor:
+    """Photometric distortion of a batch, each image by its own draw, and normalisation in the same pass.
+
+    Brightness, contrast, saturation and hue, each with the given probability. Hue is a turn in the chroma
+    plane of YIQ: one 3x3 matrix an image, where HSV would need branches a pixel.
 
     Args:
-        images: float32 [B, 3, H, W], 0..255.
+        images: uint8 or float32 [B, 3, H, W], 0..255; fastest as uint8 in channels-last memory.
         photometry: strengths.
         generator: source of randomness, on the CPU.
+        mean, std: of the channels, 0..255; what is subtracted from the distorted image, clipped to
+            0..255, and what it is divided by then.
 
     Returns:
-        float32 [B, 3, H, W], clipped to 0..255.
+        float32 [B, 3, H, W], channels last.
     """
-    if photometry.probability == 0:
-        return images
-    maps = _colour_maps(len(images), photometry, generator)
-    if images.is_cuda:
-        maps = maps.pin_memory()
-    maps = maps.to(images.device, non_blocking=True)
-    matrix, luma = maps[:, :9].view(-1, 3, 3), maps[0, 12:]
-    offset, contrast, contrast_first = maps[:, 9], maps[:, 10], maps[:, 11] > 0
-    # Contrast pulls towards the mean grey; done first or last it is still one affine map a pixel, so
-    # the whole distortion is a 3x3 matrix and a shift.
-    mean_grey = images.mean(dim=(2, 3)) @ luma
-    grey_after = (matrix @ images.mean(dim=(2, 3))[..., None]).squeeze(-1) @ luma + offset
-    pivot = torch.where(contrast_first, mean_grey, grey_after)
-    shift = (1 - contrast) * pivot
-    before = (matrix.sum(-1) * shift[:, None]) + offset[:, None]
-    after = (contrast * offset + shift)[:, None].expand(-1, 3)
-    shift = torch.where(contrast_first[:, None], before, after)
-    matrix = matrix * contrast[:, None, None]
-    flat = torch.baddbmm(shift[..., None], matrix, images.flatten(2))
-    return flat.clamp_(0, 255).view_as(images)
+    batch_size, _, height, width = images.shape
+    pixels = images.permute(0, 2, 3, 1).reshape(batch_size, height, width * 3)
+    out = _empty(pixels.shape, images.device)
+    constants = _constants(mean, std, width, images.device)
+    maps: Tensor | None = None
+    if photometry.probability > 0:
+        maps = _colour_maps(batch_size, photometry, mean, std, generator)
+        maps = (maps.pin_memory() if images.is_cuda else maps).to(images.device, non_blocking=True)
+    # A GPU takes all images at once; a CPU a few at a time, which its cache still holds at the next step.
+    step = batch_size if images.is_cuda else max(CACHED_NUMBERS // (height * width * 3), 1)
+    for first in range(0, batch_size, step):
+        rows = slice(first, first + step)
+        if maps is None:
+            torch.sub(pixels[rows].float(), constants.mean, out=out[rows]).div_(constants.std)
+        else:
+            _recolour(pixels[rows].float(), maps[rows], constants, out[rows])
+    return out.view(batch_size, height, width, 3).permute(0, 3, 1, 2)
 
 
-def _colour_maps(num_images: int, photometry: Photometry, generator: Generator) -> Tensor:
-    """All draws in one tensor, so that one copy brings them to the device: float32 [B, 15].
+@dataclass(frozen=True)
+class _Constants:
+    """mean, std, low, high: what pixels are normalised by and clipped to, for each number of a row of an
+    image, float32 [3 W]; luma: float32 [3]; four: the identity, float32 [4, 4]."""
 
-    Columns: the 3x3 matrix of saturation and hue, brightness shift, contrast factor, whether contrast
-    comes first, and the three weights of luma.
+    mean: Tensor
+    std: Tensor
+    low: Tensor
+    high: Tensor
+    luma: Tensor
+    four: Tensor
+
+
+@lru_cache
+def _constants(mean: Channels, std: Channels, width: int, device: torch.device) -> _Constants:
+    """Kept on the device: copying them there at every step would stall a GPU's queue."""
+    centre, scale = torch.tensor(mean), torch.tensor(std)
+    rows = [value.repeat(width) for value in (centre, scale, (0 - centre) / scale, (255 - centre) / scale)]
+    return _Constants(*(value.to(device) for value in (*rows, torch.tensor(LUMA), torch.eye(4))))
+
+
+def _empty(shape: torch.Size, device: torch.device) -> Tensor:
+    """A float32 tensor with no values yet."""
+    if device.type == "cpu":
+        # Numpy asks for huge pages; without them the first touch of a batch takes as long as its colours.
+        return torch.from_numpy(np.empty(shape, np.float32))
+    return torch.empty(shape, device=device)
+
+
+def _colour_maps(
+    num_images: int, photometry: Photometry, mean: Channels, std: Channels, generator: Generator
+) -> Tensor:
+    """Draw one affine map an image, all in one tensor, so that one copy brings them to the device.
+
+    float32 [B, 15]: the 3x3 matrix that rows of pixels are multiplied by, the shift, and how much more
+    shift there is for each unit of the image's mean luma; all with the normalisation in them.
+
+    Contrast pulls pixels towards the mean grey. It may come before or after the others, as in the authors'
+    code, and the map is the same: saturation and hue change neither grey nor the luma of a pixel, and
+    brightness moves the pixels and their mean alike.
     """
 
     def draw(strength: float) -> Tensor:
@@ -144,22 +214,42 @@ def _colour_maps(num_images: int, photometry: Photometry, generator: Generator) 
     offset = draw(photometry.brightness) * 255
     contrast, saturation = 1 + draw(photometry.contrast), 1 + draw(photometry.saturation)
     angle = draw(photometry.hue) * 2 * torch.pi
-    contrast_first = torch.rand(num_images, generator=generator) < 0.5
     to_yiq = torch.tensor([LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)])
     turn = torch.zeros(num_images, 3, 3)
     turn[:, 0, 0] = 1
     turn[:, 1, 1] = turn[:, 2, 2] = saturation * angle.cos()
     turn[:, 2, 1] = saturation * angle.sin()
     turn[:, 1, 2] = -turn[:, 2, 1]
-    matrix = torch.linalg.inv(to_yiq) @ turn @ to_yiq
-    luma = to_yiq[0].expand(num_images, -1)
-    scalars = torch.stack([offset, contrast, contrast_first.float()], dim=1)
-    return torch.cat([matrix.flatten(1), scalars, luma], dim=1)
+    scale = 1 / torch.tensor(std)
+    matrix = contrast[:, None, None] * (torch.linalg.inv(to_yiq) @ turn @ to_yiq) * scale[:, None]
+    shift = (offset[:, None] - torch.tensor(mean)) * scale
+    of_luma = (1 - contrast)[:, None] * scale
+    return torch.cat([matrix.transpose(1, 2).flatten(1), shift, of_luma], dim=1)
 
 
-def _chance(probability: float, generator: Generator) -> bool:
-    return bool(torch.rand((), generator=generator) < probability)
+def _recolour(pixels: Tensor, maps: Tensor, constants: _Constants, out: Tensor) -> None:
+    """Apply colour maps [B, 15] to float32 pixels [B, H, 3 W]; into `out`, normalised and clipped."""
+    batch_size, height, row_length = pixels.shape
+    num_pixels = height * row_length // 3
+    sums = pixels.sum(1).view(batch_size, -1, 3).sum(1)
+    luma = sums @ constants.luma / num_pixels
+    matrix, shift = maps[:, :9].view(-1, 3, 3), torch.addcmul(maps[:, 9:12], maps[:, 12:], luma[:, None])
+    _multiply(pixels.view(batch_size, -1, 3), matrix, constants.four, out.view(batch_size, -1, 3))
+    out += shift.repeat(1, row_length // 3)[:, None]
+    # Clipped after normalisation, at what 0 and 255 have become: a pass less.
+    torch.clamp(out, constants.low, constants.high, out=out)
 
 
-def _uniform(low: float, high: float, generator: Generator) -> float:
-    return float(torch.rand((), generator=generator)) * (high - low) + low
+def _multiply(pixels: Tensor, matrix: Tensor, four: Tensor, out: Tensor) -> None:
+    """pixels [B, N, 3] @ matrix [B, 3, 3] into `out` [B, N, 3].
+
+    Four pixels at a time, by four equal blocks on a diagonal: products of three columns take five times
+    as long on a CPU.
+    """
+    batch_size, num_pixels, _ = pixels.shape
+    end = num_pixels - num_pixels % 4
+    blocks = torch.einsum("pq,bij->bpiqj", four, matrix).reshape(batch_size, 12, 12)
+    fours = out[:, :end].view(batch_size, -1, 12)
+    torch.bmm(pixels[:, :end].view(batch_size, -1, 12), blocks, out=fours)
+    if end < num_pixels:
+        out[:, end:] = pixels[:, end:] @ matrix

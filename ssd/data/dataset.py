@@ -1,16 +1,19 @@
 """From a tensor file to batches: decode, one resample, padded targets. Repeatable whatever the workers."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 from torchvision.io import ImageReadMode, decode_image
 
-from ssd.data.augment import Geometry, sample_view, visible_objects
-from ssd.data.geometry import map_boxes, render, whole
+from ssd.data.augment import Geometry, sample_view, seen
+from ssd.data.cache import DecodedCache
+from ssd.data.geometry import render, whole
+from ssd.data.mosaic import Part, mosaic
 from ssd.data.seeding import seeded
 from ssd.data.tensors import Objects, TensorFile
 from ssd.errors import UserError
@@ -40,6 +43,18 @@ class Batch:
         return Batch(self.images.pin_memory(), targets, self.indices)
 
 
+class SampleKey(NamedTuple):
+    """What a sample depends on, besides the seed.
+
+    side: input size, pixels; showing: counts from 0 how often the epoch shows the image.
+    """
+
+    epoch: int
+    index: int  # type: ignore[assignment]  # the name hides tuple's method, which no key needs
+    side: int
+    showing: int = 0
+
+
 LoadedSample = tuple[Tensor, Objects, int]
 """An image at input size, its objects, its row in the tensor file."""
 
@@ -49,36 +64,59 @@ class DetectionDataset(Dataset[LoadedSample]):
 
     Args:
         file: the split.
-        side: input size, pixels.
+        side: input size, pixels, where no key asks for another.
         geometry: augmentation; None stretches the whole image.
-        seed: with the epoch and the index it decides all randomness of a sample, so that neither the
-            number of workers nor their order matters.
+        seed: with the key it decides all randomness of a sample, so that neither the number of workers
+            nor their order matters.
+        cache: keeps decoded images; None decodes each time.
     """
 
-    def __init__(self, file: TensorFile, side: int, geometry: Geometry | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        file: TensorFile,
+        side: int,
+        geometry: Geometry | None = None,
+        seed: int = 0,
+        cache: DecodedCache | None = None,
+    ) -> None:
         self.file = file
         self.side = side
         self.geometry = geometry
         self.seed = seed
+        self.cache = cache
         self.fill = torch.tensor(MEAN).round().to(torch.uint8)
 
     def __len__(self) -> int:
         return len(self.file)
 
-    def __getitem__(self, key: tuple[int, int]) -> LoadedSample:
-        """The sample of (epoch, index): uint8 [3, S, S] image, objects, index."""
-        epoch, index = key
-        image = decode(self.file, index)
-        objects = self.file.objects(index)
+    def __getitem__(self, key: SampleKey) -> LoadedSample:
+        """The sample of a key: uint8 [3, S, S] image, objects, index."""
+        image, objects = self.part(key.index)
         height, width = image.shape[1:]
-        view = whole(height, width)
-        if self.geometry is not None:
-            generator = seeded("view", self.seed, epoch, index)
+        if self.geometry is None:
+            view = whole(height, width)
+        else:
+            generator = seeded("view", self.seed, key.epoch, key.index, key.showing)
+            if torch.rand((), generator=generator) < self.geometry.mosaic:
+                others = torch.randint(len(self), (3,), generator=generator).tolist()
+                parts = [(image, objects), *map(self.part, others)]
+                return *mosaic(parts, key.side, self.geometry, generator), key.index
             view = sample_view(height, width, objects.boxes, self.geometry, generator)
-        kept = visible_objects(objects.boxes, view)
-        boxes = map_boxes(objects.boxes[kept], view)
-        image = render(image, view, self.side, self.fill)
-        return image, Objects(boxes, objects.labels[kept], objects.ignored[kept]), index
+        return render(image, view, key.side, self.fill), seen(objects, view), key.index
+
+    def part(self, index: int) -> Part:
+        """Image `index` as it is stored, and its objects."""
+        return self.image(index), self.file.objects(index)
+
+    def image(self, index: int) -> Tensor:
+        """Image `index`, uint8 [3, H, W], to be read only: it may be the cache's own memory."""
+        if self.cache is None:
+            return decode(self.file, index)
+        image = self.cache.get(index)
+        if image is None:
+            image = decode(self.file, index)
+            self.cache.put(index, image)
+        return image
 
 
 def decode(file: TensorFile, index: int) -> Tensor:
@@ -97,64 +135,29 @@ def collate(samples: list[LoadedSample]) -> Batch:
     """Stack images and pad objects to the largest number of an image."""
     images, objects, indices = zip(*samples, strict=True)
     num_objects = max(len(o.labels) for o in objects)
-    boxes = torch.zeros(len(samples), num_objects, 4)
-    labels = torch.zeros(len(samples), num_objects, dtype=torch.int64)
-    ignored = torch.zeros(len(samples), num_objects, dtype=torch.bool)
+    boxes = np.zeros((len(samples), num_objects, 4), np.float32)
+    labels = np.zeros((len(samples), num_objects), np.int64)
+    ignored = np.zeros((len(samples), num_objects), np.bool_)
     for row, o in enumerate(objects):
         boxes[row, : len(o.labels)] = o.boxes
         labels[row, : len(o.labels)] = o.labels
         ignored[row, : len(o.labels)] = o.ignored
-    return Batch(torch.stack(images), Targets(boxes, labels, ignored), list(indices))
-
-
-class EpochBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index), shuffled by seed and epoch alone.
-
-    A trailing batch of one image is left out when shuffling: batch norm cannot learn from it on a 1x1 map.
-    """
-
-    def __init__(self, num_images: int, batch_size: int, seed: int | None) -> None:
-        self.num_images = num_images
-        self.batch_size = batch_size
-        self.seed = seed
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        num_batches, rest = divmod(self.num_images, self.batch_size)
-        return num_batches + (rest > 1 or (rest == 1 and self.seed is None))
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = list(range(self.num_images))
-        if self.seed is not None:
-            order = torch.randperm(self.num_images, generator=seeded("order", self.seed, self.epoch)).tolist()
-        for batch in range(len(self)):
-            rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield [(self.epoch, index) for index in rows]
-
-
-def make_loader(
-    dataset: DetectionDataset, batch_size: int, workers: int, *, shuffle: bool, pin_memory: bool = False
-) -> tuple[DataLoader[LoadedSample], EpochBatches]:
-    """A loader that gives a `Batch` at a time, and the sampler; set its `epoch` before each pass."""
-    sampler = EpochBatches(len(dataset), batch_size, dataset.seed if shuffle else None)
-    loader = DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=pin_memory,
-        persistent_workers=shuffle and workers > 0,
-    )
-    return loader, sampler
+    targets = Targets(torch.from_numpy(boxes), torch.from_numpy(labels), torch.from_numpy(ignored))
+    stacked = torch.from_numpy(np.stack([image.permute(1, 2, 0).numpy() for image in images]))
+    return Batch(stacked.permute(0, 3, 1, 2), targets, list(indices))
 
 
 @lru_cache
-def _mean_and_std(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Kept on the device: copying them there at every step would stall a GPU's queue."""
-    return torch.tensor(MEAN, device=device).view(3, 1, 1), torch.tensor(STD, device=device).view(3, 1, 1)
+def _mean_and_std(width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """For each number of a row of pixels. Kept on the device: to copy them there at every step would stall a
+    GPU's queue."""
+    return torch.tensor(MEAN).repeat(width).to(device), torch.tensor(STD).repeat(width).to(device)
 
 
 def normalise(images: Tensor) -> Tensor:
     """0..255 RGB [B, 3, H, W] to ImageNet's mean 0 and deviation 1, float32, channels last."""
-    mean, std = _mean_and_std(images.device)
-    return ((images.float() - mean) / std).contiguous(memory_format=torch.channels_last)
+    batch_size, _, height, width = images.shape
+    mean, std = _mean_and_std(width, images.device)
+    # Rows of numbers rather than channels: a CPU's vector units have no use for runs of three.
+    rows = images.permute(0, 2, 3, 1).reshape(batch_size, height, width * 3).to(torch.float32, copy=True)
+    return rows.sub_(mean).div_(std).view(batch_size, height, width, 3).permute(0, 3, 1, 2)

@@ -6,8 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torch.nn import functional as F
 
-from ssd.data.geometry import View, map_boxes, render, whole
+from ssd.data.geometry import View, map_boxes, render, resample, whole
 
 FILL = torch.tensor([9, 9, 9], dtype=torch.uint8)
 
@@ -43,6 +44,26 @@ def test_the_whole_image_is_pillow_s_resize() -> None:
     expected = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((64, 64), Image.Resampling.BILINEAR)
     difference = rendered.permute(1, 2, 0).int() - torch.from_numpy(np.array(expected)).int()
     assert difference.abs().max() <= 1
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_the_layout_of_the_memory_does_not_matter(flip: bool) -> None:
+    planes = torch.randint(0, 256, (3, 90, 140), dtype=torch.uint8)
+    pixels = planes.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    for view in (View(0, 0, 140, 90, flip), View(20, 10, 100, 60, flip), View(-50, -20, 200, 300, flip)):
+        assert torch.equal(render(planes, view, 64, FILL), render(pixels, view, 64, FILL))
+    expected = F.interpolate(planes[None], (64, 64), mode="bilinear", antialias=True)[0]
+    assert torch.equal(render(pixels, whole(90, 140), 64, FILL), expected)
+
+
+def test_a_resampled_part_belongs_where_it_is_seen() -> None:
+    """A canvas that is not square, shown from a view that reaches out of the image on two sides."""
+    image = torch.full((3, 100, 100), 200, dtype=torch.uint8)
+    part, top, left = resample(image, View(-50, 20, 150, 140), 60, 40)
+    assert (part.shape, top, left) == ((3, 40, 20), 0, 10)
+    part, top, left = resample(image, View(-150, 20, 150, 140, flip=True), 60, 60)
+    assert (part.shape, top, left) == ((3, 40, 20), 0, 10)
+    assert resample(image, View(50, 0, 150, 100, flip=True), 10, 10)[2] == 5
 
 
 def test_flip_mirrors_pixels_and_boxes() -> None:
