@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
 from ssd.errors import UserError
 
@@ -15,6 +15,18 @@ Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
+
+
+def _auto_or_count(value: object) -> int | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    raise ValueError(f"|auto, or a number from 1|{value!r}")
+
+
+# One validator, because pydantic would report each side of a union.
+AutoOrCount = Annotated[int | Literal["auto"], PlainValidator(_auto_or_count)]
 
 Source = Literal["shapes", "voc2007", "voc2012", "voc0712", "voc_dir"]
 Backbone = Literal["resnet18", "resnet34", "resnet50"]
@@ -80,13 +92,18 @@ class AugmentParams(Section):
     contrast: Share
     saturation: Share
     hue: Annotated[float, Field(ge=0, le=0.5)]
+    mosaic: Share
+    mixup: Share
 
 
 class TrainParams(Section):
     epochs: Count
     batch_size: Annotated[int, Field(ge=2)]  # batch norm needs two
+    accumulate: Count
     optimizer: Literal["sgd", "adam", "adamw"]
     lr: Positive
+    backbone_lr: Positive
+    layer_decay: Annotated[float, Field(gt=0, le=1)]
     momentum: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: NonNegative
     schedule: Literal["step", "cosine", "plateau"]
@@ -95,13 +112,38 @@ class TrainParams(Section):
     gamma: Annotated[float, Field(gt=0, lt=1)]
     patience: Count
     clip_norm: NonNegative
+    ema: Annotated[float, Field(ge=0, lt=1)]
+    freeze_stages: Annotated[int, Field(ge=0, le=5)]
+    freeze_bn: bool
     match_iou: Annotated[float, Field(gt=0, lt=1)]
+    conf_loss: Literal["cross_entropy", "focal"]
     negatives: Positive
     min_negatives: CountOrZero
+    focal_gamma: NonNegative
+    focal_alpha: Annotated[float, Field(gt=0, lt=1)]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    box_loss: Literal["smooth_l1", "giou", "ciou"]
+    box_weight: Positive
+    repeat_threshold: Share
+    small_epochs: CountOrZero
+    small_scale: Annotated[float, Field(gt=0, le=1)]
+    multi_scale: Annotated[float, Field(ge=0, lt=1)]
     val_every: Count
-    precision: Literal["auto", "fp32", "bf16"]
+    select_by: Literal["map50", "map", "f1", "mean"]
+    keep_best: Count
+    early_stop: CountOrZero
+    max_skipped: CountOrZero
+    checkpoint_minutes: Positive
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    channels_last: bool
+    compile: bool
+    deterministic: bool
     device: Literal["auto", "cpu", "cuda"]
+    devices: AutoOrCount
+    restarts: CountOrZero
+    sync_bn: bool
     workers: CountOrZero
+    cache: Literal["none", "ram"]
     seed: Annotated[int, Field(ge=0, lt=2**31)]
 
     @model_validator(mode="after")
@@ -203,7 +245,7 @@ def _describe(error: dict[str, Any]) -> str:
     location = [str(part) for part in error["loc"]]
     if error["type"] == "value_error":
         key, allowed, found = str(error["ctx"]["error"]).split("|", 2)
-        return f"{'.'.join([*location, key])}: found {found}; allowed: {allowed}"
+        return f"{'.'.join(filter(None, [*location, key]))}: found {found}; allowed: {allowed}"
     key = ".".join(location)
     if error["type"] == "extra_forbidden":
         known = _known_keys(location[:-1])

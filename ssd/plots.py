@@ -17,7 +17,8 @@ from torch import Tensor
 from ssd.data.tensors import Objects
 from ssd.files import replacing
 from ssd.metrics.detections import Detections
-from ssd.metrics.voc import ClassResult, Floats, VocResult, interpolated_precision
+from ssd.metrics.flat import Floats
+from ssd.metrics.voc import ClassResult, VocResult, interpolated_precision
 
 # One colour a class, then from the start again. Made by adding to the first two, again and again, the colour
 # farthest (CIELAB) from all before it, as seen with full colour vision and without each kind of cone (Machado

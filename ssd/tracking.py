@@ -56,10 +56,18 @@ def _never_fails(method: Callable[Concatenate["Run", P], None]) -> Callable[Conc
 
 
 class Run:
-    """What a stage logs to. Without a tracker, or after it failed, every method does nothing."""
+    """What a stage logs to. Without a tracker, or after it failed, every method does nothing.
+
+    Attributes:
+        active: whether there is a tracker, and it has not failed.
+        id: MLflow's; empty without a tracker.
+        resumed: whether an earlier process began this run: what it logged is there.
+    """
 
     def __init__(self, active: bool) -> None:
         self.active = active
+        self.id = ""
+        self.resumed = False
 
     @_never_fails
     def params(self, values: Mapping[str, object]) -> None:
@@ -128,6 +136,7 @@ def tracked_run(
     name: str,
     stage_params: Mapping[str, object],
     model_digest: str | None = None,
+    resume: str | None = None,
 ) -> Iterator[Run]:
     """The run that a stage logs to, closed as FINISHED, FAILED, or KILLED (Ctrl-C, SIGTERM).
 
@@ -139,13 +148,20 @@ def tracked_run(
         stage_params: what the stage depends on. Where the run of the model has the same stage with other
             values, a child run is made.
         model_digest: SHA-256 of the model file that the stage reads; None starts a new run.
+        resume: id of a run to go on with, if the store has it and it is of the same DVC experiment.
     """
     if not settings.enabled:
         yield Run(active=False)
         return
     run = Run(active=True)
     try:
-        _open_run(settings, root, stage, name, stage_params, model_digest)
+        experiment_id = _experiment(settings, root)
+        run.resumed = resume is not None and _resume(resume, experiment_id, settings.system_metrics)
+        if not run.resumed:
+            _open_run(experiment_id, settings, stage, name, stage_params, model_digest)
+        active = mlflow.active_run()
+        assert active is not None, "one of the two has started it"
+        run.id = active.info.run_id
     except Exception as error:  # noqa: BLE001 (whatever a database, a disk or a server raises)
         run.active = False
         _warn(error)
@@ -160,16 +176,25 @@ def tracked_run(
     _close_run("FINISHED")
 
 
+def _resume(run_id: str, experiment_id: str, system_metrics: bool) -> bool:
+    """Make an earlier run the active one; False where it is gone, or of another DVC experiment."""
+    found = MlflowClient().search_runs([experiment_id], f"attributes.run_id = '{run_id}'")
+    own_name = os.environ.get("DVC_EXP_NAME", "")
+    if not found or found[0].data.tags.get(EXPERIMENT_TAG) != own_name:
+        return False
+    mlflow.start_run(run_id=run_id, log_system_metrics=system_metrics)
+    return True
+
+
 def _open_run(
+    experiment_id: str,
     settings: TrackingParams,
-    root: Path,
     stage: str,
     name: str,
     stage_params: Mapping[str, object],
     model_digest: str | None,
 ) -> None:
-    """Start or resume the active run of this process."""
-    experiment_id = _experiment(settings, root)
+    """Start the active run of this process, or join the run of the model that the stage reads."""
     mark = {STAGE_TAG + stage: repr(sorted(stage_params.items()))}
     system_metrics = settings.system_metrics and stage == "train"
     found = _find(experiment_id, model_digest) if model_digest else None

@@ -3,14 +3,16 @@
 import functools
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 
 from ssd.errors import UserError
+from ssd.interrupt import StopSignal
 from ssd.params import Params, load_params
+
+stop = StopSignal()
+"""SIGTERM and Ctrl-C unwind the stack, so that temporary files and MLflow runs are closed."""
 
 
 def command(stage: Callable[[Params], None]) -> Callable[[], None]:
@@ -20,7 +22,7 @@ def command(stage: Callable[[Params], None]) -> Callable[[], None]:
     def main() -> None:
         logging.basicConfig(format="%(message)s")
         logging.getLogger("ssd").setLevel(logging.INFO)
-        signal.signal(signal.SIGTERM, _terminate)
+        stop.install()
         try:
             params = load_params()
             check_weights(params.model.weights)
@@ -61,8 +63,3 @@ def check_weights(weights: str) -> None:
         raise UserError(
             f"params.yaml: model.weights: found {weights!r}, no such file; allowed: imagenet, none, a file"
         )
-
-
-def _terminate(signum: int, frame: FrameType | None) -> None:
-    """SIGTERM unwinds the stack as Ctrl-C does, so that temporary files and MLflow runs are closed."""
-    raise KeyboardInterrupt

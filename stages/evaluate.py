@@ -53,7 +53,7 @@ def detect(model: SSD, file: TensorFile, params: EvaluateParams) -> SplitResult:
     return run_split(
         model,
         # The paper's constants, so that the losses of differently trained models compare.
-        MultiBoxLoss(model.priors, match_iou=0.5, negatives=3.0, min_negatives=8),
+        MultiBoxLoss(model.priors),
         PostProcessor(model.priors, settings),
         file,
         hardware,

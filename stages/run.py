@@ -10,7 +10,13 @@ from stages.command import workspace
 
 
 def stage_run(
-    params: Params, stage: str, *, sections: set[str], name: str = "", model: Path | None = None
+    params: Params,
+    stage: str,
+    *,
+    sections: set[str],
+    name: str = "",
+    model: Path | None = None,
+    resume: str | None = None,
 ) -> AbstractContextManager[Run]:
     """Open the run of a stage; see `ssd.tracking.tracked_run`.
 
@@ -20,6 +26,7 @@ def stage_run(
         sections: of params.yaml, those that the stage's result depends on.
         name: of a new run; the stage's where empty.
         model: the model file that the stage reads; None for the stage that makes it.
+        resume: id of the run of an earlier process that did a part of the same work.
     """
     return tracked_run(
         params.tracking,
@@ -28,4 +35,5 @@ def stage_run(
         name=name or stage,
         stage_params=flatten(params.model_dump(include=sections)),
         model_digest=sha256(model) if model else None,
+        resume=resume,
     )

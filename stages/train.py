@@ -1,68 +1,150 @@
 """Stage 3: train on the tensor files; writes models/model.pt and reports/train."""
 
-import json
-from dataclasses import asdict
+import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
-from matplotlib.figure import Figure
 
-from ssd.data.augment import Geometry, Photometry, distort
+from ssd.data.augment import Geometry, Photometry
 from ssd.data.dataset import DetectionDataset
-from ssd.data.seeding import seeded
-from ssd.data.tensors import Objects, TensorFile
-from ssd.files import sha256, write_bytes
-from ssd.hardware import choose_hardware
+from ssd.data.tensors import TensorFile
+from ssd.distributed import World, joined, launched, leave
+from ssd.files import write_bytes
+from ssd.hardware import Hardware, choose_hardware, choose_kernels
 from ssd.models.backbones import load_backbone_weights
-from ssd.models.saved import save_model
 from ssd.models.ssd import SSD, SSDConfig
 from ssd.params import AugmentParams, ModelParams, Params
-from ssd.plots import augmented_grid, history_figure, save_figure
-from ssd.tracking import MODEL_TAG, Run, flatten
-from ssd.training.history import history_tsv
-from ssd.training.loop import Epoch, Trainer
-from stages.command import command, resolve_weights, workspace
+from ssd.plots import save_figure
+from ssd.tracking import Run, flatten
+from ssd.training.checkpoints import CheckpointFolder
+from ssd.training.fingerprint import fingerprint
+from ssd.training.history import Epoch
+from ssd.training.launch import launch, num_processes
+from ssd.training.loop import Trainer, TrainResult
+from ssd.training.step import BatchAugmentation
+from stages.command import command, resolve_weights, stop, workspace
 from stages.run import stage_run
+from stages.train_report import (
+    REPORTS,
+    augmented_figure,
+    line_of,
+    log_data,
+    log_epoch,
+    write_history,
+    write_result,
+)
 
-REPORTS = Path("reports/train")
-NUM_AUGMENTED = 12
+RUN_FILE = "mlflow_run"
+
+# What does not decide the weights that come out: a training goes on when it changes.
+INDIFFERENT = {"workers", "cache", "device", "devices", "restarts", "keep_best", "checkpoint_minutes"}
 
 
 @command
 def main(params: Params) -> None:
+    train = params.train
+    if not launched():
+        processes = num_processes(train.devices, choose_hardware(train.device, train.precision).device)
+        if processes > 1 or train.restarts > 0:
+            sys.exit(launch(["-m", "stages.train"], processes, train.restarts))
+    with joined(train.device) as world:
+        train_model(params, world)
+    if world.size > 1:
+        leave(0)
+
+
+def train_model(params: Params, world: World) -> None:
+    """Train as one process of `world`; the main one writes and logs."""
     train_file, val_file = (TensorFile(f"data/tensors/{split}.safetensors") for split in ("train", "val"))
     class_names = train_file.class_names
-    hardware = choose_hardware(params.train.device, params.train.precision)
-    geometry, photometry = augmentation(params.augment)
+    hardware = choose_hardware(params.train.device, params.train.precision, local_rank=world.local_rank)
+    choose_kernels(hardware.device, params.train.deterministic)
+    geometry, augmentation = augmentations(params.augment)
     torch.manual_seed(params.train.seed)
-    model = build_model(params.model, len(class_names))
-    name = f"{params.data.source} {params.model.backbone}-{params.model.input_size} lr={params.train.lr:g}"
-    with stage_run(params, "train", sections={"model", "augment", "train"}, name=name) as run:
-        run.params(flatten(params.model_dump(exclude={"tracking"})))
-        log_data(run, train_file, val_file)
-        pictures = DetectionDataset(train_file, params.model.input_size, geometry, params.train.seed)
-        save_figure(augmented_figure(pictures, photometry, class_names), REPORTS / "augmented.png")
+    trainer = Trainer(
+        build_model(params.model, len(class_names)),
+        train_file, val_file, params.train, geometry, augmentation, hardware, world,
+    )  # fmt: skip
+    if not world.is_main:
+        trainer.run(None, stop=stop)
+        return
+    with CheckpointFolder(checkpoints(params, hardware), params.train.keep_best) as folder:
+        run_file = folder.folder / RUN_FILE
+        resume = run_file.read_text() if run_file.is_file() else None
+        with train_run(params, resume) as run:
+            if run.id:
+                write_bytes(run_file, run.id.encode())
+            if not run.resumed:
+                run.params(flatten(params.model_dump(exclude={"tracking"})))
+            log_data(run, train_file, val_file)
+            pictures = DetectionDataset(train_file, params.model.input_size, geometry, params.train.seed)
+            figure = augmented_figure(pictures, augmentation.photometry, class_names)
+            save_figure(figure, REPORTS / "augmented.png")
+            result = run_training(trainer, folder, run)
+            write_result(result, trainer.step.model.config, class_names, run)
 
-        trainer = Trainer(model, train_file, val_file, params.train, geometry, photometry, hardware)
-        print(f"training on {hardware.device}, {hardware.dtype}, {len(train_file)} images", flush=True)
+
+def run_training(trainer: Trainer, folder: CheckpointFolder, run: Run) -> TrainResult:
+    """Train to the end, from where an earlier process stopped; report each epoch."""
+    size, hardware = trainer.world.size, trainer.hardware
+    where = f"{hardware.device}" if size == 1 else f"{size} processes, {hardware.device.type}"
+    print(f"training on {where}, {hardware.dtype}, {len(trainer.train_file)} images", flush=True)
+    print(f"checkpoints in {folder.folder}", flush=True)
+
+    def on_start(history: list[Epoch]) -> None:
+        print(f"going on after epoch {len(history)}", flush=True)
+        write_history(history)
+        for epoch in history if not run.resumed else []:
+            log_epoch(epoch, run)
+
+    def on_epoch(epoch: Epoch) -> None:
+        print(line_of(epoch), flush=True)
+        write_history(trainer.progress.history)
+        log_epoch(epoch, run)
+
+    try:
         result = trainer.run(
-            on_epoch=lambda epoch: report(epoch, trainer.history, run),
+            folder,
+            on_resume=on_start,
+            on_epoch=on_epoch,
             on_step=lambda step, loss, lr: run.metrics({"step/loss": loss, "step/lr": lr}, step=step),
+            stop=stop,
         )
+    except KeyboardInterrupt:
+        progress = trainer.progress
+        if progress.epoch or progress.batch:
+            where = f"epoch {progress.epoch + 1}, step {progress.batch}"
+            print(f"stopped at {where}; the next `dvc repro` goes on from there", file=sys.stderr)
+        raise
+    assert result is not None, "the main process has a folder"
+    return result
 
-        save_model("models/model.pt", result.weights, model.config, class_names)
-        save_figure(history_figure([asdict(epoch) for epoch in result.history]), REPORTS / "history.png")
-        run.tags({MODEL_TAG: sha256("models/model.pt")})
-        run.metrics({"best/epoch": result.best_epoch, "best/val_map50": result.best_map50})
-        run.file("models/model.pt", "model")
-        run.file(REPORTS, "train")
+
+def checkpoints(params: Params, hardware: Hardware) -> Path:
+    """The checkpoint folder of this training, by all that decides its result."""
+    settings = params.model_dump(include={"model", "augment", "train"})
+    settings["train"] = {key: value for key, value in settings["train"].items() if key not in INDIFFERENT}
+    settings["train"]["precision"] = str(hardware.dtype)
+    files = [Path(f"data/tensors/{split}.safetensors") for split in ("train", "val")]
+    weights = resolve_weights(params.model.weights, workspace())
+    files += [Path(weights)] if Path(weights).is_file() else []
+    code = Path(__file__).parents[1] / "ssd"
+    return workspace() / "checkpoints" / fingerprint(settings, [*files, Path(__file__)], code)
 
 
-def augmentation(params: AugmentParams) -> tuple[Geometry, Photometry]:
-    """The two halves of the `augment` section."""
-    geometry = Geometry(params.flip, params.zoom_out, params.zoom_max, params.crop)
+def train_run(params: Params, resume: str | None) -> AbstractContextManager[Run]:
+    """The MLflow run of this training."""
+    name = f"{params.data.source} {params.model.backbone}-{params.model.input_size} lr={params.train.lr:g}"
+    sections = {"model", "augment", "train"}
+    return stage_run(params, "train", sections=sections, name=name, resume=resume)
+
+
+def augmentations(params: AugmentParams) -> tuple[Geometry, BatchAugmentation]:
+    """The `augment` section: of images, and of batches."""
+    geometry = Geometry(params.flip, params.zoom_out, params.zoom_max, params.crop, params.mosaic)
     strengths = (params.brightness, params.contrast, params.saturation, params.hue)
-    return geometry, Photometry(params.photometric, *strengths)
+    return geometry, BatchAugmentation(Photometry(params.photometric, *strengths), params.mixup)
 
 
 def build_model(params: ModelParams, num_object_classes: int) -> SSD:
@@ -71,35 +153,6 @@ def build_model(params: ModelParams, num_object_classes: int) -> SSD:
     model = SSD(SSDConfig(params.backbone, params.input_size, num_object_classes + 1, *scales))
     load_backbone_weights(model.backbone, params.backbone, resolve_weights(params.weights, workspace()))
     return model
-
-
-def log_data(run: Run, *files: TensorFile) -> None:
-    """What was trained on: digests and counts."""
-    digests = {f"data_sha256_{file.path.stem}": sha256(file.path) for file in files}
-    run.tags({**digests, "classes": json.dumps(files[0].class_names)})
-    run.metrics({f"data/{file.path.stem}_images": len(file) for file in files})
-
-
-def augmented_figure(dataset: DetectionDataset, photometry: Photometry, class_names: list[str]) -> Figure:
-    """The first training images as the network sees them, with their boxes."""
-    samples = [dataset[0, index] for index in range(min(NUM_AUGMENTED, len(dataset)))]
-    images = torch.stack([image for image, _, _ in samples]).float()
-    images = distort(images, photometry, seeded("colour", dataset.seed, 0, 0)).round().to(torch.uint8)
-    objects = [Objects(o.boxes * dataset.side, o.labels, o.ignored) for _, o, _ in samples]
-    return augmented_grid(list(images), objects, class_names)
-
-
-def report(epoch: Epoch, history: list[Epoch], run: Run) -> None:
-    """Say, write and log an epoch that has ended."""
-    map50 = "" if epoch.val_map50 is None else f"  val mAP@0.5 {epoch.val_map50:.3f}"
-    speed = f"{epoch.images_per_s:.0f} images/s, {epoch.data_wait:.0%} waiting for data"
-    print(f"epoch {epoch.epoch:3d}  loss {epoch.train_loss:.3f}{map50}  {speed}", flush=True)
-    write_bytes(REPORTS / "history.tsv", history_tsv(history).encode())
-    values = {key.replace("_", "/", 1): value for key, value in asdict(epoch).items()}
-    groups = ("train/", "val/")
-    run.metrics({key: value for key, value in values.items() if key.startswith(groups)}, step=epoch.epoch)
-    speeds = {"lr": epoch.lr, "speed/images_per_s": epoch.images_per_s, "speed/data_wait": epoch.data_wait}
-    run.metrics(speeds, step=epoch.epoch)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,8 @@ def test_the_repository_s_params_are_valid_and_every_key_has_a_comment() -> None
             "  milestones: [0.9",
             "train.milestones: found [0.9, 0.83]; allowed: increasing",
         ),
+        ("  devices: auto", "  devices: 0", "train.devices: found 0; allowed: auto, or a number from 1"),
+        ("  devices: auto", "  devices: yes", "train.devices: found True; allowed: auto, or a number"),
         ("  opset: 18", "  opset: 11", "export.opset: found 11; allowed: greater than or equal to 18"),
         ("evaluate:", "evaluation:", "params.yaml: evaluate: missing"),
     ],

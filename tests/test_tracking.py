@@ -92,6 +92,25 @@ def test_an_experiment_prefers_its_own_run(
     assert "test/coco_map" not in other.data.metrics
 
 
+def test_a_run_is_taken_up_again_by_its_own_experiment_only(
+    settings: TrackingParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin(resume: str | None) -> tuple[str, bool]:
+        with tracked_run(
+            settings, tmp_path, "train", name="x", stage_params={"train.lr": 0.1}, resume=resume
+        ) as run:
+            run.metrics({"loss": 1.0})
+        return run.id, run.resumed
+
+    first, resumed = begin(None)
+    assert not resumed
+    assert begin(first) == (first, True)
+    assert begin("no such run")[1] is False
+    monkeypatch.setenv("DVC_EXP_NAME", "busy-bee")
+    assert begin(first)[1] is False
+    assert len(runs(tmp_path)) == 3
+
+
 def test_a_failing_stage_is_failed_and_an_interrupted_one_killed(
     settings: TrackingParams, tmp_path: Path
 ) -> None:

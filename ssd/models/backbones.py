@@ -46,6 +46,10 @@ class ResNetFeatures(nn.Module):
         layer3 = self.layer3(layer2)
         return [layer2, layer3, self.layer4(layer3)]
 
+    def stages(self) -> list[list[nn.Module]]:
+        """Its parts in the order of the data: the stem, then the four layers."""
+        return [[self.conv1, self.bn1], [self.layer1], [self.layer2], [self.layer3], [self.layer4]]
+
 
 def build_backbone(name: str) -> ResNetFeatures:
     """A backbone with fresh weights; `name` is resnet18, resnet34 or resnet50.

@@ -1,9 +1,35 @@
 """The history of a training as a table that DVC plots and people read."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 
-from ssd.training.loop import Epoch
+
+@dataclass(frozen=True)
+class Epoch:
+    """A row of the history; epochs count from 1.
+
+    Losses are means over steps; val_* are None where there was no validation.
+
+    lr: at the last step; skipped: steps left out because a loss or gradient was not finite; images_per_s:
+    of training alone, over all processes; data_wait: share of the time in which the loop waited for the
+    loader; seconds: of the whole epoch.
+    """
+
+    epoch: int
+    lr: float
+    train_loss: float
+    train_loc: float
+    train_conf: float
+    val_loss: float | None
+    val_loc: float | None
+    val_conf: float | None
+    val_map50: float | None
+    val_map: float | None
+    val_f1: float | None
+    skipped: int
+    images_per_s: float
+    data_wait: float
+    seconds: float
 
 
 def history_tsv(history: Sequence[Epoch]) -> str:

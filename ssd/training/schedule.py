@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from ssd.params import TrainParams
+from ssd.training.selection import Patience
 
 
 def lr_factor(step: int, num_steps: int, params: TrainParams) -> float:
@@ -24,9 +25,10 @@ def lr_factor(step: int, num_steps: int, params: TrainParams) -> float:
 
 @dataclass
 class Plateau:
-    """Lowers the learning rate when validation mAP@0.5 stops rising.
+    """Lowers the learning rate when the validation score stops rising.
 
-    factor: what the learning rate is multiplied by; best: highest score so far; waited: validations since.
+    factor: what the learning rate is multiplied by; best: highest score so far; waited: validations since,
+    or since the last lowering.
     """
 
     factor: float = 1.0
@@ -35,9 +37,8 @@ class Plateau:
 
     def observe(self, score: float, patience: int, gamma: float) -> None:
         """Take note of a validation; after `patience` of them without gain, multiply the factor by gamma."""
-        if score > self.best:
-            self.best, self.waited = score, 0
-            return
-        self.waited += 1
-        if self.waited >= patience:
-            self.factor, self.waited = self.factor * gamma, 0
+        counter = Patience(self.best, self.waited)
+        counter.observe(score)
+        if counter.exceeded(patience):
+            self.factor, counter.waited = self.factor * gamma, 0
+        self.best, self.waited = counter.best, counter.waited

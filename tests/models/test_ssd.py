@@ -65,10 +65,8 @@ def test_outputs_lie_in_the_order_of_the_priors() -> None:
 
 
 def _heads(model: SSD, maps: list[torch.Tensor]) -> torch.Tensor:
-    from ssd.models.ssd import _by_prior
-
     with torch.inference_mode():
-        return torch.cat([_by_prior(head(x), 4) for head, x in zip(model.loc_heads, maps, strict=True)], 1)
+        return torch.cat([model._outputs(level, x)[0] for level, x in enumerate(maps)], dim=1)
 
 
 @pytest.mark.parametrize("input_size", [64, 128, 160])
@@ -92,3 +90,25 @@ def test_bfloat16_gradients_agree_with_float32(input_size: int) -> None:
         if name.startswith(("auxiliary", "loc_heads", "conf_heads")) and exact.norm() > 1e-6:
             cosine = torch.cosine_similarity(rough.flatten(), exact.flatten(), dim=0).item()
             assert cosine > 0.9, f"{name}: {cosine}"
+
+
+def test_the_two_heads_of_a_level_answer_as_if_each_ran_alone() -> None:
+    model = build().eval()
+    x = torch.randn(2, model.loc_heads[0].in_channels, 8, 8)
+    with torch.inference_mode():
+        loc, logits = model._outputs(0, x)
+        for found, head in ((loc, model.loc_heads[0]), (logits, model.conf_heads[0])):
+            expected = head(x).permute(0, 2, 3, 1).reshape(found.shape)
+            torch.testing.assert_close(found, expected)
+
+
+def test_other_input_sizes_have_priors_of_their_own() -> None:
+    """The levels keep their scales; a level whose map would vanish is left out."""
+    model = build().eval()
+    for side in (64, 96, 160, 224):
+        with torch.inference_mode():
+            loc, logits = model(torch.zeros(1, 3, side, side))
+        priors = model.priors_at(side)
+        assert loc.shape[1] == logits.shape[1] == len(priors)
+        assert set(priors[:, 2].tolist()) <= set(model.priors[:, 2].tolist())
+    assert torch.equal(model.priors_at(model.config.input_size), model.priors)

@@ -19,6 +19,7 @@ from imports import needed_modules
 import ssd.data.glyphs
 from ssd.files import sha256
 from ssd.params import Params
+from ssd.training.checkpoints import CheckpointFolder
 
 REPOSITORY = Path(__file__).parents[2]
 STAGES = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
@@ -74,7 +75,7 @@ def test_the_package_trains_without_dvc_and_mlflow() -> None:
 TINY = {
     "data": {"shapes_train": 24, "shapes_val": 8, "shapes_test": 8, "shapes_side": 96},
     "model": {"backbone": "resnet18", "input_size": 64},
-    "train": {"epochs": 2, "batch_size": 8, "warmup_steps": 2, "workers": 0, "val_every": 1},
+    "train": {"epochs": 4, "batch_size": 8, "warmup_steps": 2, "val_every": 1, "checkpoint_minutes": 1e-6},
     "evaluate": {"workers": 0, "num_pictures": 4},
     "export": {"num_images": 2},
     "tracking": {"system_metrics": False},
@@ -223,7 +224,8 @@ def test_a_change_of_evaluate_runs_only_evaluate_and_is_a_child_run(reproduced: 
 @pytest.mark.slow
 def test_a_queue_of_experiments_is_comparable_in_one_store(reproduced: Path) -> None:
     before = len(mlflow_runs(reproduced))
-    dvc(reproduced, "exp", "run", "--queue", "-S", "train.lr=0.01,0.003")
+    changes = ("-S", "train.lr=0.01,0.003", "-S", "train.epochs=1")
+    dvc(reproduced, "exp", "run", "--queue", *changes, "evaluate")
     dvc(reproduced, "queue", "start")
     deadline = time.monotonic() + 250
     while re.search("Queued|Running", dvc(reproduced, "queue", "status")) and time.monotonic() < deadline:
@@ -242,12 +244,12 @@ def test_a_queue_of_experiments_is_comparable_in_one_store(reproduced: Path) -> 
 def test_metrics_plots_and_dag_are_useful(reproduced: Path) -> None:
     assert "coco.map50" in dvc(reproduced, "metrics", "show")
     assert "train" in dvc(reproduced, "dag")
-    edit(reproduced, "  epochs: 2", "  epochs: 3")
+    edit(reproduced, "  epochs: 4", "  epochs: 3")
     assert "train.epochs" in dvc(reproduced, "params", "diff")
-    edit(reproduced, "  epochs: 3", "  epochs: 2")
+    edit(reproduced, "  epochs: 3", "  epochs: 4")
     dvc(reproduced, "plots", "show")
     page = (reproduced / "dvc_plots" / "index.html").read_text()
-    assert "validation mAP@0.5" in page
+    assert "validation mAP@0.5, mAP and F1" in page
 
 
 @pytest.mark.slow
@@ -258,38 +260,98 @@ def test_the_exported_torchscript_file_needs_nothing_of_this_package(reproduced:
     assert num_detections.shape == (2,)
 
 
+OUTS = ["data/tensors/train.safetensors", "models/model.pt", "reports/metrics.json", "models/export/ssd.onnx"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", NAMES)
+@pytest.mark.parametrize("stage", [name for name in NAMES if name != "train"])
 def test_kill_9_in_the_middle_of_a_stage_is_mended_by_the_next_repro(reproduced: Path, stage: str) -> None:
     """The stage and DVC die together, as in a power cut; the next run ends with the same bits."""
-    outs = [
-        "data/tensors/train.safetensors",
-        "models/model.pt",
-        "reports/metrics.json",
-        "models/export/ssd.onnx",
-    ]
-    before = {name: sha256(reproduced / name) for name in outs}
-    command = [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", stage]
-    running = subprocess.Popen(
-        command, cwd=reproduced, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
+    before = {name: sha256(reproduced / name) for name in OUTS}
+    kill(start_again(reproduced, stage), stage, reproduced)
+    dvc(reproduced, "repro")
+    assert {name: sha256(reproduced / name) for name in OUTS} == before
+
+
+@pytest.mark.slow
+def test_training_stopped_by_sigterm_and_by_kill_9_goes_on_to_the_same_bits(reproduced: Path) -> None:
+    """As a spot instance is taken back, or Kubernetes moves a pod; then a power cut."""
+    before = {name: sha256(reproduced / name) for name in OUTS}
+    shutil.rmtree(reproduced / "checkpoints")
+    running = start_again(reproduced, "train")
+    wait_for_stage(running.pid, "train", reproduced).send_signal(signal.SIGTERM)
+    output, _ = running.communicate(timeout=100)
+    assert re.search(r"stopped at epoch \d, step \d; the next `dvc repro` goes on from there", output)
+    stopped = mlflow_runs(reproduced)[-1]
+    assert stopped.info.status == "KILLED"
+
+    kill(start_again(reproduced, "train"), "train", reproduced)
+    # DVC itself would take what it knows from its run cache.
+    assert "going on after epoch" in dvc(reproduced, "repro", "--force", "--single-item", "train")
+    assert {name: sha256(reproduced / name) for name in OUTS} == before
+    ended = mlflow_runs(reproduced)[-1]
+    assert ended.info.run_id == stopped.info.run_id
+    assert ended.info.status == "FINISHED"
+    assert len((reproduced / "reports/train/history.tsv").read_text().splitlines()) == 1 + 4
+
+
+def kill(running: subprocess.Popen[str], stage: str, project: Path) -> None:
+    """SIGKILL to DVC and the stage, in the middle of its work."""
     try:
-        wait_for_stage(running.pid, stage)
+        wait_for_stage(running.pid, stage, project)
     finally:
         os.killpg(running.pid, signal.SIGKILL)
         running.wait()
-    dvc(reproduced, "repro")
-    assert {name: sha256(reproduced / name) for name in outs} == before
 
 
-def wait_for_stage(pid: int, stage: str) -> None:
-    """Return shortly after the process of the stage has begun its work."""
+def start_again(project: Path, stage: str) -> subprocess.Popen[str]:
+    """Start a stage that has run before."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", stage],
+        cwd=project, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_second_training_of_the_same_is_refused(reproduced: Path) -> None:
+    (folder,) = (path for path in (reproduced / "checkpoints").iterdir() if any(path.glob("best-*.pt")))
+    num_runs = len(mlflow_runs(reproduced))
+    with CheckpointFolder(folder, keep_best=1):
+        second = subprocess.run(
+            [sys.executable, "-m", "stages.train"],
+            cwd=reproduced, env=environment(), capture_output=True, text=True, timeout=100,
+        )  # fmt: skip
+    assert second.returncode == 2
+    assert re.fullmatch(r".*another training writes its checkpoints here \(process .*\); .*\n", second.stderr)
+    assert len(mlflow_runs(reproduced)) == num_runs
+
+
+@pytest.mark.slow
+def test_two_processes_train_evaluate_and_export(reproduced: Path) -> None:
+    output = dvc(reproduced, "exp", "run", "--temp", "-S", "train.devices=2")
+    assert "2 processes" in output
+    assert mlflow_runs(reproduced)[-1].info.status == "FINISHED"
+
+
+def wait_for_stage(pid: int, stage: str, project: Path) -> psutil.Process:
+    """The process of the stage, in the middle of its work."""
     deadline = time.monotonic() + 100
     while time.monotonic() < deadline:
-        children = psutil.Process(pid).children(recursive=True)
-        if any(f"stages.{stage}" in child.cmdline() for child in children):
-            time.sleep(3)  # its imports
-            return
-        time.sleep(0.05)
+        for child in psutil.Process(pid).children(recursive=True):
+            if not runs(child, f"stages.{stage}"):
+                continue
+            if stage != "train":
+                time.sleep(3)  # its imports
+                return child
+            if any(project.glob("checkpoints/*/step-*.pt")):
+                return child
+        time.sleep(0.02)
     raise AssertionError(f"{stage} did not start")
+
+
+def runs(process: psutil.Process, module: str) -> bool:
+    try:
+        return module in process.cmdline()
+    except psutil.NoSuchProcess:  # it has just ended
+        return False

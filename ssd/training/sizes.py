@@ -1,0 +1,35 @@
+"""The input size of each step: small first and full later, or drawn anew for every batch."""
+
+import torch
+
+from ssd.data.seeding import seeded
+from ssd.params import TrainParams
+
+STRIDE = 32  # of the backbone's last map: sizes between its multiples only move the borders
+SMALLEST = 64
+
+
+def side_of_batch(params: TrainParams, input_size: int, epoch: int, batch: int) -> int:
+    """Side in pixels of the images of a step; `input_size` itself unless a switch of params says otherwise.
+
+    Progressive resizing: the first `small_epochs` train at `small_scale` of the input size (Howard, "Training
+    Imagenet in 3 hours", 2018). Multi-scale: each batch has a side of its own, drawn from 1 +- `multi_scale`
+    of it (Redmon and Farhadi, "YOLO9000", 2017, section 2). Both in multiples of 32.
+
+    Args:
+        params: the `train` section.
+        input_size: full size, pixels.
+        epoch, batch: counted from 0; with the seed they decide the draw.
+    """
+    scale = params.small_scale if epoch < params.small_epochs else 1.0
+    if params.multi_scale > 0:
+        draw = float(torch.rand((), generator=seeded("size", params.seed, epoch, batch)))
+        scale *= 1 + params.multi_scale * (2 * draw - 1)
+    if scale == 1.0:
+        return input_size
+    return max(round(input_size * scale / STRIDE) * STRIDE, SMALLEST)
+
+
+def sizes_vary(params: TrainParams) -> bool:
+    """Whether steps have different input sizes."""
+    return params.multi_scale > 0 or (params.small_epochs > 0 and params.small_scale < 1)

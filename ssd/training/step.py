@@ -1,0 +1,246 @@
+"""One step of training: a batch in, the weights updated. Nothing in it waits for a GPU."""
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ssd.data.augment import Photometry, distort
+from ssd.data.dataset import MEAN, STD, Batch
+from ssd.data.mixup import mixup
+from ssd.data.seeding import seeded
+from ssd.distributed import World
+from ssd.errors import UserError
+from ssd.hardware import Hardware
+from ssd.loss import LossSettings, MultiBoxLoss
+from ssd.matching import Targets
+from ssd.models.ssd import SSD
+from ssd.params import TrainParams
+from ssd.training.ema import Average
+from ssd.training.freezing import freeze, set_training
+from ssd.training.optimizer import build_optimizer
+from ssd.training.sizes import sizes_vary
+
+
+@dataclass(frozen=True)
+class BatchAugmentation:
+    """What is done to a whole batch on the device that trains: colours, and the probability of mixup."""
+
+    photometry: Photometry
+    mixup: float = 0.0
+
+
+class TrainStep:
+    """Augments, runs and updates a network.
+
+    Attributes:
+        model: the network that is trained, on the device.
+        optimizer, scaler, average: what else a checkpoint holds; scaler is idle but in fp16, average None
+            without `train.ema`.
+    """
+
+    def __init__(
+        self,
+        model: SSD,
+        params: TrainParams,
+        augmentation: BatchAugmentation,
+        hardware: Hardware,
+        world: World,
+    ) -> None:
+        self.params, self.augmentation, self.hardware, self.world = params, augmentation, hardware, world
+        device = hardware.device
+        self.memory_format = torch.channels_last if params.channels_last else torch.contiguous_format
+        self.model = model.to(device).to(memory_format=self.memory_format)
+        self.frozen_norms = freeze(self.model, params.freeze_stages, params.freeze_bn)
+        if world.size > 1 and params.sync_bn and device.type == "cuda":
+            self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)  # type: ignore[no-untyped-call]
+        self.settings = loss_settings(params)
+        self._criteria: dict[int, MultiBoxLoss] = {}
+        self.optimizer = build_optimizer(self.model, params)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=hardware.dtype == torch.float16)
+        self.average = Average(self.model, params.ema) if params.ema > 0 else None
+        self.network = self._wrapped()
+        norms = [m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        self._statistics = [b for norm in norms for b in norm.buffers() if b.is_floating_point()]
+
+    def _wrapped(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """The network as steps call it: over all processes, compiled where params say so."""
+        network: nn.Module = self.model
+        if self.world.size > 1:
+            network = DistributedDataParallel(
+                network,
+                device_ids=[self.hardware.device] if self.hardware.device.type == "cuda" else None,
+                gradient_as_bucket_view=True,
+                # A small input has no use for the heads of the last levels.
+                find_unused_parameters=sizes_vary(self.params),
+            )
+        if self.params.compile:
+            compilers = (os.environ.get("CXX", "g++"), "clang++")
+            if self.hardware.device.type == "cpu" and not any(shutil.which(name) for name in compilers):
+                raise UserError(
+                    "params.yaml: train.compile: on a CPU it needs a C++ compiler, and there is no g++ or "
+                    "clang++; install one, or set it to false"
+                )
+            network.compile()
+        return network
+
+    def criterion_at(self, side: int) -> MultiBoxLoss:
+        """The criterion for inputs of `side` pixels; the priors follow the size."""
+        if side not in self._criteria:
+            priors = self.model.priors_at(side).to(self.hardware.device)
+            self._criteria[side] = MultiBoxLoss(priors, self.settings)
+        return self._criteria[side]
+
+    def __call__(self, batch: Batch, epoch: int, index: int, lr: float) -> Tensor:
+        """Update the weights, unless a loss or a gradient is not finite: then all stays as it was.
+
+        Args:
+            batch: this process's images.
+            epoch, index: of the batch, counted from 0; they decide its randomness.
+            lr: learning rate, before the factor of each group.
+
+        Returns:
+            float32 [4], not waited for: the losses (total, loc, conf) over all processes, and 1 where the
+            step was left out.
+        """
+        set_training(self.model, self.frozen_norms)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["lr_scale"]
+        images, targets = self._inputs(batch, epoch, index)
+        criterion = self.criterion_at(images.shape[-1])
+        matches = criterion.match(targets)
+        num_positives = self.world.sum_(matches.num_positives.clone())
+        statistics = [value.clone() for value in self._statistics]
+
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = torch.zeros(3, device=images.device)
+        parts = self._parts(len(images))
+        for number, rows in enumerate(parts):
+            with self._without_exchange(last=number == len(parts) - 1):
+                with self.hardware.autocast():
+                    loc, logits = self.network(images[rows])
+                part = criterion(loc, logits, matches.rows(rows), num_positives)
+                # DistributedDataParallel takes the mean over processes, where the loss is a sum.
+                self.scaler.scale(part.total * self.world.size).backward()
+            losses += torch.stack([part.total, part.loc, part.conf]).detach()
+        losses = self.world.sum_(losses)
+        left_out = self._update(losses)
+        self._restore(statistics, left_out)
+        if self.average:
+            self.average.update(self.model)
+        return torch.cat([losses, left_out.view(1)])
+
+    def _inputs(self, batch: Batch, epoch: int, index: int) -> tuple[Tensor, Targets]:
+        """The batch on the device, augmented and normalised."""
+        device, key = self.hardware.device, (self.params.seed, epoch, index, self.world.rank)
+        images, targets = batch.images.to(device, non_blocking=True), batch.targets.to(device)
+        images = distort(images, self.augmentation.photometry, seeded("colour", *key), MEAN, STD)
+        images, targets = mixup(images, targets, self.augmentation.mixup, seeded("mixup", *key))
+        return images.contiguous(memory_format=self.memory_format), targets
+
+    def _parts(self, num_images: int) -> list[slice]:
+        """Rows of the parts that a batch is computed in; each has two images at least, for batch norm."""
+        num_parts = max(min(self.params.accumulate, num_images // 2), 1)
+        bounds = [num_images * part // num_parts for part in range(num_parts + 1)]
+        return [slice(*bound) for bound in pairwise(bounds)]
+
+    def _without_exchange(self, *, last: bool) -> AbstractContextManager[Any]:
+        """Gradients go between processes once a step, with its last part."""
+        if last or not isinstance(self.network, DistributedDataParallel):
+            return nullcontext()
+        return self.network.no_sync()
+
+    def _update(self, losses: Tensor) -> Tensor:
+        """Clip and step; float32 scalar, 1 where something is not finite and the step was left out."""
+        self.scaler.unscale_(self.optimizer)
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if self.params.clip_norm > 0:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.params.clip_norm, norm)
+        if self.scaler.is_enabled():
+            # It leaves out steps of its own accord until it has found its scale; only losses count.
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            return (~losses.isfinite().all()).float()
+        left_out = (~(losses.isfinite().all() & norm.isfinite())).float()
+        # The fused kernels read it on the device, so that the loop need not.
+        self.optimizer.found_inf = left_out  # type: ignore[attr-defined]
+        self.optimizer.step()
+        return left_out
+
+    def _restore(self, statistics: list[Tensor], left_out: Tensor) -> None:
+        """Put running statistics back where the step was left out: one NaN would stay in them for ever."""
+        if left_out.device.type == "cpu":
+            if left_out:
+                torch._foreach_copy_(self._statistics, statistics)
+            return
+        for live, before in zip(self._statistics, statistics, strict=True):
+            torch.where(left_out > 0, before, live, out=live)
+
+    def check_scale(self) -> None:
+        """Stop an fp16 training whose gradients overflow at every scale. Waits for the device.
+
+        Raises:
+            UserError: the scale has fallen to nothing.
+        """
+        if self.scaler.is_enabled() and self.scaler.get_scale() < 1e-4:
+            raise UserError(
+                "training stopped: gradients overflow float16 at every scale; "
+                "set params.yaml: train.precision: bf16 or fp32, or lower train.lr"
+            )
+
+    def share_statistics(self) -> None:
+        """Give every process the main one's running statistics, so that all validate the same network."""
+        if self.world.size == 1:
+            return
+        averaged = [] if self.average is None else list(self.average.model.buffers())
+        for buffer in [*self.model.buffers(), *averaged]:
+            if not self.world.is_main:
+                buffer.zero_()
+            self.world.sum_(buffer)
+
+    def best_model(self) -> SSD:
+        """What is validated and saved: the average where there is one."""
+        return self.average.model if self.average else self.model
+
+    def state(self) -> dict[str, Any]:
+        """What a later process needs to go on with the next step."""
+        average = self.average
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": average.model.state_dict() if average else {},
+            "average_updates": average.num_updates if average else 0,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from `state()` of an earlier process."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average:
+            self.average.model.load_state_dict(state["average"])
+            self.average.num_updates = state["average_updates"]
+
+
+def loss_settings(params: TrainParams) -> LossSettings:
+    """The criterion's part of the `train` section."""
+    return LossSettings(
+        match_iou=params.match_iou,
+        conf_loss=params.conf_loss,
+        negatives=params.negatives,
+        min_negatives=params.min_negatives,
+        focal_gamma=params.focal_gamma,
+        focal_alpha=params.focal_alpha,
+        label_smoothing=params.label_smoothing,
+        box_loss=params.box_loss,
+        box_weight=params.box_weight,
+    )

@@ -1,0 +1,54 @@
+"""Warnings about settings that a training does not use: silence would be taken for effect."""
+
+import logging
+
+from ssd.hardware import Hardware
+from ssd.params import TrainParams
+
+log = logging.getLogger(__name__)
+
+
+def warn_of_unused(
+    params: TrainParams, num_batches: int, num_val_images: int, hardware: Hardware, num_processes: int
+) -> None:
+    """Log one line for each setting of the `train` section that is switched on and does nothing.
+
+    Args:
+        params: the `train` section.
+        num_batches: of an epoch.
+        num_val_images: 0 where there is no validation.
+        hardware: where the training runs.
+        num_processes: that share the work.
+    """
+    num_steps, on_cpu = params.epochs * num_batches, hardware.device.type == "cpu"
+    if num_val_images == 0:
+        for used, line in (
+            (params.schedule == "plateau", "schedule: plateau never lowers the learning rate"),
+            (params.early_stop > 0, "early_stop: training never stops early"),
+            (params.keep_best > 1, "keep_best: only the last weights are kept"),
+        ):
+            if used:
+                log.warning("train.%s: there is no val split", line)
+    if params.warmup_steps >= num_steps:
+        log.warning(
+            "train.warmup_steps: %d steps of warm-up, but training has %d: train.lr is never reached",
+            params.warmup_steps,
+            num_steps,
+        )
+    if params.sync_bn and (on_cpu or num_processes == 1):
+        log.warning("train.sync_bn: not used: it needs several GPUs")
+    if params.deterministic and on_cpu:
+        log.warning("train.deterministic: not used: a CPU gives the same bits each time as it is")
+    if params.small_epochs > 0 and params.small_scale == 1:
+        log.warning("train.small_epochs: not used: train.small_scale is 1")
+    if params.small_epochs >= params.epochs and params.small_scale < 1:
+        log.warning("train.small_epochs: no epoch is trained at model.input_size")
+    if params.conf_loss == "focal" and params.label_smoothing > 0:
+        log.warning("train.label_smoothing: not used by train.conf_loss: focal")
+    num_images = -(-params.batch_size // num_processes)
+    if params.accumulate > max(num_images // 2, 1):
+        log.warning(
+            "train.accumulate: %d parts have less than the two images that batch norm needs; %d are used",
+            params.accumulate,
+            max(num_images // 2, 1),
+        )
