@@ -1,0 +1,74 @@
+"""Run benchmarks, write benchmarks/results and the table of benchmarks/README.md.
+
+python -m benchmarks                       # all
+python -m benchmarks evaluation            # some
+python -m benchmarks --voc data/own        # with the input pipeline on images of your own, too
+"""
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from benchmarks import evaluation, gpu_training, input_pipeline, matching_loss, postprocess, training_step
+from benchmarks.harness import run
+from benchmarks.results import Result, read_results, write_result
+from benchmarks.table import line, update_readme
+
+NAMES = (
+    "input_pipeline",
+    "input_pipeline_voc",
+    "training_step",
+    "matching_loss",
+    "postprocess",
+    "evaluation",
+    "gpu_training",
+)
+MISSING = {"gpu_training": "no GPU", "input_pipeline_voc": "no folder of VOC images (`--voc`)"}
+"""Why a benchmark has no results where others have."""
+
+
+def runnable(voc: Path | None) -> dict[str, Callable[[], Result]]:
+    """The benchmarks that this machine and this command line can run."""
+    found: dict[str, Callable[[], Result]] = {
+        "input_pipeline": partial(run, input_pipeline.benchmark),
+        "training_step": partial(run, training_step.benchmark),
+        "matching_loss": partial(run, matching_loss.benchmark),
+        "postprocess": partial(run, postprocess.benchmark),
+        "evaluation": partial(run, evaluation.benchmark),
+    }
+    if voc is not None:
+        found["input_pipeline_voc"] = partial(run, partial(input_pipeline.benchmark, voc))
+    if torch.cuda.is_available():
+        found["gpu_training"] = gpu_training.run
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Compare with what the field uses."
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)}; all without a name")
+    parser.add_argument(
+        "--voc", type=Path, metavar="FOLDER", help="images in VOC layout, for input_pipeline_voc"
+    )
+    arguments = parser.parse_args()
+    for name in arguments.names:
+        if name not in NAMES:
+            parser.error(f"{name} is none of {', '.join(NAMES)}")
+    possible = runnable(arguments.voc)
+    for name in arguments.names or NAMES:
+        if name not in possible:
+            print(f"{name}: not run: {MISSING[name]}", flush=True)
+            continue
+        result = possible[name]()
+        write_result(result)
+        for row in result.rows:
+            print(line(row), flush=True)
+    update_readme(read_results(NAMES), MISSING)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""The peer: torchvision's SSD on the same feature maps and priors as ours, and its own training step."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import ssd as torchvision_detection
+from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
+
+from ssd.boxes import cxcywh_to_xyxy
+from ssd.matching import Targets
+from ssd.models.ssd import SSD, SSDConfig
+
+SIDE = 300
+SCALES = (0.1, 0.2, 1.05)
+NUM_CLASSES = 21
+
+Target = dict[str, Tensor]
+"""The objects of an image as torchvision has them: "boxes" xyxy pixels, "labels"."""
+
+
+class FeatureMaps(nn.Module):
+    """The backbone and auxiliary convolutions of our network, as torchvision's SSD wants a backbone.
+
+    Attributes:
+        out_channels: of the six maps.
+    """
+
+    def __init__(self, model: SSD, memory_format: torch.memory_format) -> None:
+        super().__init__()
+        self.backbone, self.auxiliary = model.backbone, model.auxiliary
+        self.out_channels = [head.in_channels for head in model.loc_heads]
+        self.memory_format = memory_format
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        maps = self.backbone(images.contiguous(memory_format=self.memory_format))
+        for stage in self.auxiliary:
+            maps.append(stage(maps[-1]))
+        return OrderedDict((str(level), x) for level, x in enumerate(maps))
+
+
+def our_model(backbone: str = "resnet50", num_classes: int = NUM_CLASSES) -> SSD:
+    """SSD300; classes count the background."""
+    return SSD(SSDConfig(backbone, SIDE, num_classes, *SCALES))
+
+
+def torchvision_model(model: SSD, memory_format: torch.memory_format = torch.contiguous_format) -> Any:
+    """torchvision's SSD, its own heads, loss and post-processing, around the convolutions of `model`.
+
+    Its priors are those of `model`, in the same order.
+    """
+    levels = model.levels
+    priors = DefaultBoxGenerator(
+        [list(level.aspect_ratios) for level in levels],
+        scales=[*(level.scale for level in levels), model.config.scale_last],
+        clip=False,
+    )
+    maps = FeatureMaps(model, memory_format)
+    peer = torchvision_detection.SSD(maps, priors, (SIDE, SIDE), model.num_classes)
+    return peer.to(memory_format=memory_format)
+
+
+def anchors(priors: Tensor) -> Tensor:
+    """Priors cxcywh in shares of the image as torchvision has them: xyxy pixels, float32 [P, 4]."""
+    return cxcywh_to_xyxy(priors) * SIDE
+
+
+def as_torchvision(targets: Targets) -> list[Target]:
+    """Padded targets in shares of the image to a dict an image, in pixels."""
+    used = targets.labels > 0
+    pairs = zip(targets.boxes, targets.labels, used, strict=True)
+    return [{"boxes": boxes[rows] * SIDE, "labels": labels[rows]} for boxes, labels, rows in pairs]
+
+
+def training_step(
+    peer: Any, images: Tensor, targets: list[Target], autocast: torch.dtype | None
+) -> Callable[[], float]:
+    """A step of torchvision's detection references: forward, losses, backward, SGD.
+
+    Args:
+        peer: what `torchvision_model` made.
+        images: uint8 [B, 3, S, S].
+        targets: of each image.
+        autocast: dtype of the convolutions; None is float32 without autocast.
+    """
+    optimizer = torch.optim.SGD(peer.parameters(), lr=0.001, momentum=0.9, weight_decay=0.0005)
+    peer.train()
+
+    def step() -> float:
+        inputs = [image.float() / 255 for image in images]
+        with torch.autocast("cpu", dtype=autocast, enabled=autocast is not None):
+            losses = peer(inputs, targets)
+            total = sum(losses.values())
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        return float(total.detach())
+
+    return step
