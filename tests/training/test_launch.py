@@ -141,9 +141,7 @@ def test_a_process_that_loses_a_stopped_partner_is_stopped_too(tmp_path: Path) -
 def start(folder: Path, action: str = "work") -> subprocess.Popen[bytes]:
     """The launcher in a terminal of its own, with two processes that are at work."""
     command = [sys.executable, __file__, "launch", __file__, action, str(folder)]
-    parent = subprocess.Popen(
-        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    parent = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60
     while [path.read_text() for path in folder.iterdir()] != ["at work"] * 2:
         assert time.monotonic() < deadline, "the processes did not start"
