@@ -27,9 +27,11 @@ from ssd.data.preprocess import preprocess
 from ssd.data.samples import Sample, write_tensor_file
 from ssd.data.seeding import seeded
 from ssd.data.shapes import draw_scene
-from ssd.data.sources import VOC_CLASSES, VocList
+from ssd.data.sources import VOC_CLASSES
+from ssd.data.splits import settle
 from ssd.data.tensors import TensorFile
-from ssd.params import PreprocessParams
+from ssd.data.voc_lists import VocList, read_voc
+from ssd.params import load_params
 
 BATCH_SIZE = 16
 NUM_IMAGES = 64
@@ -89,11 +91,13 @@ def make_images(voc: Path | None, num_images: int) -> Images:
     if voc is None:
         write_tensor_file(path, [shapes_sample(index) for index in range(num_images)], GLYPHS)
     else:
-        params = PreprocessParams(max_side=640, jpeg_quality=95, val_fraction=0.0, strict=False, workers=1)
-        samples = (
-            preprocess({"train": [VocList(voc, "trainval")]}, VOC_CLASSES, params).splits["train"].samples
-        )
-        write_tensor_file(path, samples, VOC_CLASSES)
+        params = load_params(Path(__file__).parents[1] / "params.yaml")
+        changes = {"max_side": 640, "val_fraction": 0.0, "test_fraction": 0.0, "workers": 1}
+        settings = params.preprocess.model_copy(update=changes)
+        data = params.data.model_copy(update={"folds": 0, "fold": 0})
+        listing = settle(read_voc({"train": [VocList(voc, "trainval")]}, VOC_CLASSES), data, settings)
+        result = preprocess(listing, VOC_CLASSES, settings, Path(folder.name))
+        write_tensor_file(path, result.splits["train"].samples, VOC_CLASSES)
     return Images(folder, TensorFile(path))
 
 

@@ -11,7 +11,8 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 
 from ssd.boxes import cxcywh_to_xyxy
 from ssd.matching import Targets
-from ssd.models.ssd import SSD, SSDConfig
+from ssd.models.config import paper_config
+from ssd.models.ssd import SSD
 
 SIDE = 300
 SCALES = (0.1, 0.2, 1.05)
@@ -31,7 +32,7 @@ class FeatureMaps(nn.Module):
     def __init__(self, model: SSD, memory_format: torch.memory_format) -> None:
         super().__init__()
         self.backbone, self.auxiliary = model.backbone, model.auxiliary
-        self.out_channels = [head.in_channels for head in model.loc_heads]
+        self.out_channels = [head.in_channels for head in model.heads.loc]
         self.memory_format = memory_format
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -43,7 +44,7 @@ class FeatureMaps(nn.Module):
 
 def our_model(backbone: str = "resnet50", num_classes: int = NUM_CLASSES) -> SSD:
     """SSD300; classes count the background."""
-    return SSD(SSDConfig(backbone, SIDE, num_classes, *SCALES))
+    return SSD(paper_config(backbone, SIDE, num_classes, *SCALES))
 
 
 def torchvision_model(model: SSD, memory_format: torch.memory_format = torch.contiguous_format) -> Any:
@@ -51,10 +52,10 @@ def torchvision_model(model: SSD, memory_format: torch.memory_format = torch.con
 
     Its priors are those of `model`, in the same order.
     """
-    levels = model.levels
+    levels = model.config.levels
     priors = DefaultBoxGenerator(
-        [list(level.aspect_ratios) for level in levels],
-        scales=[*(level.scale for level in levels), model.config.scale_last],
+        [[2, 3] if len(level.shapes) == 6 else [2] for level in levels],
+        scales=[*(level.shapes[0][0] for level in levels), SCALES[-1]],
         clip=False,
     )
     maps = FeatureMaps(model, memory_format)

@@ -30,8 +30,8 @@ def choose_hardware(
 
     Args:
         device: auto (cuda where there is one), cpu or cuda.
-        precision: auto (bf16 where the hardware multiplies it: AMX, or a GPU since Ampere; else fp32),
-            fp32, bf16 or fp16. Gradients of fp16 underflow unless the loss is scaled.
+        precision: auto (bf16 where the hardware multiplies it: AMX, AVX-512, or a GPU since Ampere; else
+            fp32), fp32, bf16 or fp16. Gradients of fp16 underflow unless the loss is scaled.
         key: where `device` stands in params.yaml, for the message.
         local_rank: number of this process on this machine, and so of its GPU.
 
@@ -74,4 +74,5 @@ def choose_kernels(device: torch.device, deterministic: bool) -> None:
 def _multiplies_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_amx_tile_supported())
+    # Twice float32's speed on both (benchmarks/README.md).
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())

@@ -23,7 +23,8 @@ class LossSettings:
     at least, so that images without objects teach; focal_gamma, focal_alpha: see `focal_loss`;
     label_smoothing: share of the target that is spread over all classes, background too (Szegedy et al.,
     "Rethinking the Inception Architecture", CVPR 2016, section 7); box_loss: smooth L1 on the offsets, or
-    GIoU or CIoU on the decoded boxes; box_weight: weight of the box loss.
+    GIoU or CIoU on the decoded boxes; smooth_l1_beta: the error from which it is linear; box_weight: of the
+    box loss.
     """
 
     match_iou: float = 0.5
@@ -34,6 +35,7 @@ class LossSettings:
     focal_alpha: float = 0.25
     label_smoothing: float = 0.0
     box_loss: Literal["smooth_l1", "giou", "ciou"] = "smooth_l1"
+    smooth_l1_beta: float = 1.0
     box_weight: float = 1.0
 
 
@@ -102,7 +104,8 @@ class MultiBoxLoss(nn.Module):
         priors, boxes = self.priors.index_select(0, positives.priors), matches.boxes(positives)
         loc = positives.take(loc).float()
         if self.settings.box_loss == "smooth_l1":
-            error = F.smooth_l1_loss(loc, encode(boxes, priors), reduction="none").sum(-1)
+            offsets, beta = encode(boxes, priors), self.settings.smooth_l1_beta
+            error = F.smooth_l1_loss(loc, offsets, reduction="none", beta=beta).sum(-1)
         elif self.settings.box_loss == "giou":
             error = giou_loss(decode(loc, priors), boxes)
         else:

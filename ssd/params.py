@@ -28,8 +28,9 @@ def _auto_or_count(value: object) -> int | Literal["auto"]:
 # One validator, because pydantic would report each side of a union.
 AutoOrCount = Annotated[int | Literal["auto"], PlainValidator(_auto_or_count)]
 
-Source = Literal["shapes", "voc2007", "voc2012", "voc0712", "voc_dir"]
-Backbone = Literal["resnet18", "resnet34", "resnet50"]
+Source = Literal[
+    "shapes", "voc2007", "voc2012", "voc0712", "coco", "penn_fudan", "voc_dir", "coco_json", "yolo_dir"
+]  # fmt: skip
 
 
 class Section(BaseModel):
@@ -44,6 +45,8 @@ class DataParams(Section):
     classes: list[str]
     archives: str
     mirrors: list[str]
+    folds: Annotated[int, Field(ge=0, le=100)]
+    fold: CountOrZero
     shapes_train: Count
     shapes_val: Count
     shapes_test: Count
@@ -57,22 +60,41 @@ class DataParams(Section):
             raise ValueError(f"classes|names that differ|{', '.join(repeated)} more than once")
         return self
 
+    @model_validator(mode="after")
+    def check_folds(self) -> "DataParams":
+        if self.folds == 1:
+            raise ValueError("folds|0, or from 2|1")
+        if self.fold >= max(self.folds, 1):
+            raise ValueError(f"fold|below data.folds ({self.folds})|{self.fold}")
+        return self
+
 
 class PreprocessParams(Section):
     max_side: Annotated[int, Field(ge=32, le=16384)]
     jpeg_quality: Annotated[int, Field(ge=1, le=100)]
     val_fraction: Annotated[float, Field(ge=0, lt=1)]
+    test_fraction: Annotated[float, Field(ge=0, lt=1)]
+    split_seed: Annotated[int, Field(ge=0, lt=2**31)]
     strict: bool
     workers: CountOrZero
 
 
 class ModelParams(Section):
-    backbone: Backbone
+    backbone: Annotated[str, Field(pattern=r"^(timm/)?[a-z0-9_.]+$")]
     weights: Annotated[str, Field(min_length=1)]
     input_size: Annotated[int, Field(ge=64, le=2048)]
+    strides: list[Literal[2, 4, 8, 16, 32]]
+    neck: Literal["none", "fpn"]
+    heads: Literal["conv3x3", "conv1x1", "ssdlite"]
+    width: Count
+    priors: Literal["paper", "table", "kmeans"]
     scale_first: Annotated[float, Field(gt=0, lt=1)]
     scale_second: Annotated[float, Field(gt=0, lt=1)]
     scale_last: Annotated[float, Field(gt=0, le=2)]
+    prior_scales: list[Annotated[float, Field(gt=0, le=2)]]
+    prior_ratios: list[Annotated[list[Annotated[float, Field(gt=0, le=20)]], Field(min_length=1)]]
+    prior_steps: list[Positive]
+    prior_clusters: Count
 
     @model_validator(mode="after")
     def check_scales(self) -> "ModelParams":
@@ -81,12 +103,39 @@ class ModelParams(Section):
             raise ValueError(f"scale_second|between scale_first and scale_last|{found}")
         return self
 
+    @model_validator(mode="after")
+    def check_tables(self) -> "ModelParams":
+        if sorted(set(self.strides)) != self.strides:
+            raise ValueError(f"strides|increasing strides|{self.strides}")
+        extra = len(self.prior_scales) - len(self.prior_ratios)
+        if self.priors == "table" and (not self.prior_ratios or extra not in (0, 1)):
+            found = f"{len(self.prior_scales)} scales and {len(self.prior_ratios)} lists of ratios"
+            raise ValueError(f"prior_scales|as many as prior_ratios, or one more|{found}")
+        return self
+
+    @model_validator(mode="after")
+    def check_weights(self) -> "ModelParams":
+        if self.weights == "coco" and (self.backbone, self.input_size) != ("vgg16", 300):
+            found = f"coco with {self.backbone} at {self.input_size}"
+            raise ValueError(f"weights|coco with vgg16 at 300; else none, imagenet, a file|{found}")
+        return self
+
 
 class AugmentParams(Section):
+    policy: Literal["none", "light", "ssd", "object_crop"]
     flip: Share
     zoom_out: Share
     zoom_max: Annotated[float, Field(ge=1, le=8)]
     crop: Share
+    object_crop: Share
+    object_min: Annotated[float, Field(ge=1)]
+    object_max: Annotated[float, Field(ge=1)]
+    resized_crop: Share
+    crop_area: Annotated[float, Field(gt=0, le=1)]
+    crop_ratio: Annotated[float, Field(ge=1)]
+    target_visible: Annotated[float, Field(gt=0, le=1)]
+    others_visible: Share
+    crop_tries: Count
     photometric: Share
     brightness: Share
     contrast: Share
@@ -94,6 +143,15 @@ class AugmentParams(Section):
     hue: Annotated[float, Field(ge=0, le=0.5)]
     mosaic: Share
     mixup: Share
+
+    @model_validator(mode="after")
+    def check_crops(self) -> "AugmentParams":
+        if self.object_min > self.object_max:
+            raise ValueError(f"object_max|from object_min ({self.object_min})|{self.object_max}")
+        if self.object_crop + self.resized_crop > 1 + 1e-9:
+            total = f"{self.resized_crop} with object_crop {self.object_crop}"
+            raise ValueError(f"resized_crop|object_crop and resized_crop of at most 1 together|{total}")
+        return self
 
 
 class TrainParams(Section):
@@ -123,6 +181,7 @@ class TrainParams(Section):
     focal_alpha: Annotated[float, Field(gt=0, lt=1)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     box_loss: Literal["smooth_l1", "giou", "ciou"]
+    smooth_l1_beta: Positive
     box_weight: Positive
     repeat_threshold: Share
     small_epochs: CountOrZero

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssd.data.dataset import MEAN, STD
+from ssd.data.normalisation import MEAN, STD
 from ssd.models.ssd import SSD
 from ssd.postprocess import NMS, PostProcess, PostProcessor, nms_mask
 

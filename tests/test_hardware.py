@@ -57,11 +57,15 @@ def test_convolutions_run_in_the_precision_asked_for(precision: str, dtype: torc
 
 
 @pytest.mark.usefixtures("no_gpus")
-@pytest.mark.parametrize(("amx", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+@pytest.mark.parametrize(
+    ("amx", "avx512", "dtype"),
+    [(True, False, torch.bfloat16), (False, True, torch.bfloat16), (False, False, torch.float32)],
+)
 def test_auto_takes_bf16_only_where_the_hardware_multiplies_it(
-    amx: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    amx: bool, avx512: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
     assert choose_hardware("cpu", "auto").dtype == dtype
 
 

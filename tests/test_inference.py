@@ -19,7 +19,8 @@ from ssd.distributed import World, joined, leave
 from ssd.hardware import choose_hardware
 from ssd.inference import SplitResult, run_split
 from ssd.loss import MultiBoxLoss
-from ssd.models.ssd import SSD, SSDConfig
+from ssd.models.config import paper_config
+from ssd.models.ssd import SSD
 from ssd.postprocess import PostProcess, PostProcessor
 
 SIDE = 64
@@ -31,13 +32,13 @@ SPLIT_SIZES = [7, 1, 0]
 def build_model() -> SSD:
     """A network of random weights that finds several things in every image."""
     torch.manual_seed(0)
-    model = SSD(SSDConfig("resnet18", SIDE, 9, 0.1, 0.2, 1.05)).train()
+    model = SSD(paper_config("resnet18", SIDE, 9, 0.1, 0.2, 1.05)).train()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # statistics of the one batch below
     with torch.no_grad():
         model(torch.randn(8, 3, SIDE, SIDE))
-    for head in model.conf_heads:
+    for head in model.heads.conf:
         nn.init.normal_(head.weight, std=0.05)
     return model
 

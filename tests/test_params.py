@@ -34,7 +34,11 @@ def test_the_repository_s_params_are_valid_and_every_key_has_a_comment() -> None
             "  lr: 0.002\n  lrr: 1",
             "train.lrr: unknown key (did you mean lr?); allowed: epochs, ",
         ),
-        ("  source: shapes", "  source: coco", "data.source: found 'coco'; allowed: 'shapes', 'voc2007'"),
+        (
+            "  source: shapes",
+            "  source: voc2006",
+            "data.source: found 'voc2006'; allowed: 'shapes', 'voc2007'",
+        ),
         ("  strict: false", "  strict: 1", "preprocess.strict: found 1; allowed: boolean"),
         ("  flip: 0.5", "  flip: 1.5", "augment.flip: found 1.5; allowed: less than or equal to 1"),
         (
@@ -54,6 +58,25 @@ def test_the_repository_s_params_are_valid_and_every_key_has_a_comment() -> None
         ),
         ("  devices: auto", "  devices: 0", "train.devices: found 0; allowed: auto, or a number from 1"),
         ("  devices: auto", "  devices: yes", "train.devices: found True; allowed: auto, or a number"),
+        ("  folds: 0", "  folds: 1", "data.folds: found 1; allowed: 0, or from 2"),
+        ("  fold: 0", "  fold: 2", "data.fold: found 2; allowed: below data.folds (0)"),
+        ("  strides: []", "  strides: [16, 8]", "model.strides: found [16, 8]; allowed: increasing"),
+        (
+            "  weights: none",
+            "  weights: coco",
+            "model.weights: found coco with resnet18 at 128; allowed: coco with",
+        ),
+        (
+            "  priors: paper",
+            "  priors: table",
+            "model.prior_scales: found 0 scales and 0 lists of ratios; allowed: as many as prior_ratios",
+        ),
+        ("  object_max: 6.0", "  object_max: 1.1", "augment.object_max: found 1.1; allowed: from object_min"),
+        (
+            "  resized_crop: 0.3",
+            "  resized_crop: 0.6",
+            "augment.resized_crop: found 0.6 with object_crop 0.5; allowed: object_crop and resized_crop",
+        ),
         ("  opset: 18", "  opset: 11", "export.opset: found 11; allowed: greater than or equal to 18"),
         ("evaluate:", "evaluation:", "params.yaml: evaluate: missing"),
     ],

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from ssd.data.dataset import normalise
 from ssd.data.geometry import render, whole
-from ssd.models.ssd import SSD, SSDConfig
+from ssd.models.config import paper_config
+from ssd.models.ssd import SSD
 from ssd.postprocess import PostProcess, PostProcessor
 from ssd.predict import Detector, scale_boxes
 
@@ -14,8 +15,8 @@ from ssd.predict import Detector, scale_boxes
 @pytest.fixture(scope="module")
 def detector() -> Detector:
     torch.manual_seed(0)
-    model = SSD(SSDConfig("resnet18", 64, 4, 0.1, 0.2, 1.05)).eval()
-    for head in model.conf_heads:
+    model = SSD(paper_config("resnet18", 64, 4, 0.1, 0.2, 1.05)).eval()
+    for head in model.heads.conf:
         torch.nn.init.normal_(head.bias)
     return Detector(model, PostProcess(score_threshold=0.2, max_detections=20))
 

@@ -1,4 +1,4 @@
-"""Prior boxes (the paper's default boxes): one table in the config, the rest follows from the maps."""
+"""Prior boxes (the paper's default boxes): shapes a level in the config, the rest follows from the maps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,21 +13,12 @@ from torch import Tensor
 class PriorLevel:
     """The priors of every cell of one feature map.
 
-    scale: side of the square prior, share of the image; extra_scale: side of the extra square prior;
-    aspect_ratios: width to height; each gives a wide prior and its tall twin.
+    shapes: (width, height) of each, shares of the image; step: distance of their centres, share of the
+    image; None spreads them evenly, a cell of the map apart.
     """
 
-    scale: float
-    extra_scale: float
-    aspect_ratios: tuple[float, ...]
-
-    def shapes(self) -> list[tuple[float, float]]:
-        """(width, height) of each prior of a cell, shares of the image: w = s sqrt(a), h = s / sqrt(a)."""
-        shapes = [(self.scale, self.scale), (self.extra_scale, self.extra_scale)]
-        for ratio in self.aspect_ratios:
-            wide, narrow = self.scale * sqrt(ratio), self.scale / sqrt(ratio)
-            shapes += [(wide, narrow), (narrow, wide)]
-        return shapes
+    shapes: tuple[tuple[float, float], ...]
+    step: float | None = None
 
 
 def paper_levels(num_levels: int, first: float, second: float, last: float) -> list[PriorLevel]:
@@ -36,16 +27,42 @@ def paper_levels(num_levels: int, first: float, second: float, last: float) -> l
     Scales run from `first` (conv4_3 is set apart in the paper) over `second` in even steps to `last`,
     which is one past the last level; the extra box has the geometric mean of two neighbouring scales.
     Ratio 3 is left out on the first and the last two levels: 4, 6, ..., 6, 4, 4 priors a cell.
-    With 0.1, 0.2 and 1.05 on 38/19/10/5/3/1 maps these are SSD300's 8732 priors.
+    With 0.1, 0.2 and 1.05 on 38/19/10/5/3/1 maps these are SSD300's 8732 priors, with 0.07, 0.15 and 1.05
+    on 64/32/16/8/4/2/1 maps SSD512's 24564.
     """
     step = (last - second) / max(num_levels - 1, 1)
     scales = [first, *(second + step * level for level in range(num_levels))]
     levels = []
     for level in range(num_levels):
         few = level == 0 or level >= num_levels - 2
-        extra = sqrt(scales[level] * scales[level + 1])
-        levels.append(PriorLevel(scales[level], extra, (2.0,) if few else (2.0, 3.0)))
+        ratios = (1.0, 2.0, 1 / 2) if few else (1.0, 2.0, 1 / 2, 3.0, 1 / 3)
+        levels.append(PriorLevel(_shapes(scales[level], scales[level + 1], ratios)))
     return levels
+
+
+def table_levels(scales: Sequence[float], ratios: Sequence[Sequence[float]]) -> list[PriorLevel]:
+    """Explicit scales, shares of the image, and aspect ratios (width to height) of each level.
+
+    One scale more than there are levels adds the paper's extra square prior, second in each cell. Sides
+    longer than the image are cut to it.
+    """
+    levels = []
+    for level, ratios_here in enumerate(ratios):
+        following = scales[level + 1] if len(scales) > len(ratios) else None
+        shapes = _shapes(scales[level], following, ratios_here)
+        levels.append(PriorLevel(tuple((min(width, 1.0), min(height, 1.0)) for width, height in shapes)))
+    return levels
+
+
+def _shapes(
+    scale: float, following: float | None, ratios: Sequence[float]
+) -> tuple[tuple[float, float], ...]:
+    """w = s sqrt(a), h = s / sqrt(a) for each ratio; after the first, the extra square of sqrt(s_k s_k+1)."""
+    shapes = [(scale * sqrt(ratio), scale / sqrt(ratio)) for ratio in ratios]
+    if following is not None:
+        extra = sqrt(scale * following)
+        shapes.insert(1, (extra, extra))
+    return tuple(shapes)
 
 
 def make_priors(map_sizes: Sequence[tuple[int, int]], levels: Sequence[PriorLevel]) -> Tensor:
@@ -62,8 +79,8 @@ def make_priors(map_sizes: Sequence[tuple[int, int]], levels: Sequence[PriorLeve
         raise ValueError(f"{len(map_sizes)} feature maps but priors for {len(levels)}")
     priors = []
     for (height, width), level in zip(map_sizes, levels, strict=True):
-        shapes = level.shapes()
+        step_x, step_y = (level.step, level.step) if level.step else (1 / width, 1 / height)
         for row, column in product(range(height), range(width)):
-            centre = ((column + 0.5) / width, (row + 0.5) / height)
-            priors += [(*centre, *shape) for shape in shapes]
+            centre = ((column + 0.5) * step_x, (row + 0.5) * step_y)
+            priors += [(*centre, *shape) for shape in level.shapes]
     return torch.tensor(priors, dtype=torch.float32)

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ssd.errors import UserError
 from ssd.files import write_bytes
-from ssd.models.ssd import SSD, SSDConfig
+from ssd.models.config import SSDConfig
+from ssd.models.ssd import SSD
 
-FORMAT = "ssd-model-1"
+FORMAT = "ssd-model-2"
 
 
 def save_model(
@@ -48,6 +49,6 @@ def load_model(path: str | Path) -> tuple[SSD, list[str]]:
         ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path}: not a model file of format {FORMAT}; `dvc repro -f train` makes it anew")
-    model = SSD(SSDConfig(**content["config"]))
+    model = SSD(SSDConfig.from_state(content["config"]))
     model.load_state_dict(content["weights"])
     return model.eval(), content["class_names"]

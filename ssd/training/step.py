@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ssd.data.augment import Photometry, distort
-from ssd.data.dataset import MEAN, STD, Batch
+from ssd.data.dataset import Batch
 from ssd.data.mixup import mixup
+from ssd.data.normalisation import MEAN, STD
 from ssd.data.seeding import seeded
 from ssd.distributed import World
 from ssd.errors import UserError
@@ -242,5 +243,6 @@ def loss_settings(params: TrainParams) -> LossSettings:
         focal_alpha=params.focal_alpha,
         label_smoothing=params.label_smoothing,
         box_loss=params.box_loss,
+        smooth_l1_beta=params.smooth_l1_beta,
         box_weight=params.box_weight,
     )

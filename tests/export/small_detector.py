@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssd.models.ssd import SSD, SSDConfig
+from ssd.models.config import paper_config
+from ssd.models.ssd import SSD
 from ssd.postprocess import PostProcess
 from ssd.predict import Outputs
 
@@ -29,15 +30,15 @@ def scenes(num_images: int, height: int, width: int, seed: int = 0) -> Tensor:
 def build_model(seed: int = 0) -> SSD:
     """A ResNet18-SSD of 3 classes whose scores cover everything from 0 to 1."""
     torch.manual_seed(seed)
-    model = SSD(SSDConfig("resnet18", SIDE, len(CLASS_NAMES) + 1, 0.1, 0.2, 1.05)).train()
+    model = SSD(paper_config("resnet18", SIDE, len(CLASS_NAMES) + 1, 0.1, 0.2, 1.05)).train()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # statistics of the one batch below
     with torch.no_grad():
         model((scenes(16, SIDE, SIDE).float() - 110) / 58)
-    for head in model.conf_heads:
+    for head in model.heads.conf:
         nn.init.normal_(head.weight, std=0.05)
-    for head in model.loc_heads:
+    for head in model.heads.loc:
         nn.init.normal_(head.weight, std=0.02)
     return model.eval()
 

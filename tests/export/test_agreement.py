@@ -181,6 +181,6 @@ def test_other_weights_are_a_problem(detector: Detector) -> None:
     images = scenes(1, 90, 120)
     expected, _ = of_detector(detector, images)
     similar = build_model()
-    similar.conf_heads[0].bias.data[1::4] += 0.05
+    similar.heads.conf[0].bias.data[1::4] += 0.05
     _, other = of_detector(Detector(similar, SETTINGS), images)
     assert compare_detections(expected, other, SETTINGS, TOLERANCE).problem != ""

@@ -11,7 +11,7 @@ from small_detector import CLASS_NAMES, SETTINGS, SIZES, assert_same_detections,
 from torch import Tensor
 
 from ssd.export.torchscript import open_torchscript, to_torchscript
-from ssd.models.ssd import SSD
+from ssd.models.heads import Heads
 from ssd.predict import Detector
 
 
@@ -87,13 +87,13 @@ def test_no_tensor_is_pinned_to_the_device_of_the_export(torchscript_file: Path)
 
 
 def test_a_size_frozen_by_the_trace_is_an_error(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = SSD._outputs
+    answer = Heads.level
 
-    def with_a_size_as_a_number(self: SSD, level: int, x: Tensor) -> tuple[Tensor, Tensor]:
+    def with_a_size_as_a_number(self: Heads, level: int, x: Tensor) -> tuple[Tensor, Tensor]:
         loc, logits = answer(self, level, x)
         return loc.reshape(len(x), -1, 4), logits
 
-    monkeypatch.setattr(SSD, "_outputs", with_a_size_as_a_number)
+    monkeypatch.setattr(Heads, "level", with_a_size_as_a_number)
     with pytest.raises(torch.jit.TracerWarning):
         to_torchscript(detector, CLASS_NAMES)
 

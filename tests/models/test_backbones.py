@@ -1,126 +1,97 @@
-"""Starting weights: torchvision's, a file's, or none; never a silent start from scratch."""
+"""Backbones: the maps that are asked for, from any network, and their parts in order."""
 
-import http.server
-import threading
-from collections.abc import Iterator
-from pathlib import Path
+import copy
 
 import pytest
 import torch
-from safetensors.torch import save_file
-from torchvision.models import resnet18
 
 from ssd.errors import UserError
-from ssd.models import backbones
-from ssd.models.backbones import build_backbone, load_backbone_weights
+from ssd.models.backbones import build_backbone
+from ssd.models.config import backbone_shapes
+
+KNOWN = {
+    "resnet18": [(128, 12), (256, 6), (512, 3)],
+    "resnet101": [(512, 12), (1024, 6), (2048, 3)],
+    "vgg16": [(512, 12), (1024, 6)],
+    "mobilenet_v3_large": [(672, 6), (960, 3)],
+    "efficientnet_b0": [(40, 12), (112, 6), (1280, 3)],
+    "efficientnet_b3": [(48, 12), (136, 6), (1536, 3)],
+    "regnet_y_400mf": [(104, 12), (208, 6), (440, 3)],
+    "timm/test_convnext": [(32, 12), (48, 6), (64, 3)],
+}
 
 
-@pytest.fixture(scope="module")
-def state() -> dict[str, torch.Tensor]:
-    """A whole torchvision state dict, classifier included."""
-    return resnet18(weights=None).state_dict()
+@pytest.mark.parametrize("name", KNOWN)
+def test_maps_have_the_usual_strides(name: str) -> None:
+    shapes = backbone_shapes(name, (), 96)
+    assert [(channels, side) for channels, side, _ in shapes] == KNOWN[name]
 
 
-def test_maps_have_strides_8_16_and_32() -> None:
-    maps = build_backbone("resnet18").eval()(torch.zeros(1, 3, 96, 96))
-    assert [tuple(x.shape[1:]) for x in maps] == [(128, 12, 12), (256, 6, 6), (512, 3, 3)]
+@pytest.mark.parametrize(
+    ("name", "strides"),
+    [
+        ("resnet18", (4, 8)),
+        ("resnet18", (8, 32)),
+        ("efficientnet_b0", (4, 32)),
+        ("timm/test_convnext", (8, 16)),
+    ],
+)
+def test_other_strides_can_be_asked_for(name: str, strides: tuple[int, ...]) -> None:
+    maps = build_backbone(name, strides).eval()(torch.zeros(1, 3, 96, 96))
+    assert [96 // x.shape[-1] for x in maps] == list(strides)
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_a_torchvision_state_dict_loads_from_a_file(state: dict, suffix: str, tmp_path: Path) -> None:
-    file = tmp_path / f"weights{suffix}"
-    save_file(state, file) if suffix == ".safetensors" else torch.save(state, file)
-    backbone = build_backbone("resnet18")
-    load_backbone_weights(backbone, "resnet18", str(file))
-    assert torch.equal(backbone.conv1.weight, state["conv1.weight"])
-    assert torch.equal(backbone.layer4[1].bn2.running_var, state["layer4.1.bn2.running_var"])
+def test_vgg16_has_the_paper_s_maps() -> None:
+    """38x38 from conv4_3, of one length in every cell; 19x19 from fc7."""
+    backbone = build_backbone("vgg16").eval()
+    with torch.inference_mode():
+        conv4, fc7 = backbone(torch.randn(1, 3, 300, 300))
+    assert (conv4.shape, fc7.shape) == ((1, 512, 38, 38), (1, 1024, 19, 19))
+    torch.testing.assert_close(conv4.norm(dim=1), torch.full((1, 38, 38), 20.0))
 
 
-def test_weights_of_another_backbone_are_refused(state: dict, tmp_path: Path) -> None:
-    torch.save(state, tmp_path / "w.pth")
-    with pytest.raises(UserError, match=r"params.yaml: model.weights: .*w.pth does not fit resnet50"):
-        load_backbone_weights(build_backbone("resnet50"), "resnet50", str(tmp_path / "w.pth"))
+@pytest.mark.parametrize("name", [name for name in KNOWN if name != "resnet101"])
+def test_stages_hold_every_parameter_once_in_the_order_of_the_data(name: str) -> None:
+    backbone = build_backbone(name)
+    stages = backbone.stages()
+    assert len(stages) == 5
+    parameters = [id(p) for stage in stages for module in stage for p in module.parameters()]
+    assert len(parameters) == len(set(parameters))
+    missing = {n for n, p in backbone.named_parameters() if id(p) not in set(parameters)}
+    assert missing <= {"conv4_scale"}
 
 
-def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"model.weights: .*nowhere.pth: no such file; allowed: imagenet, none"
-    ):
-        load_backbone_weights(build_backbone("resnet18"), "resnet18", str(tmp_path / "nowhere.pth"))
+@pytest.mark.parametrize("name", ["mobilenet_v3_large", "timm/test_convnext"])
+def test_a_network_found_by_name_can_be_copied_and_switches_its_mode(name: str) -> None:
+    """As the averaged weights and the evaluation need it."""
+    backbone = copy.deepcopy(build_backbone(name)).eval()
+    images = torch.randn(2, 3, 96, 96)
+    with torch.inference_mode():
+        together, alone = backbone(images)[-1][:1], backbone(images[:1])[-1]
+        torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-3)
 
 
-def test_a_pickle_is_not_run(tmp_path: Path) -> None:
-    class Evil:
-        def __reduce__(self) -> tuple:
-            return Path.touch, (tmp_path / "was_run",)
-
-    torch.save({"conv1.weight": Evil()}, tmp_path / "evil.pth")
-    with pytest.raises(UserError, match="without pickle"):
-        load_backbone_weights(build_backbone("resnet18"), "resnet18", str(tmp_path / "evil.pth"))
-    assert not (tmp_path / "was_run").exists()
-
-
-def test_a_file_that_is_no_state_dict_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "text.pth").write_text("hello")
-    with pytest.raises(UserError, match="not a state dict"):
-        load_backbone_weights(build_backbone("resnet18"), "resnet18", str(tmp_path / "text.pth"))
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    """An HTTP server on loopback over tmp_path/served."""
-    served = tmp_path / "served"
-    served.mkdir()
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *args: object) -> None:
-            super().__init__(*args, directory=str(served))
-
-        def log_message(self, *args: object) -> None: ...
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_port}"
-        running.shutdown()
-
-
-class Published:
-    """Stands in for torchvision's weights enum, with its own way of fetching but another address."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def get_state_dict(self, **kwargs: bool) -> dict[str, torch.Tensor]:
-        return torch.hub.load_state_dict_from_url(self.url, weights_only=True, **kwargs)
-
-
-def test_imagenet_weights_are_fetched_and_checked(
-    state: dict, server: str, tmp_path: Path, monkeypatch
-) -> None:
-    from ssd.files import sha256
-
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(torch.hub, "_hub_dir", None)
-    plain = tmp_path / "served" / "plain.pth"
-    torch.save(state, plain)
-    name = f"resnet18-{sha256(plain)[:8]}.pth"
-    plain.rename(plain.with_name(name))
-    monkeypatch.setitem(backbones.IMAGENET_WEIGHTS, "resnet18", Published(f"{server}/{name}"))
-    backbone = build_backbone("resnet18")
-    load_backbone_weights(backbone, "resnet18", "imagenet")
-    assert torch.equal(backbone.conv1.weight, state["conv1.weight"])
-
-
-@pytest.mark.parametrize("name", ["resnet18-00000000.pth", "missing-00000000.pth"])
-def test_a_failed_fetch_says_which_file_to_put_where(
-    name: str, state: dict, server: str, tmp_path: Path, monkeypatch
-) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(torch.hub, "_hub_dir", None)
-    torch.save(state, tmp_path / "served" / "resnet18-00000000.pth")
-    monkeypatch.setitem(backbones.IMAGENET_WEIGHTS, "resnet18", Published(f"{server}/{name}"))
-    with pytest.raises(UserError) as caught:
-        load_backbone_weights(build_backbone("resnet18"), "resnet18", "imagenet")
-    message = str(caught.value)
-    assert "\n" not in message
-    assert f"put {server}/{name} into {tmp_path / 'home' / 'hub' / 'checkpoints'}" in message
+@pytest.mark.parametrize(
+    ("name", "strides", "message"),
+    [
+        ("resnet19", (), r"model.backbone: found 'resnet19'; allowed: .*resnet1"),
+        (
+            "fasterrcnn_resnet50_fpn",
+            (),
+            r"model.backbone: found 'fasterrcnn_resnet50_fpn'; allowed: a classif",
+        ),
+        ("timm/resnet1x", (), r"model.backbone: timm/resnet1x gives no maps .*did you mean timm/"),
+        ("vgg16", (8, 32), r"model.strides: found \[8, 32\]; allowed for vgg16: \[8, 16\], or \[\]"),
+        (
+            "resnet18",
+            (2, 8),
+            r"model.strides: found \[2, 8\]; allowed for resnet18: some of \[4, 8, 16, 32\]",
+        ),
+        ("vit_b_16", (), r"model.backbone: vit_b_16 cannot be cut into maps \(Wrong image height"),
+    ],
+)
+def test_what_cannot_be_built_is_one_clear_line(name: str, strides: tuple[int, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        build_backbone(name, strides)
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith("params.yaml: model.")

@@ -13,7 +13,7 @@ SSD300_MAPS = [(38, 38), (19, 19), (10, 10), (5, 5), (3, 3), (1, 1)]
 
 def test_ssd300_has_8732_priors() -> None:
     levels = paper_levels(6, 0.1, 0.2, 1.05)
-    assert [len(level.shapes()) for level in levels] == [4, 6, 6, 6, 4, 4]
+    assert [len(level.shapes) for level in levels] == [4, 6, 6, 6, 4, 4]
     assert make_priors(SSD300_MAPS, levels).shape == (8732, 4)
 
 
@@ -21,13 +21,13 @@ def test_ssd300_scales_are_those_of_the_authors_code() -> None:
     """min sizes 30, 60, 111, 162, 213, 264 of 300 pixels, extra boxes at sqrt(s_k s_k+1)."""
     levels = paper_levels(6, 0.1, 0.2, 1.05)
     sizes = [30, 60, 111, 162, 213, 264, 315]
-    assert [level.scale * 300 for level in levels] == pytest.approx(sizes[:-1])
+    assert [level.shapes[0][0] * 300 for level in levels] == pytest.approx(sizes[:-1])
     extra = [(a * b) ** 0.5 for a, b in pairwise(sizes)]
-    assert [level.extra_scale * 300 for level in levels] == pytest.approx(extra)
+    assert [level.shapes[1][0] * 300 for level in levels] == pytest.approx(extra)
 
 
 def test_aspect_ratios_keep_the_area() -> None:
-    for width, height in paper_levels(6, 0.1, 0.2, 1.05)[1].shapes()[2:]:
+    for width, height in paper_levels(6, 0.1, 0.2, 1.05)[1].shapes[2:]:
         assert width * height == pytest.approx(0.2**2)
         assert max(width / height, height / width) == pytest.approx(2) or max(
             width / height, height / width

@@ -7,10 +7,11 @@ import torch
 
 from ssd.errors import UserError
 from ssd.files import sha256
+from ssd.models.config import paper_config
 from ssd.models.saved import load_model, save_model
-from ssd.models.ssd import SSD, SSDConfig
+from ssd.models.ssd import SSD
 
-CONFIG = SSDConfig("resnet18", 64, 3, 0.1, 0.2, 1.05)
+CONFIG = paper_config("resnet18", 64, 3, 0.1, 0.2, 1.05)
 
 
 @pytest.fixture(scope="module")

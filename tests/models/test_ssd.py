@@ -5,18 +5,19 @@ import copy
 import pytest
 import torch
 
-from ssd.models.ssd import SSD, SSDConfig
+from ssd.models.config import paper_config
+from ssd.models.ssd import SSD
 
 
 def build(backbone: str = "resnet18", input_size: int = 64, num_classes: int = 5) -> SSD:
     torch.manual_seed(0)
-    return SSD(SSDConfig(backbone, input_size, num_classes, 0.1, 0.2, 1.05))
+    return SSD(paper_config(backbone, input_size, num_classes, 0.1, 0.2, 1.05))
 
 
 def test_ssd300_has_the_paper_s_maps_and_8732_priors() -> None:
     model = build("resnet50", 300, 21).eval()
     assert model.priors.shape == (8732, 4)
-    assert [head.out_channels // 4 for head in model.loc_heads] == [4, 6, 6, 6, 4, 4]
+    assert [head.out_channels // 4 for head in model.heads.loc] == [4, 6, 6, 6, 4, 4]
     with torch.inference_mode():
         loc, logits = model(torch.zeros(1, 3, 300, 300))
     assert loc.shape == (1, 8732, 4)
@@ -53,7 +54,7 @@ def test_outputs_lie_in_the_order_of_the_priors() -> None:
     model = build().eval()
     features = [
         torch.zeros(1, head.in_channels, side, side)
-        for head, side in zip(model.loc_heads, (8, 4, 2, 1), strict=True)
+        for head, side in zip(model.heads.loc, (8, 4, 2, 1), strict=True)
     ]
     lit = copy.deepcopy(features)
     lit[0][0, :, 2, 5] = 1
@@ -66,7 +67,7 @@ def test_outputs_lie_in_the_order_of_the_priors() -> None:
 
 def _heads(model: SSD, maps: list[torch.Tensor]) -> torch.Tensor:
     with torch.inference_mode():
-        return torch.cat([model._outputs(level, x)[0] for level, x in enumerate(maps)], dim=1)
+        return model.heads(maps)[0]
 
 
 @pytest.mark.parametrize("input_size", [64, 128, 160])
@@ -87,17 +88,17 @@ def test_bfloat16_gradients_agree_with_float32(input_size: int) -> None:
     for name, exact in gradients[0].items():
         rough = gradients[1][name]
         assert rough.isfinite().all(), name
-        if name.startswith(("auxiliary", "loc_heads", "conf_heads")) and exact.norm() > 1e-6:
+        if name.startswith(("auxiliary", "heads")) and exact.norm() > 1e-6:
             cosine = torch.cosine_similarity(rough.flatten(), exact.flatten(), dim=0).item()
             assert cosine > 0.9, f"{name}: {cosine}"
 
 
 def test_the_two_heads_of_a_level_answer_as_if_each_ran_alone() -> None:
     model = build().eval()
-    x = torch.randn(2, model.loc_heads[0].in_channels, 8, 8)
+    x = torch.randn(2, model.heads.loc[0].in_channels, 8, 8)
     with torch.inference_mode():
-        loc, logits = model._outputs(0, x)
-        for found, head in ((loc, model.loc_heads[0]), (logits, model.conf_heads[0])):
+        loc, logits = model.heads.level(0, x)
+        for found, head in ((loc, model.heads.loc[0]), (logits, model.heads.conf[0])):
             expected = head(x).permute(0, 2, 3, 1).reshape(found.shape)
             torch.testing.assert_close(found, expected)
 

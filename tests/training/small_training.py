@@ -9,7 +9,8 @@ from ssd.data.augment import Geometry, Photometry
 from ssd.data.tensors import TensorFile, write_tensor_file
 from ssd.distributed import World
 from ssd.hardware import choose_hardware
-from ssd.models.ssd import SSD, SSDConfig
+from ssd.models.config import paper_config
+from ssd.models.ssd import SSD
 from ssd.params import Params
 from ssd.training.checkpoints import CheckpointFolder
 from ssd.training.loop import Trainer, TrainResult
@@ -28,7 +29,7 @@ SMALL: dict[str, Any] = {
 
 def build(side: int = 64) -> SSD:
     torch.manual_seed(0)
-    return SSD(SSDConfig("resnet18", side, 9, 0.1, 0.2, 1.05))
+    return SSD(paper_config("resnet18", side, 9, 0.1, 0.2, 1.05))
 
 
 def trainer(

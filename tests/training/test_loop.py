@@ -51,10 +51,10 @@ def test_the_best_weights_are_those_of_the_best_validation(
     monkeypatch.setattr("ssd.training.loop.validation_scores", lambda *_: Scores(map50=next(values)))
     states = []
     running = trainer(make_params(**{**SMALL, "train.epochs": 4}), shapes_file)
-    weight = running.step.model.conf_heads[0].weight
+    weight = running.step.model.heads.conf[0].weight
     result = run(running, tmp_path / "run", on_epoch=lambda epoch: states.append(weight.detach().clone()))
     assert (result.best_epoch, result.best_score) == (2, 0.5)
-    assert torch.equal(result.weights["conf_heads.0.weight"], states[1])
+    assert torch.equal(result.weights["heads.conf.0.weight"], states[1])
 
 
 def test_as_many_of_the_best_are_kept_as_asked_for(

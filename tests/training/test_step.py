@@ -75,7 +75,7 @@ def test_norms_and_biases_have_no_weight_decay(make_params: MakeParams, optimize
 def test_learning_rates_fall_with_the_depth_of_the_backbone(make_params: MakeParams) -> None:
     changes = {"train.backbone_lr": 0.5, "train.layer_decay": 0.1}
     scales = lr_scales(build(), make_params(**changes).train)
-    assert scales["conf_heads.0.weight"] == scales["auxiliary.0.0.weight"] == 1
+    assert scales["heads.conf.0.weight"] == scales["auxiliary.0.0.weight"] == 1
     assert scales["backbone.layer4.0.conv1.weight"] == 0.5
     assert scales["backbone.layer3.0.bn1.bias"] == pytest.approx(0.05)
     assert scales["backbone.conv1.weight"] == scales["backbone.bn1.weight"] == pytest.approx(0.5e-4)
@@ -90,7 +90,7 @@ def test_each_group_moves_by_its_own_learning_rate(make_params: MakeParams, shap
         running.step(first_batch(running), 0, 0, lr=0.1)
         after = weights(running)
         moves.append({name: after[name] - before[name] for name in before})
-    torch.testing.assert_close(moves[1]["loc_heads.0.weight"], moves[0]["loc_heads.0.weight"])
+    torch.testing.assert_close(moves[1]["heads.loc.0.weight"], moves[0]["heads.loc.0.weight"])
     layer = "backbone.layer4.0.conv2.weight"
     torch.testing.assert_close(moves[1][layer], moves[0][layer] * 0.01, rtol=1e-2, atol=1e-7)
 
@@ -132,7 +132,7 @@ def test_a_batch_in_parts_is_the_same_step(make_params: MakeParams, shapes_file:
 
 def test_the_average_follows_the_weights(make_params: MakeParams, shapes_file: TensorFile) -> None:
     running = trainer(make_params(**{**SMALL, "train.ema": 0.9}), shapes_file)
-    name = "conf_heads.0.weight"
+    name = "heads.conf.0.weight"
     expected = weights(running)[name]
     for update, batch in enumerate(list(running.loader)[:3], start=1):
         running.step(batch, 0, update, 0.01)
@@ -151,7 +151,7 @@ def test_the_average_is_what_is_saved(
     result = run(running, tmp_path / "run")
     average = running.step.best_model().state_dict()
     assert all(torch.equal(value, average[name]) for name, value in result.weights.items())
-    assert not torch.equal(average["conf_heads.0.weight"], weights(running)["conf_heads.0.weight"])
+    assert not torch.equal(average["heads.conf.0.weight"], weights(running)["heads.conf.0.weight"])
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -172,7 +172,7 @@ def test_a_step_that_is_not_finite_changes_nothing(
     assert {name for name in changed(before, weights(running)) if "num_batches" not in name} == set()
     *losses, left_out = running.step(batch, 0, 3, 0.01).tolist()
     assert left_out == 0
-    assert "conf_heads.0.weight" in changed(before, weights(running))
+    assert "heads.conf.0.weight" in changed(before, weights(running))
     assert all(value.isfinite().all() for value in weights(running).values())
 
 

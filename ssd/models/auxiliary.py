@@ -1,0 +1,98 @@
+"""The convolutions after the backbone that halve its last map down to 1x1."""
+
+from typing import Literal, cast
+
+from torch import nn
+
+Kind = Literal["normed", "plain", "separable"]
+"""With batch norm; as in the paper, without; as in SSDLite (Sandler et al., "MobileNetV2", section 6.2)."""
+
+
+def auxiliary_stages(
+    kind: Kind, channels: int, side: int
+) -> tuple[list[nn.Sequential], list[int], list[int]]:
+    """The stages that follow a map of `channels` and `side` cells a side.
+
+    Returns:
+        stages; the channels and the sides of their maps.
+    """
+    stages: list[nn.Sequential] = []
+    widths: list[int] = []
+    sides: list[int] = []
+    while side > 1:
+        width = _width(kind, len(stages))
+        stage = _STAGES[kind](channels, width, side)
+        channels, side = width, side_after(stage, side)
+        stages.append(stage)
+        widths.append(width)
+        sides.append(side)
+    return stages, widths, sides
+
+
+def fits(stage: nn.Module, side: int) -> bool:
+    """Whether a stage can follow a map of `side` cells.
+
+    None follows a 1x1 map: nothing is left to see, and on some CPUs the bf16 weight gradient of a strided
+    3x3 convolution there is wrong.
+    """
+    return side > 1 and side_after(stage, side) > 0
+
+
+def side_after(stage: nn.Module, side: int) -> int:
+    """Cells a side of the map that a stage makes of one of `side` cells."""
+    convolution = next(
+        module for module in stage.modules() if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3)
+    )
+    padding, stride = cast(int, convolution.padding[0]), convolution.stride[0]
+    return (side + 2 * padding - 3) // stride + 1
+
+
+def _width(kind: Kind, number: int) -> int:
+    """Channels of the map of stage `number`: of the paper, of SSDLite, and always 512 beside a ResNet."""
+    widths = {"normed": (512,), "plain": (512, 256), "separable": (512, 256, 256, 128)}[kind]
+    return widths[min(number, len(widths) - 1)]
+
+
+def _normed(channels: int, width: int, side: int) -> nn.Sequential:
+    stride, padding = _stride_and_padding(side)
+    return nn.Sequential(
+        nn.Conv2d(channels, width // 2, 1, bias=False),
+        nn.BatchNorm2d(width // 2),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(width // 2, width, 3, stride=stride, padding=padding, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _plain(channels: int, width: int, side: int) -> nn.Sequential:
+    stride, padding = _stride_and_padding(side)
+    return nn.Sequential(
+        nn.Conv2d(channels, width // 2, 1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(width // 2, width, 3, stride=stride, padding=padding),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _separable(channels: int, width: int, side: int) -> nn.Sequential:
+    half = width // 2
+    return nn.Sequential(
+        nn.Conv2d(channels, half, 1, bias=False),
+        nn.BatchNorm2d(half),
+        nn.ReLU6(inplace=True),
+        nn.Conv2d(half, half, 3, stride=2, padding=1, groups=half, bias=False),
+        nn.BatchNorm2d(half),
+        nn.ReLU6(inplace=True),
+        nn.Conv2d(half, width, 1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU6(inplace=True),
+    )
+
+
+def _stride_and_padding(side: int) -> tuple[int, int]:
+    """As in the paper, 5x5 goes to 3x3 and that to 1x1 without padding; larger and even maps are halved."""
+    return (1, 0) if side in (3, 5) else (2, 1)
+
+
+_STAGES = {"normed": _normed, "plain": _plain, "separable": _separable}

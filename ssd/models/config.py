@@ -1,0 +1,137 @@
+"""What a network is made of: saved with its weights, enough to build it again."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import torch
+
+from ssd.errors import UserError
+from ssd.models.auxiliary import Kind, auxiliary_stages
+from ssd.models.backbones import build_backbone
+from ssd.models.priors import PriorLevel, paper_levels, table_levels
+from ssd.params import ModelParams
+
+Neck = Literal["none", "fpn"]
+HeadKind = Literal["conv3x3", "conv1x1", "ssdlite"]
+
+
+@dataclass(frozen=True)
+class SSDConfig:
+    """The parts of a network.
+
+    strides: of the backbone's maps, pixels a cell; () takes those that suit it. input_size: pixels.
+    num_classes: the background counts. width: channels of the pyramid, and of the projection before 1x1
+    heads. levels: the priors of each map.
+    """
+
+    backbone: str
+    strides: tuple[int, ...]
+    input_size: int
+    num_classes: int
+    neck: Neck
+    heads: HeadKind
+    width: int
+    levels: tuple[PriorLevel, ...]
+
+    @property
+    def auxiliary(self) -> Kind:
+        """The kind of convolutions after the backbone."""
+        return auxiliary_kind(self.backbone, self.heads)
+
+    @staticmethod
+    def from_state(state: dict[str, Any]) -> "SSDConfig":
+        """From `dataclasses.asdict` of a config."""
+        levels = tuple(
+            PriorLevel(tuple(map(tuple, level["shapes"])), level["step"]) for level in state["levels"]
+        )
+        return SSDConfig(**{**state, "strides": tuple(state["strides"]), "levels": levels})
+
+
+def auxiliary_kind(backbone: str, heads: HeadKind) -> Kind:
+    """SSDLite's convolutions with its heads; those of the paper where the backbone has no batch norm."""
+    if heads == "ssdlite":
+        return "separable"
+    return "plain" if backbone == "vgg16" else "normed"
+
+
+@lru_cache
+def backbone_shapes(name: str, strides: tuple[int, ...], side: int) -> tuple[tuple[int, ...], ...]:
+    """(channels, height, width) of each map of a backbone, found by a run without any arithmetic."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
+        maps = build_backbone(name, strides).eval()(torch.empty(1, 3, side, side))
+    return tuple(tuple(x.shape[1:]) for x in maps)
+
+
+def map_sides(backbone: str, strides: tuple[int, ...], heads: HeadKind, input_size: int) -> list[int]:
+    """Cells a side of every map, those after the backbone included, finest first.
+
+    Raises:
+        UserError: there is no such backbone, or it has no maps of these strides.
+    """
+    shapes = backbone_shapes(backbone, strides, input_size)
+    channels, side, _ = shapes[-1]
+    with torch.device("meta"):
+        _, _, sides = auxiliary_stages(auxiliary_kind(backbone, heads), channels, side)
+    return [*(side for _, side, _ in shapes), *sides]
+
+
+def paper_config(
+    backbone: str,
+    input_size: int,
+    num_classes: int,
+    first: float = 0.1,
+    second: float = 0.2,
+    last: float = 1.05,
+    *,
+    strides: tuple[int, ...] = (),
+    neck: Neck = "none",
+    heads: HeadKind = "conv3x3",
+    width: int = 256,
+) -> SSDConfig:
+    """A network with the paper's priors for its maps (see `paper_levels`)."""
+    num_levels = len(map_sides(backbone, strides, heads, input_size))
+    levels = tuple(paper_levels(num_levels, first, second, last))
+    return SSDConfig(backbone, strides, input_size, num_classes, neck, heads, width, levels)
+
+
+def model_config(params: ModelParams, num_classes: int, kmeans: Sequence[PriorLevel] = ()) -> SSDConfig:
+    """The network of the `model` section.
+
+    Args:
+        params: the section.
+        num_classes: the background counts.
+        kmeans: the levels where `priors` is kmeans.
+
+    Raises:
+        UserError: backbone, strides and the lists of priors do not fit each other.
+    """
+    strides = tuple(params.strides)
+    sides = map_sides(params.backbone, strides, params.heads, params.input_size)
+    match params.priors:
+        case "paper":
+            levels = paper_levels(len(sides), params.scale_first, params.scale_second, params.scale_last)
+        case "table":
+            levels = table_levels(params.prior_scales, params.prior_ratios)
+        case "kmeans":
+            levels = list(kmeans)
+    _check_length("prior_ratios", len(levels), sides)
+    if params.prior_steps:
+        _check_length("prior_steps", len(params.prior_steps), sides)
+        levels = [
+            PriorLevel(level.shapes, step / params.input_size)
+            for level, step in zip(levels, params.prior_steps, strict=True)
+        ]
+    return SSDConfig(
+        params.backbone, strides, params.input_size, num_classes, params.neck, params.heads, params.width,
+        tuple(levels),
+    )  # fmt: skip
+
+
+def _check_length(key: str, length: int, sides: Sequence[int]) -> None:
+    if length != len(sides):
+        raise UserError(
+            f"params.yaml: model.{key}: found {length} of them; needed are {len(sides)}, one for each map "
+            f"({', '.join(f'{side}x{side}' for side in sides)})"
+        )

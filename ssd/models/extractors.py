@@ -1,0 +1,174 @@
+"""Feature maps of any network that torchvision or timm knows by name, found by the sizes of its parts."""
+
+import difflib
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from ssd.errors import UserError
+
+PROBE_SIDE = 256
+STAGE_STRIDES = (2, 4, 8, 16, 32)
+USUAL_STRIDES = (8, 16, 32)
+
+# Where the last module of a stride is not the published choice: SSDLite reads the expansion of the block that
+# halves the map (Howard et al., "Searching for MobileNetV3", ICCV 2019, section 6.3), at stride 16 and 32.
+PUBLISHED: dict[str, dict[int, str]] = {
+    "mobilenet_v3_large": {16: "features.13.block.0", 32: "features.16"},
+}
+
+
+class ExtractedFeatures(nn.Module):
+    """A network that gives named maps as a list, finest first.
+
+    Args:
+        body: gives a dict or a list of maps.
+        stages: names of the modules of `body` that make up each stage.
+    """
+
+    def __init__(self, body: nn.Module, stages: list[list[str]]) -> None:
+        super().__init__()
+        self.body = body
+        self._stages = stages
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Normalised images [B, 3, S, S] to maps [B, C_i, H_i, W_i]."""
+        maps = self.body(images)
+        return list(maps.values()) if isinstance(maps, dict) else list(maps)
+
+    def stages(self) -> list[list[nn.Module]]:
+        """Its parts in the order of the data: those that work at strides 2, 4, 8, 16 and 32."""
+        parts = dict(self.body.named_modules())
+        return [[parts[name] for name in names if name in parts] for names in self._stages]
+
+
+def build_extractor(name: str, strides: tuple[int, ...]) -> ExtractedFeatures:
+    """A network of torchvision, or of timm by `timm/NAME`, with fresh weights.
+
+    Args:
+        name: as above.
+        strides: pixels a cell of the maps that are wanted; () takes 8, 16 and 32, or the published choice.
+
+    Raises:
+        UserError: there is no such network, it cannot be cut, or it has no maps of these strides.
+    """
+    if name.startswith("timm/"):
+        return _timm_extractor(name, strides or USUAL_STRIDES)
+    network = _torchvision_network(name)
+    published = PUBLISHED.get(name, {})
+    blocks = _probe(network, name)
+    nodes = {stride: block for block, stride in blocks.items() if stride is not None} | published
+    strides = strides or tuple(published) or USUAL_STRIDES
+    _check(name, strides, nodes)
+    try:
+        body = create_feature_extractor(network, {nodes[stride]: str(stride) for stride in strides})
+    except Exception as error:  # noqa: BLE001 (torch.fx raises whatever the network does)
+        raise _no_maps(name, error) from None
+    return ExtractedFeatures(body, _stages(blocks))
+
+
+def timm_network(name: str, out_indices: tuple[int, ...] | None = None, **options: Any) -> nn.Module:
+    """`timm.create_model(..., features_only=True)` by `timm/NAME`.
+
+    Raises:
+        UserError: timm is not installed, knows no such network, or cannot cut it into maps.
+    """
+    try:
+        import timm
+    except ImportError:
+        raise UserError(
+            f"params.yaml: model.backbone: {name} needs the package timm; pip install timm, or choose another"
+        ) from None
+    if out_indices is not None:
+        options["out_indices"] = out_indices
+    try:
+        network: nn.Module = timm.create_model(name.removeprefix("timm/"), features_only=True, **options)
+    except (RuntimeError, ValueError, AttributeError, TypeError) as error:
+        near = difflib.get_close_matches(name.removeprefix("timm/"), timm.list_models(), n=3)
+        hint = f"; did you mean {', '.join(f'timm/{other}' for other in near)}?" if near else ""
+        raise UserError(
+            f"params.yaml: model.backbone: {name} gives no maps ({str(error).splitlines()[0][:200]}){hint}"
+        ) from None
+    return network
+
+
+def _timm_extractor(name: str, strides: tuple[int, ...]) -> ExtractedFeatures:
+    with torch.device("meta"):
+        reductions = cast(Any, timm_network(name)).feature_info.reduction()
+    places = {stride: place for place, stride in enumerate(reductions)}
+    _check(name, strides, places)
+    body = timm_network(name, tuple(places[stride] for stride in strides))
+    return ExtractedFeatures(body, _stages(_probe(body, name)))
+
+
+def _torchvision_network(name: str) -> nn.Module:
+    known = models.list_models(module=models)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3) or ["resnet50", "vgg16", "mobilenet_v3_large"]
+        raise UserError(
+            f"params.yaml: model.backbone: found {name!r}; allowed: a classification network of torchvision, "
+            f"such as {', '.join(near)}, or timm/NAME"
+        )
+    device = torch.get_default_device()
+    with torch.device("cpu"):  # some of them compute with their weights while they are built
+        network = models.get_model(name, weights=None)
+    moved: nn.Module = network.to(device)
+    return moved
+
+
+def _probe(network: nn.Module, name: str) -> dict[str, int | None]:
+    """The blocks that a network computes with, in order, and the stride of what each gives.
+
+    A block is a child, or a child of a Sequential child; None is no square map of channels first.
+    """
+    blocks: dict[str, int | None] = {}
+    with torch.device("meta"):
+        probe = timm_network(name) if name.startswith("timm/") else _torchvision_network(name)
+    hooks = [module.register_forward_hook(_note(blocks, block)) for block, module in _blocks(probe)]
+    try:
+        with torch.no_grad():
+            probe.eval()(torch.empty(1, 3, PROBE_SIDE, PROBE_SIDE, device="meta"))
+    except Exception as error:  # noqa: BLE001 (networks raise whatever they like)
+        raise _no_maps(name, error) from None
+    for hook in hooks:
+        hook.remove()
+    return blocks
+
+
+def _no_maps(name: str, error: Exception) -> UserError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return UserError(
+        f"params.yaml: model.backbone: {name} cannot be cut into maps ({reason}); choose another"
+    )
+
+
+def _blocks(network: nn.Module) -> list[tuple[str, nn.Module]]:
+    found = []
+    for name, child in network.named_children():
+        parts = list(child.named_children()) if isinstance(child, nn.Sequential) else []
+        found += [(f"{name}.{part}", module) for part, module in parts] or [(name, child)]
+    return found
+
+
+def _note(blocks: dict[str, int | None], name: str) -> Callable[[nn.Module, Any, Any], None]:
+    def note(module: nn.Module, inputs: Any, output: Any) -> None:
+        square = isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] == output.shape[3] > 1
+        stride = PROBE_SIDE / output.shape[3] if square else None
+        blocks[name] = int(stride) if stride in STAGE_STRIDES else None
+
+    return note
+
+
+def _stages(blocks: dict[str, int | None]) -> list[list[str]]:
+    return [[name for name, found in blocks.items() if found == stride] for stride in STAGE_STRIDES]
+
+
+def _check(name: str, strides: tuple[int, ...], places: dict[int, Any]) -> None:
+    if not set(strides) <= set(places):
+        raise UserError(
+            f"params.yaml: model.strides: found {list(strides)}; {name} has maps of strides {sorted(places)}"
+        )

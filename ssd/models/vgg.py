@@ -1,0 +1,95 @@
+"""VGG16 as the SSD paper uses it: conv4_3 with a learned scale, fc6 and fc7 as convolutions."""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import vgg16
+
+from ssd.data.normalisation import MEAN, STD
+
+# Mean colour of the Caffe weights, as torchvision states it, on the 0..255 scale; they know no deviation.
+CAFFE_MEAN = (0.48235 * 255, 0.45882 * 255, 0.40784 * 255)
+CONV4_3, CONV5_3 = 22, 29
+"""Where in torchvision's `features` the ReLU after these convolutions is."""
+
+
+class VGG16Features(nn.Module):
+    """VGG16 up to fc7; gives the maps of conv4_3 and fc7, at strides 8 and 16.
+
+    SSD, section 3: fc6 and fc7 become convolutions with sub-sampled weights (see `subsample_classifier`),
+    fc6 with dilation; pool5 keeps its resolution; conv4_3 is L2-normalised over the channels and scaled by a
+    learned factor (Liu et al., "ParseNet", 2015, section 3.3). Its sub-module `features` has torchvision's
+    names. Weights of this network come from Caffe, so it undoes the normalisation of its input first.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.device("meta"):  # of 138 million parameters, 124 million are in the unused classifier
+            features = vgg16(weights=None).features
+        self.features = features[: CONV5_3 + 1].to_empty(device=torch.get_default_device())
+        self.features[16].ceil_mode = True  # 75 cells become 38, as in the paper
+        self.pool5 = nn.MaxPool2d(3, stride=1, padding=1)
+        self.fc6 = nn.Conv2d(512, 1024, 3, padding=6, dilation=6)
+        self.fc7 = nn.Conv2d(1024, 1024, 1)
+        self.conv4_scale = nn.Parameter(torch.full((512,), 20.0))
+        mean, std, caffe = (torch.tensor(value).view(3, 1, 1) for value in (MEAN, STD, CAFFE_MEAN))
+        self.register_buffer("scale", std, persistent=False)
+        self.register_buffer("shift", mean - caffe, persistent=False)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                assert module.bias is not None, "VGG16 has no norms"
+                nn.init.zeros_(module.bias)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Normalised images [B, 3, S, S] to conv4_3 [B, 512, ...] and fc7 [B, 1024, ...]."""
+        conv4 = self.features[: CONV4_3 + 1](images * self.scale + self.shift)
+        x = self.pool5(self.features[CONV4_3 + 1 :](conv4))
+        x = F.relu(self.fc7(F.relu(self.fc6(x))))
+        return [F.normalize(conv4) * self.conv4_scale.view(-1, 1, 1), x]
+
+    def stages(self) -> list[list[nn.Module]]:
+        """Its parts in the order of the data: conv1, conv2, conv3, conv4, and conv5 with fc6 and fc7."""
+        bounds = [0, 5, 10, 17, 24, CONV5_3 + 1]
+        parts: list[list[nn.Module]] = [list(self.features[start:end]) for start, end in pairwise(bounds)]
+        return [*parts[:-1], [*parts[-1], self.fc6, self.fc7]]
+
+
+def vgg16_state(state: dict[str, Tensor], backbone: VGG16Features) -> dict[str, Tensor]:
+    """torchvision's VGG16 state as that of `VGG16Features`; what it lacks stays as it is there.
+
+    Published feature weights may come without a usable classifier: then fc6 and fc7 start anew.
+    """
+    own = backbone.state_dict()
+    converted = {key: value for key, value in state.items() if key in own and key.startswith("features.")}
+    classifier = {key: state.get(f"classifier.{key}") for key in ("0.weight", "0.bias", "3.weight", "3.bias")}
+    if all(value is not None and bool(value.isfinite().all()) for value in classifier.values()):
+        converted |= subsample_classifier(
+            {key: value for key, value in classifier.items() if value is not None}
+        )
+    fresh = ("conv4_scale", *(("fc6", "fc7") if "fc6.weight" not in converted else ()))
+    return converted | {key: value for key, value in own.items() if key.startswith(fresh)}
+
+
+def subsample_classifier(classifier: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The two hidden layers of VGG16's classifier as convolutions of 1024 channels (SSD, section 3).
+
+    Of the 7x7 positions that fc6 looks at, every third is kept and dilation fills the gaps; of the 4096
+    channels, every fourth.
+
+    Args:
+        classifier: "0.weight" [4096, 25088], "0.bias", "3.weight" [4096, 4096], "3.bias".
+    """
+    fc6 = classifier["0.weight"].view(4096, 512, 7, 7)[::4, :, ::3, ::3]
+    fc7 = classifier["3.weight"].view(4096, 4096, 1, 1)[::4, ::4]
+    return {
+        "fc6.weight": fc6.contiguous(),
+        "fc6.bias": classifier["0.bias"][::4].contiguous(),
+        "fc7.weight": fc7.contiguous(),
+        "fc7.bias": classifier["3.bias"][::4].contiguous(),
+    }

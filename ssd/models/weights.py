@@ -1,0 +1,198 @@
+"""Starting weights: published ones, a file's, or none; never a silent start from scratch."""
+
+import logging
+import math
+import urllib.error
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.models import VGG16_Weights, WeightsEnum, get_model_weights
+from torchvision.models.detection import SSD300_VGG16_Weights
+
+from ssd.errors import UserError
+from ssd.models.extractors import ExtractedFeatures, timm_network
+from ssd.models.priors import PriorLevel
+from ssd.models.ssd import SSD
+from ssd.models.torchvision_ssd import (
+    convert_ssd300_vgg16,
+    is_ssd300_vgg16,
+    num_classes_of,
+    ssd300_vgg16_config,
+)
+from ssd.models.vgg import VGG16Features, vgg16_state
+
+log = logging.getLogger(__name__)
+
+COCO_WEIGHTS: WeightsEnum = SSD300_VGG16_Weights.COCO_V1
+
+
+def load_weights(model: SSD, weights: str) -> None:
+    """Load `weights` into a network, in place.
+
+    Args:
+        model: with fresh weights.
+        weights: "none" leaves them; "imagenet" fetches torchvision's of the backbone, "coco" those of its
+            `ssd300_vgg16` (both kept in torch's hub folder); anything else is a file with a state dict of
+            torchvision's, of a backbone or of `ssd300_vgg16` (.safetensors, or .pth loaded without pickle).
+
+    Raises:
+        UserError: the weights cannot be fetched or read, or do not fit. Never a silent start from scratch.
+    """
+    name = model.config.backbone
+    if weights == "none":
+        return
+    if name.startswith("timm/"):
+        _load_timm(model, weights)
+        return
+    if weights == "coco":
+        state = fetch(COCO_WEIGHTS, weights)
+    else:
+        state = fetch(imagenet_weights(name), weights) if weights == "imagenet" else read(Path(weights))
+    if is_ssd300_vgg16(state):
+        _load_detector(model, state, weights)
+    else:
+        _load_backbone(model.backbone, name, state, weights)
+
+
+def imagenet_weights(name: str) -> WeightsEnum:
+    """torchvision's weights of a backbone: those of SSD's authors for vgg16, else the first version.
+
+    V1 everywhere: it is what torchvision's own detectors start from.
+
+    Raises:
+        UserError: torchvision publishes none.
+    """
+    if name == "vgg16":
+        return VGG16_Weights.IMAGENET1K_FEATURES
+    published = [entry for entry in get_model_weights(name) if "IMAGENET1K" in entry.name]
+    if not published:
+        raise UserError(
+            f"params.yaml: model.weights: torchvision has no imagenet for {name}; allowed: none, a file"
+        )
+    return published[0]
+
+
+def fetch(weights: WeightsEnum, asked: str) -> dict[str, Tensor]:
+    """torchvision's weights, by its own URL; the file name holds the digest that is checked."""
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    try:
+        state: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)
+    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        raise UserError(
+            f"params.yaml: model.weights: {asked} could not be fetched ({error}); put {weights.url} "
+            f"into {folder}, or name a state-dict file, or set none to train from scratch"
+        ) from None
+    return state
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """A state dict from a file."""
+    where = f"params.yaml: model.weights: {path}"
+    if not path.is_file():
+        raise UserError(
+            f"{where}: no such file; allowed: imagenet, coco, none, or a .safetensors or .pth state dict"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 (torch and safetensors raise a dozen types)
+        reason = str(error).splitlines()[0][:200]
+        raise UserError(f"{where}: not a state dict that loads without pickle: {reason}") from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{where}: not a state dict (a mapping of names to tensors)")
+    return state
+
+
+def _load_backbone(backbone: nn.Module, name: str, state: dict[str, Tensor], weights: str) -> None:
+    if isinstance(backbone, VGG16Features):
+        state = vgg16_state(state, backbone)
+    own = backbone.state_dict()
+    if isinstance(backbone, ExtractedFeatures):
+        state = {f"body.{key}": value for key, value in state.items()}
+        # torchvision's networks have more than their maps need.
+        state = {key: value for key, value in state.items() if key in own}
+    # Neither the classifier nor layers after the last map.
+    state = {key: value for key, value in state.items() if key in own or not _is_unused(key, own)}
+    try:
+        backbone.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"params.yaml: model.weights: {weights} does not fit {name}: {reason}") from None
+
+
+def _is_unused(key: str, own: dict[str, Tensor]) -> bool:
+    """Whether a state's part is one that the backbone has left out whole."""
+    part = key.split(".")[0]
+    return part in ("fc", "layer3", "layer4") and not any(name.split(".")[0] == part for name in own)
+
+
+def _load_detector(model: SSD, state: dict[str, Tensor], weights: str) -> None:
+    """torchvision's whole detector; where the classes differ, all of it but the class heads."""
+    expected = ssd300_vgg16_config(model.num_classes)
+    config = model.config
+    same = (config.backbone, config.input_size, config.neck, config.heads) == (
+        expected.backbone, expected.input_size, expected.neck, expected.heads,
+    )  # fmt: skip
+    counts = [[len(level.shapes) for level in levels] for levels in (config.levels, expected.levels)]
+    if not same or counts[0] != counts[1]:
+        raise UserError(
+            f"params.yaml: model.weights: {weights} is torchvision's ssd300_vgg16; it fits backbone: vgg16, "
+            f"input_size: 300, neck: none, heads: conv3x3 and {counts[1]} priors a cell"
+        )
+    if not _alike(config.levels, expected.levels):
+        log.warning(
+            "model.weights: %s was trained with other priors than params.yaml has; those of recipes/"
+            "coco-ssd300-vgg16.yaml are the same",
+            weights,
+        )
+    converted = convert_ssd300_vgg16(state)
+    found = num_classes_of(state)
+    if found != model.num_classes:
+        log.warning(
+            "model.weights: %s scores %d classes, the data set has %d (with background): the class heads "
+            "start anew",
+            weights, found, model.num_classes,
+        )  # fmt: skip
+        own = model.state_dict()
+        converted |= {key: own[key] for key in converted if key.startswith("heads.conf.")}
+    model.load_state_dict(converted)
+
+
+def _alike(levels: Sequence[PriorLevel], others: Sequence[PriorLevel]) -> bool:
+    """Whether two lists of levels are the same but for rounding."""
+    numbers = [
+        [number for level in side for number in (level.step or 0.0, *chain.from_iterable(level.shapes))]
+        for side in (levels, others)
+    ]
+    return all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(*numbers, strict=True))
+
+
+def _load_timm(model: SSD, weights: str) -> None:
+    """A file of timm's; timm itself knows what its cut networks call the weights."""
+    name = model.config.backbone
+    if weights in ("imagenet", "coco"):
+        raise UserError(
+            f"params.yaml: model.weights: found {weights!r}; allowed for {name}: none, or a file, such as "
+            "the model.safetensors of its page on Hugging Face"
+        )
+    read(Path(weights))
+    places = tuple(_timm_places(model))
+    try:
+        loaded = timm_network(
+            name, places, pretrained=True, pretrained_cfg_overlay={"file": weights, "custom_load": False}
+        )
+    except UserError:
+        raise UserError(f"params.yaml: model.weights: {weights} does not fit {name}") from None
+    body = model.backbone.get_submodule("body")
+    body.load_state_dict(loaded.state_dict())
+
+
+def _timm_places(model: SSD) -> list[int]:
+    """Which of its maps a timm network was asked for."""
+    info = model.backbone.get_submodule("body").feature_info
+    return list(info.out_indices)  # type: ignore[union-attr,arg-type]

@@ -1,0 +1,240 @@
+"""Starting weights: torchvision's, a file's, or none; never a silent start from scratch."""
+
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torchvision.models import mobilenet_v3_large, resnet18, vgg16
+from torchvision.models.detection import ssd300_vgg16
+
+from ssd.errors import UserError
+from ssd.models import weights as module
+from ssd.models.config import paper_config
+from ssd.models.ssd import SSD
+from ssd.models.torchvision_ssd import ssd300_vgg16_config
+from ssd.models.weights import load_weights
+
+
+def build(backbone: str = "resnet18") -> SSD:
+    return SSD(paper_config(backbone, 64, 3))
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, torch.Tensor]:
+    """A whole torchvision state dict, classifier included."""
+    return resnet18(weights=None).state_dict()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_torchvision_state_dict_loads_from_a_file(state: dict, suffix: str, tmp_path: Path) -> None:
+    file = tmp_path / f"weights{suffix}"
+    save_file(state, file) if suffix == ".safetensors" else torch.save(state, file)
+    model = build()
+    load_weights(model, str(file))
+    assert torch.equal(model.backbone.conv1.weight, state["conv1.weight"])
+    assert torch.equal(model.backbone.layer4[1].bn2.running_var, state["layer4.1.bn2.running_var"])
+
+
+def test_layers_after_the_last_map_are_left_out(state: dict, tmp_path: Path) -> None:
+    torch.save(state, tmp_path / "w.pth")
+    model = SSD(paper_config("resnet18", 64, 3, strides=(8, 16)))
+    load_weights(model, str(tmp_path / "w.pth"))
+    assert torch.equal(model.backbone.layer3[0].conv1.weight, state["layer3.0.conv1.weight"])
+
+
+def test_a_network_found_by_name_loads_torchvision_s_state(tmp_path: Path) -> None:
+    published = mobilenet_v3_large(weights=None).state_dict()
+    torch.save(published, tmp_path / "w.pth")
+    model = SSD(paper_config("mobilenet_v3_large", 96, 3))
+    load_weights(model, str(tmp_path / "w.pth"))
+    name = "features.12.block.1.1.running_mean"
+    assert torch.equal(model.backbone.state_dict()[f"body.{name}"], published[name])
+
+
+def test_a_timm_network_loads_a_file_of_timm_s(tmp_path: Path) -> None:
+    import timm
+
+    published = timm.create_model("test_convnext", pretrained=False).state_dict()
+    save_file(published, tmp_path / "model.safetensors")
+    model = SSD(paper_config("timm/test_convnext", 64, 3))
+    load_weights(model, str(tmp_path / "model.safetensors"))
+    own = {value.sum().item() for value in model.backbone.state_dict().values()}
+    assert published["stages.1.blocks.0.conv_dw.weight"].sum().item() in own
+    with pytest.raises(
+        UserError, match=r"model.weights: found 'imagenet'; allowed for timm/test_convnext: none"
+    ):
+        load_weights(model, "imagenet")
+
+
+def test_vgg16_s_classifier_becomes_convolutions_by_sub_sampling(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        network = vgg16(weights=None)
+    torch.manual_seed(0)
+    published = {name: torch.randn(value.shape) * 0.01 for name, value in network.state_dict().items()}
+    torch.save(published, tmp_path / "w.pth")
+    model = SSD(paper_config("vgg16", 64, 3))
+    load_weights(model, str(tmp_path / "w.pth"))
+    assert torch.equal(model.backbone.features[28].weight, published["features.28.weight"])
+    fc6, fc7 = published["classifier.0.weight"].view(4096, 512, 7, 7), published["classifier.3.weight"]
+    weight = model.backbone.fc6.weight
+    assert weight.shape == (1024, 512, 3, 3)
+    assert weight[5, 7, 1, 2] == fc6[20, 7, 3, 6]
+    assert model.backbone.fc7.weight[3, 9, 0, 0] == fc7[12, 36]
+    assert model.backbone.fc7.bias[10] == published["classifier.3.bias"][40]
+
+
+@pytest.fixture(scope="module")
+def detector() -> dict[str, torch.Tensor]:
+    """A state dict of torchvision's ssd300_vgg16 with the classes of COCO."""
+    return ssd300_vgg16(weights=None, weights_backbone=None).state_dict()
+
+
+def test_torchvision_s_detector_loads_from_a_file(
+    detector: dict[str, torch.Tensor], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whole where the classes agree; else the class heads start anew, and a line says so."""
+    torch.save(detector, tmp_path / "detector.pth")
+    head = "head.classification_head.module_list.3.weight"
+    same = SSD(ssd300_vgg16_config())
+    load_weights(same, str(tmp_path / "detector.pth"))
+    assert torch.equal(same.heads.conf[3].weight, detector[head])
+    assert caplog.text == ""
+    other = SSD(ssd300_vgg16_config(21))
+    fresh = other.heads.conf[3].weight.clone()
+    load_weights(other, str(tmp_path / "detector.pth"))
+    assert torch.equal(other.heads.conf[3].weight, fresh)
+    assert torch.equal(other.heads.loc[3].weight, detector["head.regression_head.module_list.3.weight"])
+    assert "scores 91 classes, the data set has 21" in caplog.text
+
+
+def test_other_priors_than_torchvision_s_are_said(
+    detector: dict[str, torch.Tensor], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.save(detector, tmp_path / "detector.pth")
+    load_weights(SSD(paper_config("vgg16", 300, 91)), str(tmp_path / "detector.pth"))
+    assert "trained with other priors" in caplog.text
+
+
+def test_a_detector_that_is_built_otherwise_is_refused(
+    detector: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    torch.save(detector, tmp_path / "detector.pth")
+    with pytest.raises(UserError, match=r"it fits backbone: vgg16, input_size: 300, neck: none"):
+        load_weights(build(), str(tmp_path / "detector.pth"))
+
+
+def test_coco_weights_are_fetched_and_checked_and_a_failure_says_what_to_do(
+    detector: dict[str, torch.Tensor], server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ssd.files import sha256
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    plain = tmp_path / "served" / "plain.pth"
+    torch.save(detector, plain)
+    name = f"ssd300-{sha256(plain)[:8]}.pth"
+    plain.rename(plain.with_name(name))
+    monkeypatch.setattr(module, "COCO_WEIGHTS", Published(f"{server}/{name}"))
+    model = SSD(ssd300_vgg16_config())
+    load_weights(model, "coco")
+    assert torch.equal(model.backbone.conv4_scale, detector["backbone.scale_weight"])
+    monkeypatch.setattr(module, "COCO_WEIGHTS", Published(f"{server}/missing-00000000.pth"))
+    with pytest.raises(
+        UserError, match=r"model.weights: coco could not be fetched .* put http.*missing"
+    ) as error:
+        load_weights(model, "coco")
+    assert "\n" not in str(error.value)
+
+
+def test_weights_of_another_backbone_are_refused(state: dict, tmp_path: Path) -> None:
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"params.yaml: model.weights: .*w.pth does not fit resnet50"):
+        load_weights(build("resnet50"), str(tmp_path / "w.pth"))
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"model.weights: .*nowhere.pth: no such file; allowed: imagenet, coco, none"
+    ):
+        load_weights(build(), str(tmp_path / "nowhere.pth"))
+
+
+def test_a_pickle_is_not_run(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple:
+            return Path.touch, (tmp_path / "was_run",)
+
+    torch.save({"conv1.weight": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(UserError, match="without pickle"):
+        load_weights(build(), str(tmp_path / "evil.pth"))
+    assert not (tmp_path / "was_run").exists()
+
+
+def test_a_file_that_is_no_state_dict_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.pth").write_text("hello")
+    with pytest.raises(UserError, match="not a state dict"):
+        load_weights(build(), str(tmp_path / "text.pth"))
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """An HTTP server on loopback over tmp_path/served."""
+    served = tmp_path / "served"
+    served.mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args: object) -> None:
+            super().__init__(*args, directory=str(served))
+
+        def log_message(self, *args: object) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+class Published:
+    """Stands in for torchvision's weights enum, with its own way of fetching but another address."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def get_state_dict(self, **kwargs: bool) -> dict[str, torch.Tensor]:
+        return torch.hub.load_state_dict_from_url(self.url, weights_only=True, **kwargs)
+
+
+def test_imagenet_weights_are_fetched_and_checked(
+    state: dict, server: str, tmp_path: Path, monkeypatch
+) -> None:
+    from ssd.files import sha256
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    plain = tmp_path / "served" / "plain.pth"
+    torch.save(state, plain)
+    name = f"resnet18-{sha256(plain)[:8]}.pth"
+    plain.rename(plain.with_name(name))
+    monkeypatch.setattr(module, "imagenet_weights", lambda _: Published(f"{server}/{name}"))
+    model = build()
+    load_weights(model, "imagenet")
+    assert torch.equal(model.backbone.conv1.weight, state["conv1.weight"])
+
+
+@pytest.mark.parametrize("name", ["resnet18-00000000.pth", "missing-00000000.pth"])
+def test_a_failed_fetch_says_which_file_to_put_where(
+    name: str, state: dict, server: str, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    torch.save(state, tmp_path / "served" / "resnet18-00000000.pth")
+    monkeypatch.setattr(module, "imagenet_weights", lambda _: Published(f"{server}/{name}"))
+    with pytest.raises(UserError) as caught:
+        load_weights(build(), "imagenet")
+    message = str(caught.value)
+    assert "\n" not in message
+    assert f"put {server}/{name} into {tmp_path / 'home' / 'hub' / 'checkpoints'}" in message
