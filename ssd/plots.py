@@ -35,7 +35,6 @@ RECALL_GRID = np.arange(101) / 100
 LEGEND_ROWS = 28  # a column of the legend of precision-recall curves
 PICTURE_INCHES = 3.2  # width of one picture
 PAIRS_ACROSS = 2
-PICTURES_ACROSS = 4
 DOTS_PER_INCH = 110
 
 
@@ -158,9 +157,9 @@ def detection_grid(
     figure, panels = _picture_grid(images, per_image=2, images_across=PAIRS_ACROSS)
     for index, (image, found, truth) in enumerate(zip(images, detections, objects, strict=True)):
         left, right = panels[2 * index : 2 * index + 2]
-        _show(left, image, "ground truth")
-        _draw_objects(left, truth, class_names)
-        _show(right, image, f"detections, score ≥ {score_threshold:g}")
+        show_image(left, image, "ground truth")
+        draw_objects(left, truth, class_names)
+        show_image(right, image, f"detections, score ≥ {score_threshold:g}")
         # The best detection last, on top of the others.
         for row in reversed(range(len(found.scores))):
             score = float(found.scores[row])
@@ -168,17 +167,6 @@ def detection_grid(
                 label = int(found.labels[row])
                 text = f"{class_names[label - 1]} {score:.2f}"
                 _draw_box(right, found.boxes[row].tolist(), class_colour(label), text)
-    return figure
-
-
-def augmented_grid(
-    images: Sequence[Tensor], objects: Sequence[Objects], class_names: Sequence[str]
-) -> Figure:
-    """Images uint8 [3, H, W] with their objects, as augmentation left them. Ignored objects are dashed."""
-    figure, panels = _picture_grid(images, per_image=1, images_across=PICTURES_ACROSS)
-    for axes, image, truth in zip(panels[: len(images)], images, objects, strict=True):
-        _show(axes, image, "")
-        _draw_objects(axes, truth, class_names)
     return figure
 
 
@@ -209,7 +197,7 @@ def _picture_grid(images: Sequence[Tensor], per_image: int, images_across: int) 
     return figure, panels
 
 
-def _show(axes: Axes, image: Tensor, title: str) -> None:
+def show_image(axes: Axes, image: Tensor, title: str) -> None:
     height, width = image.shape[1:]
     # Pixel i covers [i, i + 1): the half-open coordinates of the boxes.
     axes.imshow(image.permute(1, 2, 0).cpu().numpy(), extent=(0, width, height, 0))
@@ -218,7 +206,7 @@ def _show(axes: Axes, image: Tensor, title: str) -> None:
         axes.set_title(title, fontsize=8, pad=3)
 
 
-def _draw_objects(axes: Axes, objects: Objects, class_names: Sequence[str]) -> None:
+def draw_objects(axes: Axes, objects: Objects, class_names: Sequence[str]) -> None:
     for box, label, ignored in zip(
         objects.boxes.tolist(), objects.labels.tolist(), objects.ignored.tolist(), strict=True
     ):

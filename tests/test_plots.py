@@ -18,7 +18,6 @@ from ssd.metrics.detections import Detections
 from ssd.metrics.voc import VocResult, evaluate_voc
 from ssd.plots import (
     PALETTE,
-    augmented_grid,
     class_colour,
     detection_grid,
     history_figure,
@@ -145,23 +144,14 @@ def test_a_detection_on_the_score_threshold_is_drawn() -> None:
     assert texts_in(figure, 1) == [f"{NAMES[2]} 0.25", "ant 0.75"]
 
 
-def test_augmented_pictures_show_their_objects() -> None:
-    images, _, truth = pictures()
-    figure = augmented_grid(images * 2, truth * 2, NAMES)
-    assert [bool(axes.images) for axes in figure.axes] == [True] * 6 + [False] * 2
-    assert [len(boxes_in(figure, panel)) for panel in range(6)] == [2, 0, 0, 2, 0, 0]
-
-
 FIGURES: dict[str, Callable[[], Figure]] = {
     "precision_recall": lambda: precision_recall_figure(random_result(3), NAMES),
     "history": lambda: history_figure(history(6)),
     "detections": lambda: detection_grid(*pictures(), NAMES, 0.1),
-    "augmented": lambda: augmented_grid(pictures()[0], pictures()[2], NAMES),
     "precision_recall of nothing": lambda: precision_recall_figure(evaluate_voc([], [], 3), NAMES),
     "history of nothing": lambda: history_figure([]),
     "history without validation": lambda: history_figure(history(1)),
     "detections of nothing": lambda: detection_grid([], [], [], NAMES, 0.1),
-    "augmented nothing": lambda: augmented_grid([], [], NAMES),
 }
 
 

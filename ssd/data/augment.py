@@ -1,4 +1,7 @@
-"""SSD's augmentation: geometry sampled on boxes, photometric distortion on the batch (SSD, section 2.2)."""
+"""Augmentation: geometry sampled on boxes, photometric distortion on the batch (SSD, section 2.2).
+
+Crops around objects, which SSD does not have, are in ssd/data/object_crop.py.
+"""
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -9,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from ssd.data.geometry import View, map_boxes, whole
+from ssd.data.object_crop import ObjectCrop, crop_view
 from ssd.data.tensors import Objects
 
 # The paper's seven choices of a crop: the original image, five least overlaps, any crop.
@@ -29,7 +33,8 @@ Channels = tuple[float, float, float]
 class Geometry:
     """Probabilities of the geometric augmentations, and the largest zoom-out (times the side).
 
-    mosaic: of four images in one, each with a view of its own.
+    mosaic: of four images in one, each with a view of its own. object_crop: crops around objects; they take
+    the place of zoom-out and IoU crop, which must be 0 then, and objects stay by how much of them is in view.
     """
 
     flip: float
@@ -37,6 +42,10 @@ class Geometry:
     zoom_max: float
     crop: float
     mosaic: float = 0.0
+    object_crop: ObjectCrop | None = None
+
+    def __post_init__(self) -> None:
+        assert self.object_crop is None or self.zoom_out == self.crop == 0, "one kind of crop"
 
 
 @dataclass(frozen=True)
@@ -50,17 +59,27 @@ class Photometry:
     hue: float
 
 
-def sample_view(height: int, width: int, boxes: Tensor, geometry: Geometry, generator: Generator) -> View:
+def sample_view(
+    height: int,
+    width: int,
+    boxes: Tensor,
+    geometry: Geometry,
+    generator: Generator,
+    ignored: Tensor | None = None,
+) -> View:
     """Sample what part of an image the network sees.
 
-    Zoom-out, then IoU crop, then flip, as in the authors' code; no pixel is touched here. A view has
-    whole pixels, so that the pixels that are cut out and the boxes follow the same edges.
+    Zoom-out, then IoU crop, then flip, as in the authors' code, or crops around objects, then flip; no pixel
+    is touched here. A view has whole pixels, so that the pixels that are cut out and the boxes follow the
+    same edges.
 
     Args:
         height, width: of the image, pixels.
         boxes: float32 [m, 4] xyxy pixels.
         geometry: probabilities; `mosaic` is not for here.
         generator: source of all randomness.
+        ignored: bool [m], objects that a crop around an object neither chooses nor has to keep; None: there
+            are none. SSD's crops do not ask.
     """
     # One call for all draws: that of torch costs more than the arithmetic here.
     zooms, ratio, across, down, crops, choice, flips = torch.rand(7, generator=generator).tolist()
@@ -73,20 +92,35 @@ def sample_view(height: int, width: int, boxes: Tensor, geometry: Geometry, gene
     min_iou = MIN_IOUS[int(choice * len(MIN_IOUS))]
     if crops < geometry.crop and min_iou is not None and len(boxes):
         view = _iou_crop(view, boxes.numpy(), min_iou, generator)
+    if geometry.object_crop is not None:
+        counted = np.ones(len(boxes), np.bool_) if ignored is None else ~ignored.numpy()
+        view = crop_view(height, width, boxes.numpy(), counted, geometry.object_crop, generator)
     return replace(view, flip=flips < geometry.flip)
 
 
 def visible_objects(boxes: Tensor, view: View) -> Tensor:
     """Which objects stay: those whose centre is in the view (SSD, section 2.2); bool [m]."""
-    return torch.from_numpy(_holds(np.array([[view.x1, view.y1, view.x2, view.y2]]), boxes.numpy())[0])
+    return torch.from_numpy(_holds(_edges(view), boxes.numpy())[0])
 
 
-def seen(objects: Objects, view: View) -> Objects:
-    """The objects that stay in a view, boxes in shares of it."""
-    kept = visible_objects(objects.boxes, view)
+def seen(objects: Objects, view: View, geometry: Geometry | None = None) -> Objects:
+    """The objects that stay in a view, boxes in shares of it.
+
+    They stay by their centre (SSD, section 2.2) or, where the geometry has crops around objects, by how much
+    of them is in view.
+    """
+    if geometry is None or geometry.object_crop is None:
+        kept = visible_objects(objects.boxes, view)
+    else:
+        kept = torch.from_numpy(geometry.object_crop.keeps(_edges(view), objects.boxes.numpy())[0])
     if not kept.all():
         objects = Objects(objects.boxes[kept], objects.labels[kept], objects.ignored[kept])
     return replace(objects, boxes=map_boxes(objects.boxes, view))
+
+
+def _edges(view: View) -> NDArray[np.float64]:
+    """A view as xyxy [1, 4]."""
+    return np.array([[view.x1, view.y1, view.x2, view.y2]], np.float64)
 
 
 def _iou_crop(view: View, boxes: Array, min_iou: float, generator: Generator) -> View:
@@ -104,7 +138,7 @@ def _iou_crop(view: View, boxes: Array, min_iou: float, generator: Generator) ->
     return View(*crops[first].tolist()) if good[first] else view
 
 
-def _holds(views: Array, boxes: Array) -> NDArray[np.bool_]:
+def _holds(views: Array | NDArray[np.float64], boxes: Array) -> NDArray[np.bool_]:
     """Whether views hold the centres of boxes; xyxy [n, 4] and [m, 4] to bool [n, m]."""
     x1, y1, x2, y2 = views.T[:, :, None]
     x, y = (boxes[:, :2] + boxes[:, 2:]).T / 2

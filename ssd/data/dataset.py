@@ -12,16 +12,13 @@ from torchvision.io import ImageReadMode, decode_image
 
 from ssd.data.augment import Geometry, sample_view, seen
 from ssd.data.cache import DecodedCache
-from ssd.data.geometry import render, whole
+from ssd.data.geometry import View, render, whole
 from ssd.data.mosaic import Part, mosaic
+from ssd.data.normalisation import MEAN, STD
 from ssd.data.seeding import seeded
 from ssd.data.tensors import Objects, TensorFile
 from ssd.errors import UserError
 from ssd.matching import Targets
-
-MEAN = (123.675, 116.28, 103.53)
-STD = (58.395, 57.12, 57.375)
-"""ImageNet's RGB mean and deviation on the 0..255 scale, what torchvision's weights were trained with."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +88,11 @@ class DetectionDataset(Dataset[LoadedSample]):
 
     def __getitem__(self, key: SampleKey) -> LoadedSample:
         """The sample of a key: uint8 [3, S, S] image, objects, index."""
+        image, objects, _ = self.sample(key)
+        return image, objects, key.index
+
+    def sample(self, key: SampleKey) -> tuple[Tensor, Objects, View | None]:
+        """Image and objects of a key, and what part of the source the image shows (None: a mosaic)."""
         image, objects = self.part(key.index)
         height, width = image.shape[1:]
         if self.geometry is None:
@@ -100,9 +102,11 @@ class DetectionDataset(Dataset[LoadedSample]):
             if torch.rand((), generator=generator) < self.geometry.mosaic:
                 others = torch.randint(len(self), (3,), generator=generator).tolist()
                 parts = [(image, objects), *map(self.part, others)]
-                return *mosaic(parts, key.side, self.geometry, generator), key.index
-            view = sample_view(height, width, objects.boxes, self.geometry, generator)
-        return render(image, view, key.side, self.fill), seen(objects, view), key.index
+                canvas, found = mosaic(parts, key.side, self.geometry, generator)
+                if self.geometry.object_crop is None or not _lost_all(parts, found):
+                    return canvas, found, None
+            view = sample_view(height, width, objects.boxes, self.geometry, generator, objects.ignored)
+        return render(image, view, key.side, self.fill), seen(objects, view, self.geometry), view
 
     def part(self, index: int) -> Part:
         """Image `index` as it is stored, and its objects."""
@@ -117,6 +121,11 @@ class DetectionDataset(Dataset[LoadedSample]):
             image = decode(self.file, index)
             self.cache.put(index, image)
         return image
+
+
+def _lost_all(parts: list[Part], found: Objects) -> bool:
+    """Whether a mosaic has no object left that counts, though one of its images had some."""
+    return bool(found.ignored.all()) and not all(objects.ignored.all() for _, objects in parts)
 
 
 def decode(file: TensorFile, index: int) -> Tensor:

@@ -31,12 +31,12 @@ def mosaic(
     Args:
         parts: four images, for the quadrants at the top left, top right, bottom left and bottom right.
         side: of the canvas, pixels.
-        geometry: probabilities of flip and crop.
+        geometry: probabilities of flip and of crops.
         generator: source of all randomness.
 
     Returns:
-        The canvas, uint8 [3, side, side], and the objects whose centre is in their quadrant's view, clipped
-        to it, in shares of the canvas.
+        The canvas, uint8 [3, side, side], and the objects that stay in their quadrant's view (see `seen`),
+        clipped to it, in shares of the canvas. There may be none: a quadrant shows but a part of a view.
     """
     geometry = replace(geometry, zoom_out=0.0)
     low, high = MIDDLE
@@ -53,10 +53,10 @@ def mosaic(
     found = []
     for (image, objects), (x1, y1, x2, y2) in zip(parts, quadrants, strict=True):
         height, width = image.shape[1:]
-        view = sample_view(height, width, objects.boxes, geometry, generator)
+        view = sample_view(height, width, objects.boxes, geometry, generator, objects.ignored)
         view = _window(view, x2 - x1, y2 - y1, generator)
         canvas[:, y1:y2, x1:x2], _, _ = resample(image, view, y2 - y1, x2 - x1)
-        inside = seen(objects, view)
+        inside = seen(objects, view, geometry)
         scale, shift = torch.tensor([x2 - x1, y2 - y1] * 2), torch.tensor([x1, y1, x1, y1])
         found.append(replace(inside, boxes=(inside.boxes * scale + shift) / side))
     boxes, labels, ignored = zip(*((o.boxes, o.labels, o.ignored) for o in found), strict=True)
