@@ -11,7 +11,8 @@ from typing import Any
 
 from ssd.data.preprocess import SPLITS, Preprocessed, all_problems, declared_classes, preprocess, refuse
 from ssd.data.samples import write_tensor_file
-from ssd.data.sources import splits
+from ssd.data.sources import read_source
+from ssd.data.splits import settle
 from ssd.data.summary import list_problems, summarise
 from ssd.files import write_json
 from ssd.params import Params
@@ -33,8 +34,10 @@ COLUMNS = {
 
 @command
 def main(params: Params) -> None:
-    lists = splits(params.data.source, RAW)
-    result = preprocess(lists, declared_classes(params.data), params.preprocess)
+    catalogue = read_source(params.data, RAW)
+    listing = settle(catalogue, params.data, params.preprocess)
+    class_names = declared_classes(params.data, catalogue)
+    result = preprocess(listing, class_names, params.preprocess, scratch=RAW.parent)
     # The reports come before the refusal, which points to them.
     summary = summarise(result)
     write_json(REPORTS / "summary.json", summary)

@@ -2,29 +2,14 @@
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
-from ssd.data.voc import Annotation, Box, half_open
+from ssd.data.annotations import Annotation, Box, Problem
 
-Action = Literal["mended", "dropped"]
 T = TypeVar("T")
 
 PRECEDENCE = ("test", "val", "train")
 """An image that is in two splits stays in the first of these, so that test figures keep their meaning."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong in the data, and what was done about it.
-
-    file: relative to the folder of the data sets; box: xmin, ymin, xmax, ymax as written, None where it is
-    not about one box; action: "mended" or "dropped" (the object, or the image where there is no box).
-    """
-
-    file: str
-    box: Box | None
-    reason: str
-    action: Action
 
 
 @dataclass(frozen=True)
@@ -34,6 +19,7 @@ class CheckedObject:
     label: int
     box: Box
     difficult: bool
+    crowd: bool
 
 
 def check_annotation(
@@ -53,40 +39,42 @@ def check_annotation(
         problems.append(Problem(file, None, f"{reason}; boxes kept", "mended"))
     labels = {name: label for label, name in enumerate(class_names, start=1)}
     objects: list[CheckedObject] = []
-    seen: set[tuple[int, Box]] = set()
+    seen: set[tuple[int, Box, bool]] = set()
     for found in annotation.objects:
         if found.name not in labels:
-            problems.append(Problem(file, found.box, f"unknown class {found.name!r}", "dropped"))
+            problems.append(Problem(file, found.written, f"unknown class {found.name!r}", "dropped"))
             continue
         box, reasons = mend_box(found.box, size)
         if box is None:
-            problems.append(Problem(file, found.box, reasons[-1], "dropped"))
+            problems.append(Problem(file, found.written, reasons[-1], "dropped"))
             continue
         label = labels[found.name]
-        if (label, box) in seen:
-            problems.append(Problem(file, found.box, f"the same {found.name} twice", "dropped"))
+        if (label, box, found.crowd) in seen:
+            problems.append(Problem(file, found.written, f"the same {found.name} twice", "dropped"))
             continue
-        seen.add((label, box))
-        problems += [Problem(file, found.box, reason, "mended") for reason in reasons]
-        objects.append(CheckedObject(label, box, found.difficult))
+        seen.add((label, box, found.crowd))
+        problems += [Problem(file, found.written, reason, "mended") for reason in reasons]
+        objects.append(CheckedObject(label, box, found.difficult, found.crowd))
     return objects, problems
 
 
-def mend_box(written: Box, size: tuple[int, int]) -> tuple[Box | None, list[str]]:
-    """A box as written in an annotation -> xyxy in pixels, 0-based, half-open, inside the image.
+def mend_box(box: Box, size: tuple[int, int]) -> tuple[Box | None, list[str]]:
+    """Put the corners of a box (xyxy in pixels, 0-based, half-open) in order and clip it to the image.
+
+    Args:
+        size: (height, width) of the image in pixels.
 
     Returns:
         the box, or None where it cannot be mended, and why it had to be mended or dropped, if so.
     """
     reasons: list[str] = []
-    xmin, ymin, xmax, ymax = written
-    if xmin > xmax or ymin > ymax:
+    x1, y1, x2, y2 = box
+    if x1 > x2 or y1 > y2:
         reasons.append("corners in the wrong order")
-        xmin, xmax = sorted((xmin, xmax))
-        ymin, ymax = sorted((ymin, ymax))
-    if xmin == xmax or ymin == ymax:
+        x1, x2 = sorted((x1, x2))
+        y1, y2 = sorted((y1, y2))
+    if x1 == x2 or y1 == y2:
         return None, [*reasons, "zero size"]
-    x1, y1, x2, y2 = half_open((xmin, ymin, xmax, ymax))
     height, width = size
     overshoot = max(-x1, -y1, x2 - width, y2 - height)
     clipped = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))

@@ -1,54 +1,33 @@
 """Bringing a data set to disk: fetched archives, the user's own folder, or drawn."""
 
+import logging
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
 
 from ssd.data.archive import unpack
-from ssd.data.fetch import RemoteFile, fetch
+from ssd.data.archives import ARCHIVES, Archive
+from ssd.data.coco_layout import find_coco_files
+from ssd.data.fetch import fetch
+from ssd.data.image_files import IMAGE_SUFFIXES
+from ssd.data.own_folder import copy_folder, existing_folder
 from ssd.data.shapes import write_shapes
-from ssd.data.voc_dir import VOC_FOLDERS, copy_voc_dir
+from ssd.data.voc_dir import copy_voc_dir
+from ssd.data.zip_archive import is_wanted, unpack_zip
 from ssd.errors import UserError
 from ssd.files import replacing_folder
-from ssd.params import DataParams, Source
+from ssd.params import DataParams
 
+log = logging.getLogger(__name__)
 
-def _voc_archive(year: int, name: str, num_bytes: int, sha256: str) -> RemoteFile:
-    mirrors = (
-        f"https://thor.robots.ox.ac.uk/pascal/VOC/voc{year}/",
-        f"http://host.robots.ox.ac.uk/pascal/VOC/voc{year}/",
-        "https://data.pjreddie.com/files/",
-    )
-    return RemoteFile(name, num_bytes, sha256, tuple(mirror + name for mirror in mirrors))
-
-
-VOC2007_TRAINVAL = _voc_archive(
-    year=2007,
-    name="VOCtrainval_06-Nov-2007.tar",
-    num_bytes=460_032_000,
-    sha256="7d8cd951101b0957ddfd7a530bdc8a94f06121cfc1e511bb5937e973020c7508",
-)
-VOC2007_TEST = _voc_archive(
-    year=2007,
-    name="VOCtest_06-Nov-2007.tar",
-    num_bytes=451_020_800,
-    sha256="6836888e2e01dca84577a849d339fa4f73e1e4f135d312430c4856b5609b4892",
-)
-VOC2012_TRAINVAL = _voc_archive(
-    year=2012,
-    name="VOCtrainval_11-May-2012.tar",
-    num_bytes=1_999_639_040,
-    sha256="e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
-)
-
-ARCHIVES: dict[Source, tuple[RemoteFile, ...]] = {
-    "voc2007": (VOC2007_TRAINVAL, VOC2007_TEST),
-    "voc2012": (VOC2012_TRAINVAL,),
-    "voc0712": (VOC2007_TRAINVAL, VOC2007_TEST, VOC2012_TRAINVAL),
-}
+YOLO_FOLDERS = ("images/train", "labels/train")
 
 
 def download(data: DataParams, raw_folder: Path, root: Path) -> None:
     """Bring `data.source` to `raw_folder / data.source`, whole or not at all.
+
+    Without a network, `data.archives` holds the archives of a public data set or, for coco and penn_fudan,
+    the folders that they unpack to (annotations, train2017, val2017; PennFudanPed).
 
     Args:
         data: the section of params.yaml; its relative paths count from `root`.
@@ -58,31 +37,70 @@ def download(data: DataParams, raw_folder: Path, root: Path) -> None:
     Raises:
         UserError: a download, an archive, or the user's own folder is not as it should be.
     """
-    archives = _fetch_all(data, root)
+    found = [(archive, _find(archive, data, root)) for archive in ARCHIVES.get(data.source, ())]
     with replacing_folder(raw_folder / data.source) as folder:
-        if data.source == "shapes":
-            write_shapes(
-                folder / "VOCdevkit/shapes",
-                num_train=data.shapes_train,
-                num_val=data.shapes_val,
-                num_test=data.shapes_test,
-                side=data.shapes_side,
-                seed=data.shapes_seed,
-            )
-        elif data.source == "voc_dir":
-            copy_voc_dir(data.path, root, folder / "VOCdevkit/own")
-        for archive in archives:
-            unpack(archive, folder, wanted=VOC_FOLDERS)
+        match data.source:
+            case "shapes":
+                _draw_shapes(data, folder / "VOCdevkit/shapes")
+            case "voc_dir":
+                copy_voc_dir(data.path, root, folder / "VOCdevkit/own")
+            case "coco_json" | "yolo_dir":
+                _copy_own(data, root, folder)
+        for archive, path in found:
+            _put(archive, path, folder)
 
 
-def _fetch_all(data: DataParams, root: Path) -> list[Path]:
-    """Fetch the archives of a source, from the user's mirrors before the built-in ones."""
+def _draw_shapes(data: DataParams, folder: Path) -> None:
+    write_shapes(
+        folder,
+        num_train=data.shapes_train,
+        num_val=data.shapes_val,
+        num_test=data.shapes_test,
+        side=data.shapes_side,
+        seed=data.shapes_seed,
+    )
+
+
+def _copy_own(data: DataParams, root: Path, target: Path) -> None:
+    """Copy images and annotations of an own folder, once its layout is understood."""
+    key = "data.path"
+    if data.source == "coco_json":
+        source = existing_folder(key, data.path, root, needed="one with annotations in COCO JSON")
+        find_coco_files(source)
+        suffixes = {*IMAGE_SUFFIXES, ".bmp", ".gif", ".webp", ".json"}  # its files are found by name
+    else:
+        needed = " and ".join(YOLO_FOLDERS)
+        source = existing_folder(key, data.path, root, needed=f"one with {needed}")
+        for name in YOLO_FOLDERS:
+            if not (source / name).is_dir():
+                raise UserError(f"params.yaml: {key}: {data.path} lacks {name}; needed are {needed}")
+        suffixes = {*IMAGE_SUFFIXES, ".txt", ".yaml"}
+    copy_folder(key, source, target, lambda name: name.suffix.lower() in suffixes)
+
+
+def _find(archive: Archive, data: DataParams, root: Path) -> Path:
+    """The folder that a zip unpacks to if it is there, else the archive, fetched unless it is there."""
     for mirror in data.mirrors:
         if not mirror.startswith(("http://", "https://")):
             raise UserError(f"params.yaml: data.mirrors: found {mirror!r}; allowed: http:// or https:// URLs")
     folder = root / Path(data.archives).expanduser()
-    paths = []
-    for archive in ARCHIVES.get(data.source, ()):
-        own_urls = tuple(f"{mirror.rstrip('/')}/{archive.name}" for mirror in data.mirrors)
-        paths.append(fetch(replace(archive, urls=own_urls + archive.urls), folder))
-    return paths
+    if archive.folder and (folder / archive.folder).is_dir():
+        log.info("%s: the folder %s is used instead", archive.file.name, folder / archive.folder)
+        return folder / archive.folder
+    own_urls = tuple(f"{mirror.rstrip('/')}/{archive.file.name}" for mirror in data.mirrors)
+    return fetch(replace(archive.file, urls=own_urls + archive.file.urls), folder)
+
+
+def _put(archive: Archive, path: Path, folder: Path) -> None:
+    """Unpack an archive into `folder`, or copy the folder that stands for it."""
+    if archive.folder is None:
+        unpack(path, folder, archive.wanted)
+    elif path.is_dir():
+        wanted = partial(_is_wanted_below, archive.folder, archive.wanted)
+        copy_folder("data.archives", path, folder / archive.folder, wanted)
+    else:
+        unpack_zip(path, folder, archive.wanted)
+
+
+def _is_wanted_below(folder: str, wanted: tuple[str, ...], name: PurePosixPath) -> bool:
+    return is_wanted(folder / name, wanted)

@@ -1,4 +1,4 @@
-"""From lists of images in VOC layout to the checked samples of train, val and test."""
+"""From the images of a data set, divided into splits, to the checked samples of train, val and test."""
 
 import hashlib
 import logging
@@ -8,28 +8,43 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from ssd.data.checks import CheckedObject, Problem, check_annotation, drop_leaks
+from ssd.data.annotations import Box, Catalogue, ImageRef, Problem
+from ssd.data.checks import CheckedObject, check_annotation, drop_leaks
 from ssd.data.images import ImageError, PackedImage, pack_image
 from ssd.data.parallel import ordered_map
 from ssd.data.samples import Sample
-from ssd.data.sources import VOC_CLASSES, VocList
-from ssd.data.splits import ImageRef, Listing, list_images
-from ssd.data.voc import Annotation, AnnotationError, Box, parse_annotation
+from ssd.data.splits import Listing
+from ssd.data.spool import Spool
 from ssd.errors import UserError
 from ssd.params import DataParams, PreprocessParams
 
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
+OWN_SOURCES = ("voc_dir", "coco_json", "yolo_dir")
 
 
 @dataclass(frozen=True)
-class ReadImage:
-    """An image that decodes, with its annotation. digest: SHA-256 of the image file."""
+class DecodedImage:
+    """An image that decodes. digest: SHA-256 of the image file."""
+
+    packed: PackedImage
+    digest: bytes
+
+
+@dataclass(frozen=True)
+class KeptImage:
+    """What is known of an image that decodes while its bytes wait in the spool, at `place`.
+
+    size, original_size: (height, width) in pixels, after and before it was shrunk; digest: SHA-256 of the
+    file.
+    """
 
     ref: ImageRef
-    image: PackedImage
-    annotation: Annotation
+    place: slice
+    size: tuple[int, int]
+    original_size: tuple[int, int]
+    reencoded: bool
     digest: bytes
 
 
@@ -51,53 +66,53 @@ class Split:
 class Preprocessed:
     """All splits of a source.
 
-    splits: "train", "val" and "test", all three; test_is_val: the source has no test images but those of
-    val, so the two are the same object; num_held_out: images of train's lists that became val.
+    splits: "train", "val" and "test", all three; test_is_val: there are no test images but those of val, so
+    the two are the same object; notes: what to know about the splits.
     """
 
     class_names: list[str]
     splits: dict[str, Split]
     test_is_val: bool
-    num_held_out: int
+    notes: tuple[str, ...]
 
 
-def declared_classes(data: DataParams) -> list[str]:
+def declared_classes(data: DataParams, catalogue: Catalogue) -> list[str]:
     """The class names that a source has by `data.classes` or by nature; [] where its annotations tell."""
-    if data.source == "voc_dir":
+    if data.classes and data.source in OWN_SOURCES:
         return data.classes
     if data.classes:
         log.warning("params.yaml: data.classes is not used: %s has classes of its own", data.source)
-    return list(VOC_CLASSES) if data.source in ("voc2007", "voc2012", "voc0712") else []
+    return list(catalogue.class_names)
 
 
 def preprocess(
-    lists: Mapping[str, Sequence[VocList]], class_names: Sequence[str], params: PreprocessParams
+    listing: Listing, class_names: Sequence[str], params: PreprocessParams, scratch: Path
 ) -> Preprocessed:
-    """Read, check, mend and pack all images and annotations of a source.
+    """Check and mend all annotations, and pack all images.
 
     The result does not depend on `params.workers`.
 
     Args:
-        lists: of "train" and perhaps "val" and "test"; see `list_images`.
-        class_names: in label order; [] takes all names in the annotations of train, sorted.
-        params: max_side, jpeg_quality, val_fraction and workers; `strict` is for `refuse`.
+        listing: see `ssd.data.splits.settle`.
+        class_names: in label order; [] takes all names in the annotations of train's list, sorted.
+        params: max_side, jpeg_quality and workers; `strict` is for `refuse`.
+        scratch: a folder with room for all images, which wait there in a file without a name.
 
     Raises:
-        UserError: a list or a folder is missing, or a process was killed.
+        UserError: a process was killed.
     """
-    listing = list_images(lists, params.val_fraction)
-    images, problems = _read_splits(listing, params)
+    spool = Spool(scratch)
+    images, problems = _read_splits(listing, params, spool)
     images, leaks = drop_leaks(images, key=lambda image: image.digest)
     for leak in leaks:
         reason = f"the same image as {leak.original.ref.image_file} in {leak.owner}"
         problems[leak.split].append(Problem(leak.member.ref.image_file, None, reason, "dropped"))
-    names = list(class_names) or _annotated_classes(images, listing.held_out)
-    splits = {split: _check_split(images[split], names, problems[split]) for split in images}
+    names = list(class_names) or _annotated_classes(images, listing.named_by)
+    content = spool.view()
+    splits = {split: _check_split(images[split], names, problems[split], content) for split in images}
     if listing.test_is_val:
         splits["val"] = splits["test"]
-    return Preprocessed(
-        names, {split: splits[split] for split in SPLITS}, listing.test_is_val, len(listing.held_out)
-    )
+    return Preprocessed(names, {split: splits[split] for split in SPLITS}, listing.test_is_val, listing.notes)
 
 
 def refuse(result: Preprocessed, *, strict: bool, report: str | Path) -> None:
@@ -119,7 +134,7 @@ def refuse(result: Preprocessed, *, strict: bool, report: str | Path) -> None:
         raise UserError(f"{first}; mend the data or set preprocess.strict: false in params.yaml")
     for split in ("train", "test"):
         if not result.splits[split].samples:
-            hint = "give the source a list for it or set preprocess.val_fraction above 0 in params.yaml"
+            hint = "give the source a list for it, or set preprocess.val_fraction (or test_fraction) above 0"
             raise UserError(f"no image is left in {split}; {first or hint}")
     if not any(set(sample.labels) for sample in result.splits["train"].samples):
         raise UserError(
@@ -134,82 +149,76 @@ def all_problems(result: Preprocessed) -> list[tuple[str, Problem]]:
     return [(split, problem) for split in own for problem in result.splits[split].problems]
 
 
-def read_image(ref: ImageRef, max_side: int, jpeg_quality: int) -> ReadImage | Problem:
-    """Read an image and its annotation; a Problem where one of them is missing or broken."""
-    if ref.image_name is None:
-        return Problem(ref.image_file, None, "there is no .jpg, .jpeg or .png of this name", "dropped")
+def decode_image(path: Path, max_side: int, jpeg_quality: int) -> DecodedImage | str:
+    """Read and pack an image file; why that cannot be done, where it is missing or broken."""
     try:
-        annotation = parse_annotation(ref.annotation_path)
-    except AnnotationError as error:
-        return Problem(ref.annotation_file, None, str(error), "dropped")
-    try:
-        content = (ref.folder / "JPEGImages" / ref.image_name).read_bytes()
-        image = pack_image(content, max_side, jpeg_quality)
+        content = path.read_bytes()
+        packed = pack_image(content, max_side, jpeg_quality)
     except OSError as error:
-        return Problem(ref.image_file, None, f"not readable ({error.strerror})", "dropped")
+        return f"not readable ({error.strerror})"
     except ImageError as error:
-        return Problem(ref.image_file, None, str(error), "dropped")
-    return ReadImage(ref, image, annotation, hashlib.sha256(content).digest())
+        return str(error)
+    return DecodedImage(packed, hashlib.sha256(content).digest())
 
 
 def _read_splits(
-    listing: Listing, params: PreprocessParams
-) -> tuple[dict[str, list[ReadImage]], dict[str, list[Problem]]]:
+    listing: Listing, params: PreprocessParams, spool: Spool
+) -> tuple[dict[str, list[KeptImage]], dict[str, list[Problem]]]:
     """The images of each split that can be read, and the problems so far."""
-    images: dict[str, list[ReadImage]] = {split: [] for split in listing.images}
+    images: dict[str, list[KeptImage]] = {split: [] for split in listing.images}
     problems = {split: list(found) for split, found in listing.problems.items()}
-    refs = list(chain.from_iterable(listing.images.values()))
-    owners = chain.from_iterable([split] * len(members) for split, members in listing.images.items())
-    read = partial(read_image, max_side=params.max_side, jpeg_quality=params.jpeg_quality)
-    for split, result in zip(owners, ordered_map(read, refs, params.workers, "preprocess"), strict=True):
-        if isinstance(result, Problem):
-            problems[split].append(result)
-        else:
-            images[split].append(result)
+    refs = [(split, ref) for split, members in listing.images.items() for ref in members]
+    decode = partial(decode_image, max_side=params.max_side, jpeg_quality=params.jpeg_quality)
+    decoded = ordered_map(decode, [ref.path for _, ref in refs], params.workers, "preprocess")
+    for (split, ref), result in zip(refs, decoded, strict=True):
+        if isinstance(result, str):
+            problems[split].append(Problem(ref.image_file, None, result, "dropped"))
+            continue
+        packed = result.packed
+        place = spool.add(packed.content)
+        images[split].append(
+            KeptImage(ref, place, packed.size, packed.original_size, packed.reencoded, result.digest)
+        )
     return images, problems
 
 
-def _annotated_classes(images: Mapping[str, Sequence[ReadImage]], held_out: Set[str]) -> list[str]:
-    """All class names in the annotations of train's lists, what is held out included, sorted."""
-    return sorted(
-        {
-            found.name
-            for split, members in images.items()
-            for image in members
-            if split == "train" or image.ref.id in held_out
-            for found in image.annotation.objects
-        }
-    )
+def _annotated_classes(images: Mapping[str, Sequence[KeptImage]], named_by: Set[str]) -> list[str]:
+    """All class names in the annotations of the images of `named_by` that can be read, sorted."""
+    every = (image.ref for image in chain.from_iterable(images.values()))
+    return sorted({found.name for ref in every if ref.id in named_by for found in ref.annotation.objects})
 
 
-def _check_split(images: Sequence[ReadImage], names: Sequence[str], problems: Sequence[Problem]) -> Split:
+def _check_split(
+    images: Sequence[KeptImage], names: Sequence[str], problems: Sequence[Problem], content: memoryview
+) -> Split:
     samples, found = [], list(problems)
     for image in images:
-        file, size = image.ref.annotation_file, image.image.original_size
-        objects, own_problems = check_annotation(image.annotation, file, size, names)
-        samples.append(_sample(image, objects))
+        ref = image.ref
+        objects, own_problems = check_annotation(
+            ref.annotation, ref.annotation_file, image.original_size, names
+        )
+        samples.append(_sample(image, objects, content))
         found += own_problems
-    packed = [image.image for image in images]
     return Split(
         samples,
         found,
-        num_shrunk=sum(image.size != image.original_size for image in packed),
-        num_reencoded=sum(image.reencoded for image in packed),
+        num_shrunk=sum(image.size != image.original_size for image in images),
+        num_reencoded=sum(image.reencoded for image in images),
     )
 
 
-def _sample(image: ReadImage, objects: Sequence[CheckedObject]) -> Sample:
-    height, width = image.image.size
-    original_height, original_width = image.image.original_size
+def _sample(image: KeptImage, objects: Sequence[CheckedObject], content: memoryview) -> Sample:
+    height, width = image.size
+    original_height, original_width = image.original_size
     scale = width / original_width, height / original_height
     return Sample(
         id=image.ref.id,
-        image=image.image.content,
-        size=image.image.size,
+        image=content[image.place],
+        size=image.size,
         boxes=[_scaled(found.box, *scale) for found in objects],
         labels=[found.label for found in objects],
         difficult=[found.difficult for found in objects],
-        crowd=[False] * len(objects),
+        crowd=[found.crowd for found in objects],
     )
 
 

@@ -33,12 +33,13 @@ _DTYPES = {"int64": "I64", "int32": "I32", "float32": "F32", "bool": "BOOL"}
 class Sample:
     """One image with its objects, as preprocess hands it to the writer.
 
-    image: the encoded JPEG or PNG; size: (height, width) in pixels; boxes: xyxy pixels, 0-based, half-open;
-    labels: 1..C; difficult, crowd: a flag an object.
+    image: the encoded JPEG or PNG, perhaps a view of a file, for a large data set is more than memory holds;
+    size: (height, width) in pixels; boxes: xyxy pixels, 0-based, half-open; labels: 1..C; difficult, crowd: a
+    flag an object.
     """
 
     id: str
-    image: bytes
+    image: bytes | memoryview
     size: tuple[int, int]
     boxes: Sequence[tuple[float, float, float, float]]
     labels: Sequence[int]

@@ -1,13 +1,16 @@
-"""What each `data.source` is made of: lists of image ids, and VOC's class names.
+"""How each `data.source` is read: its reader and, for those of the VOC family, its lists and class names.
 
-Every source ends up in the layout of the Pascal VOC development kit (Everingham et al., IJCV 2010):
-`<raw>/<source>/VOCdevkit/<set>/{JPEGImages,Annotations,ImageSets/Main}`; `ssd.data.download` brings it there.
+`ssd.data.download` brings every source to `<raw>/<source>/` in the public layout of the data set.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from ssd.params import Source
+from ssd.data.annotations import Catalogue
+from ssd.data.coco import read_coco
+from ssd.data.penn_fudan import read_penn_fudan
+from ssd.data.voc_lists import VocList, own_lists, read_voc
+from ssd.data.yolo import read_yolo
+from ssd.params import DataParams, Source
 
 VOC_CLASSES = (
     "aeroplane",
@@ -33,8 +36,8 @@ VOC_CLASSES = (
 )
 
 
-# source -> split -> (set, list) pairs. The labels of VOC2012's test set were never published, so its
-# test split is its val split. Papers train "07+12" on both trainval lists and test on VOC2007/test.
+# source -> split -> (set, list) pairs. The labels of VOC2012's test set were never published, so it has none
+# here. Papers train "07+12" on both trainval lists and test on VOC2007/test.
 LISTS: dict[Source, dict[str, list[tuple[str, str]]]] = {
     "shapes": {
         "train": [("shapes", "train")],
@@ -49,7 +52,6 @@ LISTS: dict[Source, dict[str, list[tuple[str, str]]]] = {
     "voc2012": {
         "train": [("VOC2012", "train")],
         "val": [("VOC2012", "val")],
-        "test": [("VOC2012", "val")],
     },
     "voc0712": {
         "train": [("VOC2007", "trainval"), ("VOC2012", "trainval")],
@@ -58,37 +60,36 @@ LISTS: dict[Source, dict[str, list[tuple[str, str]]]] = {
 }
 
 
-@dataclass(frozen=True)
-class VocList:
-    """A list of image ids in a folder of VOC layout: `folder`/ImageSets/Main/`name`.txt."""
+def read_source(data: DataParams, raw_folder: Path) -> Catalogue:
+    """Read the lists and annotations of the downloaded `data.source`; no image is decoded.
 
-    folder: Path
-    name: str
+    COCO's own "test" has no public labels: it trains on train2017, and val2017 is all that scores it.
 
-    @property
-    def path(self) -> Path:
-        return self.folder / "ImageSets/Main" / f"{self.name}.txt"
+    Raises:
+        UserError: a list, folder or annotation file is missing or not as it should be.
+    """
+    folder = raw_folder / data.source
+    match data.source:
+        case "coco" | "coco_json":
+            return read_coco(folder)
+        case "penn_fudan":
+            return read_penn_fudan(folder)
+        case "yolo_dir":
+            return read_yolo(folder, data.classes)
+        case _:
+            names = () if data.source in ("shapes", "voc_dir") else VOC_CLASSES
+            return read_voc(voc_lists(data.source, raw_folder), names)
 
 
-def splits(source: Source, raw_folder: Path) -> dict[str, list[VocList]]:
-    """The lists that make up "train", "val" and "test" of a downloaded source; "train" is always there.
+def voc_lists(source: Source, raw_folder: Path) -> dict[str, list[VocList]]:
+    """The lists that make up "train", "val" and "test" of a source in VOC layout; "train" is always there.
 
-    Without "val", the source has none: a share of train is to be held out. Where test images are
-    those of val, `splits["test"] == splits["val"]`. Without "test" (voc_dir with nothing but a list to
-    train on), the share of train that is held out has to serve as test too.
+    Without "val" or "test", the source has none: a share is to be held out.
     """
     devkit = raw_folder / source / "VOCdevkit"
-    lists = _own_lists(devkit / "own") if source == "voc_dir" else LISTS[source]
-    return {split: [VocList(devkit / name, item) for name, item in pairs] for split, pairs in lists.items()}
-
-
-def _own_lists(folder: Path) -> dict[str, list[tuple[str, str]]]:
-    """The lists of a user's folder. Where trainval is the train split, val is part of it and so not used."""
-    names = [name for name in ("train", "val", "test") if VocList(folder, name).path.is_file()]
-    lists = {name: [("own", name)] for name in names}
-    if "train" not in lists:
-        lists.pop("val", None)
-        lists["train"] = [("own", "trainval")]
-    if "val" in lists:
-        lists.setdefault("test", lists["val"])
-    return lists
+    if source == "voc_dir":
+        return own_lists(devkit / "own")
+    return {
+        split: [VocList(devkit / name, item) for name, item in pairs]
+        for split, pairs in LISTS[source].items()
+    }

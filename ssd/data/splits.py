@@ -1,141 +1,136 @@
-"""Which images make up train, val and test: reads the lists, names the images, holds out a share of train."""
+"""Which images make up train, val and test: the data set's own lists, shares held out of them, or folds."""
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from ssd.data.checks import Problem, drop_leaks
-from ssd.data.sources import VocList
-from ssd.data.voc import read_list
+from ssd.data.annotations import Catalogue, ImageRef, Problem
+from ssd.data.checks import drop_leaks
+from ssd.data.stratify import stratified_parts
 from ssd.errors import UserError
+from ssd.params import DataParams, PreprocessParams
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-"""Of image files, in any case; where one name has several, the first of these is taken."""
+log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class ImageRef:
-    """Where an image and its annotation are.
-
-    id: unique over all splits; folder: in VOC layout; label: the folder's name in ids and problems;
-    stem: what both files are called; image_name: the file in JPEGImages, None where there is none.
-    """
-
-    id: str
-    folder: Path
-    label: str
-    stem: str
-    image_name: str | None
-
-    @property
-    def annotation_path(self) -> Path:
-        return self.folder / "Annotations" / f"{self.stem}.xml"
-
-    @property
-    def image_file(self) -> str:
-        """The image's name in problems."""
-        return f"{self.label}/JPEGImages/{self.image_name or self.stem}"
-
-    @property
-    def annotation_file(self) -> str:
-        """The annotation's name in problems."""
-        return f"{self.label}/Annotations/{self.stem}.xml"
+Images = dict[str, list[ImageRef]]
 
 
 @dataclass(frozen=True)
 class Listing:
     """The images of each split and what was wrong with the lists.
 
-    images, problems: by split, "train", "test" and, unless `test_is_val`, "val". test_is_val: the same
-    images are to choose the model and to score it, for the source has no other. held_out: ids of train's
-    lists that serve as val (as val and test, where `test_is_val`).
+    images, problems: by split, "train", "test" and, unless `test_is_val`, "val". test_is_val: the same images
+    are to choose the model and to score it, for there are no other. named_by: ids of the images whose
+    annotations tell the class names: those of the train list, wherever they went. notes: what a reader of
+    figures has to know about the splits.
     """
 
-    images: dict[str, list[ImageRef]]
+    images: Images
     problems: dict[str, list[Problem]]
     test_is_val: bool
-    held_out: frozenset[str]
+    named_by: frozenset[str]
+    notes: tuple[str, ...]
 
 
-def list_images(lists: Mapping[str, Sequence[VocList]], val_fraction: float) -> Listing:
-    """Read the lists of "train", "val" and "test" and settle which image is in which split.
+def settle(catalogue: Catalogue, data: DataParams, params: PreprocessParams) -> Listing:
+    """Settle which image is in which split.
 
-    An image that is listed twice in a split counts once; one that is in two splits stays in test rather
-    than val, in val rather than train. Without a list for val, `val_fraction` of train is held out;
-    without one for test, val is the test split too.
+    An image that two lists have stays in test rather than val, in val rather than train. Without a list for
+    val, `preprocess.val_fraction` of train is held out. Without one for test, `preprocess.test_fraction` of
+    all images is held out first; where that is 0, val is the test split too.
+
+    With `data.folds`, the images of train and val are cut into so many parts: part `data.fold` is test, the
+    others are train, of which `val_fraction` is held out. A list for test is not used then.
+
+    Images are held out and cut so that classes are spread evenly, from `preprocess.split_seed`; the choice
+    depends on the ids of the images, not on the order of the lists.
 
     Raises:
-        UserError: a list or a JPEGImages folder is missing.
+        UserError: there are more folds than images.
     """
-    test_is_val = not lists.get("test") or lists.get("test") == lists.get("val")
-    own = {split: lists.get(split) or [] for split in ("train", "val", "test")}
-    if test_is_val:
-        own = {"train": own["train"], "test": own["val"]}
-    labels = folder_labels(item.folder for items in own.values() for item in items)
-    files = {folder: _image_names(folder) for folder in labels}
-    problems: dict[str, list[Problem]] = {split: [] for split in own}
-    images = {split: _read_lists(items, labels, files, problems[split]) for split, items in own.items()}
-
-    images, leaks = drop_leaks(images, key=lambda ref: ref.id)
+    problems = {split: list(found) for split, found in catalogue.problems.items()}
+    images, leaks = drop_leaks(catalogue.images, key=lambda ref: ref.id)
     for leak in leaks:
         reason = f"is listed for {leak.owner} as well"
         problems[leak.split].append(Problem(leak.member.image_file, None, reason, "dropped"))
-
-    held_out: set[str] = set()
-    if not lists.get("val"):
-        held_out = hold_out([ref.id for ref in images["train"]], val_fraction)
-        receiver = "test" if test_is_val else "val"
-        images[receiver] = [ref for ref in images["train"] if ref.id in held_out]
-        images["train"] = [ref for ref in images["train"] if ref.id not in held_out]
-    return Listing(images, problems, test_is_val, frozenset(held_out))
+    if params.test_fraction > 0 and (data.folds or "test" in images):
+        why = "data.folds makes the test split" if data.folds else "the data set has a test split"
+        log.warning("params.yaml: preprocess.test_fraction is not used: %s", why)
+    if data.folds:
+        return _fold(images, problems, data, params)
+    return _hold_out(images, problems, params)
 
 
-def folder_labels(folders: Iterable[Path]) -> dict[Path, str]:
-    """A short name for each folder: its last part, or as many as tell them apart."""
-    distinct = set(folders)
-    depth = 1
-    while len({folder.parts[-depth:] for folder in distinct}) < len(distinct):
-        depth += 1
-    return {folder: "/".join(folder.parts[-depth:]) for folder in distinct}
+def _fold(
+    images: Images, problems: Mapping[str, Sequence[Problem]], data: DataParams, params: PreprocessParams
+) -> Listing:
+    pool = [*images["train"], *images.get("val", [])]
+    if data.folds > len(pool):
+        allowed = f"at most the number of train and val images, {len(pool)}"
+        raise UserError(f"params.yaml: data.folds: found {data.folds}; allowed: {allowed}")
+    shares = [1 / data.folds] * data.folds
+    parts = _cut(pool, shares, params.split_seed)
+    notes = [f"test is part {data.fold} of 0 to {data.folds - 1} (data.fold) of the train and val images"]
+    if images.get("test"):
+        notes.append("the data set's own test split is not used")
+    train = [ref for ref, part in zip(pool, parts, strict=True) if part != data.fold]
+    test = [ref for ref, part in zip(pool, parts, strict=True) if part == data.fold]
+    train, val = _split_off(train, params.val_fraction, params.split_seed)
+    told = [*problems["train"], *problems.get("val", [])]
+    return Listing(
+        {"train": train, "val": val, "test": test},
+        {"train": told, "val": [], "test": []},
+        test_is_val=False,
+        named_by=frozenset(ref.id for ref in pool),
+        notes=(*notes, *_held_out_note(val, "val")),
+    )
 
 
-def hold_out(ids: Sequence[str], fraction: float) -> set[str]:
-    """The `fraction` of `ids` (rounded, at least one unless 0) to keep from training.
+def _hold_out(images: Images, problems: dict[str, list[Problem]], params: PreprocessParams) -> Listing:
+    named_by = frozenset(ref.id for ref in images["train"])
+    notes: list[str] = []
+    test_is_val = "test" not in images and params.test_fraction == 0
+    if "test" not in images and not test_is_val:
+        images = _test_from_all(images, params)
+        notes += _held_out_note(images["test"], "test")
+    if "val" not in images:
+        images["train"], images["val"] = _split_off(images["train"], params.val_fraction, params.split_seed)
+        notes += _held_out_note(images["val"], "val")
+    if test_is_val:
+        images["test"] = images.pop("val")
+        problems["test"] = problems.pop("val", [])
+        notes.insert(0, "the test split is the val split: the model is chosen on the images that score it")
+    every = {split: problems.get(split, []) for split in images}
+    return Listing(images, every, test_is_val, named_by, tuple(notes))
 
-    It depends on the ids alone, not on their order: those with the smallest hashes are taken.
-    """
-    count = max(round(len(ids) * fraction), 1) if fraction > 0 else 0
-    return set(sorted(ids, key=lambda name: hashlib.sha256(f"val {name}".encode()).digest())[:count])
+
+def _test_from_all(images: Images, params: PreprocessParams) -> Images:
+    """`images` with a split "test": `test_fraction` of all images, which are taken from where they were."""
+    every = [ref for refs in images.values() for ref in refs]
+    _, test = _split_off(every, params.test_fraction, params.split_seed)
+    taken = {ref.id for ref in test}
+    left = {split: [ref for ref in refs if ref.id not in taken] for split, refs in images.items()}
+    return {**left, "test": test}
 
 
-def _image_names(folder: Path) -> dict[str, str]:
-    """Stem -> file name of the images in a folder's JPEGImages."""
-    images = folder / "JPEGImages"
-    if not images.is_dir():
-        raise UserError(f"{images}: no such folder; `dvc repro -f download` brings the data set")
-    found = [path for path in images.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
-    found.sort(key=lambda path: (IMAGE_SUFFIXES.index(path.suffix.lower()), path.name), reverse=True)
-    return {path.stem: path.name for path in found}
+def _split_off(refs: list[ImageRef], fraction: float, seed: int) -> tuple[list[ImageRef], list[ImageRef]]:
+    """What stays and the `fraction` (at least one image unless 0) that is held out, both in their order."""
+    if not refs or fraction == 0:
+        return refs, []
+    share = max(fraction, 1 / len(refs))
+    parts = _cut(refs, [1 - share, share], seed)
+    kept = [ref for ref, part in zip(refs, parts, strict=True) if part == 0]
+    return kept, [ref for ref, part in zip(refs, parts, strict=True) if part == 1]
 
 
-def _read_lists(
-    items: Sequence[VocList],
-    labels: Mapping[Path, str],
-    files: Mapping[Path, Mapping[str, str]],
-    problems: list[Problem],
-) -> list[ImageRef]:
-    """The images of a split's lists; adds to `problems` what is listed twice or is no name of a file."""
-    images: dict[str, ImageRef] = {}
-    for item in items:
-        label = labels[item.folder]
-        list_file = f"{label}/ImageSets/Main/{item.name}.txt"
-        for stem in read_list(item.path):
-            image_id = f"{label}/{stem}" if len(labels) > 1 else stem
-            if stem in (".", "..") or "/" in stem or "\\" in stem or "\0" in stem:
-                problems.append(Problem(list_file, None, f"{stem!r} is no plain file name", "dropped"))
-            elif image_id in images:
-                problems.append(Problem(list_file, None, f"{stem} is listed twice", "dropped"))
-            else:
-                images[image_id] = ImageRef(image_id, item.folder, label, stem, files[item.folder].get(stem))
-    return list(images.values())
+def _cut(refs: Sequence[ImageRef], shares: Sequence[float], seed: int) -> list[int]:
+    """The part of each image; it follows from the ids, whatever the order."""
+    ordered = sorted(refs, key=lambda ref: ref.id)
+    classes = [[found.name for found in ref.annotation.objects] for ref in ordered]
+    parts = stratified_parts(classes, shares, seed)
+    part_of = {ref.id: part for ref, part in zip(ordered, parts, strict=True)}
+    return [part_of[ref.id] for ref in refs]
+
+
+def _held_out_note(refs: Sequence[ImageRef], split: str) -> list[str]:
+    return [f"{len(refs)} images were held out as {split}"] if refs else []

@@ -23,16 +23,11 @@ def summarise(result: Preprocessed) -> dict[str, Any]:
     byte of images, boxes, labels or ids. `warnings` name what will hurt training, `notes` what to know.
     """
     untrained = _classes_without_training_object(result)
-    notes = []
-    if result.test_is_val:
-        notes.append("the test split is the val split: the model is chosen on the images that score it")
-    if result.num_held_out:
-        notes.append(f"{result.num_held_out} images were held out of train")
     return {
         "class_names": result.class_names,
         "classes_without_training_object": untrained,
         "warnings": [f"class {name} has no object to train on" for name in untrained],
-        "notes": notes,
+        "notes": list(result.notes),
         "splits": {name: summarise_split(split, result.class_names) for name, split in result.splits.items()},
     }
 
@@ -62,6 +57,7 @@ def summarise_split(split: Split, class_names: Sequence[str]) -> dict[str, Any]:
         "num_images_without_objects": sum(not sample.labels for sample in samples),
         "num_objects": labels.total(),
         "num_difficult": sum(sum(sample.difficult) for sample in samples),
+        "num_crowd": sum(sum(sample.crowd) for sample in samples),
         "num_objects_by_class": {name: labels[label] for label, name in enumerate(class_names, start=1)},
         "relative_box_size": _quantiles([size for sample in samples for size in _relative_sizes(sample)]),
         "num_shrunk": split.num_shrunk,

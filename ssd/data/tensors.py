@@ -73,6 +73,11 @@ class TensorFile:
         rows = slice(*self.box_offsets[index : index + 2].tolist())
         return Objects(self.boxes[rows], self.labels[rows], self.difficult[rows] | self.crowd[rows])
 
+    def relative_boxes(self) -> Tensor:
+        """All objects that are not ignored, float32 [m, 4] xyxy, shares of their image."""
+        sizes = self.sizes.repeat_interleave(self.box_offsets.diff(), dim=0).flip(1).repeat(1, 2)
+        return (self.boxes / sizes)[~(self.difficult | self.crowd)]
+
 
 def _map_images(path: Path) -> np.ndarray:
     """Map the `images` tensor of a safetensors file: an 8-byte header length, a JSON header, the data."""

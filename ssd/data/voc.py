@@ -6,15 +6,13 @@ the development kit.
 
 import math
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from xml.etree.ElementTree import Element  # the type; defusedxml does the parsing
 
 from defusedxml.ElementTree import ParseError, fromstring
 
+from ssd.data.annotations import AnnotatedObject, Annotation, Box
 from ssd.errors import UserError
-
-Box = tuple[float, float, float, float]
 
 _UTF8_MARK = b"\xef\xbb\xbf"
 _FLAGGED_LINE = re.compile(r"(.+?)\s+(?:-1|0|1)")
@@ -22,30 +20,6 @@ _FLAGGED_LINE = re.compile(r"(.+?)\s+(?:-1|0|1)")
 
 class AnnotationError(ValueError):
     """An annotation that cannot be read at all; its message says why."""
-
-
-@dataclass(frozen=True)
-class VocObject:
-    """An object as the annotation has it. box: xmin, ymin, xmax, ymax in pixels, 1-based, inclusive."""
-
-    name: str
-    box: Box
-    difficult: bool
-    truncated: bool
-
-
-@dataclass(frozen=True)
-class Annotation:
-    """What an annotation says about its image.
-
-    filename: as written, "" where there is none; size: (height, width) as written, None where there is
-    none; flaws: one line for each object that could not be read, and so is not among `objects`.
-    """
-
-    filename: str
-    size: tuple[int, int] | None
-    objects: tuple[VocObject, ...]
-    flaws: tuple[str, ...]
 
 
 def read_list(path: str | Path) -> list[str]:
@@ -73,7 +47,7 @@ def parse_annotation(source: bytes | Path) -> Annotation:
     """Parse an annotation, given as the XML itself or as its path.
 
     `part` elements (head, hand and foot in the person layout task) are inside their object and no
-    objects of their own. Optional are: filename, size, difficult, truncated and pose.
+    objects of their own. Optional are size and difficult; filename, truncated and pose are not read.
 
     Raises:
         AnnotationError: it is missing, no well-formed XML, no annotation, or has entities of its own.
@@ -87,13 +61,25 @@ def parse_annotation(source: bytes | Path) -> Annotation:
             objects.append(_parse_object(element))
         except AnnotationError as error:
             flaws.append(f"object {number} ({_text(element, 'name') or 'without name'}): {error}")
-    return Annotation(_text(root, "filename"), _parse_size(root), tuple(objects), tuple(flaws))
+    return Annotation(_parse_size(root), tuple(objects), tuple(flaws))
 
 
 def half_open(box: Box) -> Box:
-    """Pascal's box (1-based, both corners inside) as x1, y1, x2, y2 in pixels, 0-based, half-open."""
+    """Pascal's box (1-based, both corners inside) as x1, y1, x2, y2 in pixels, 0-based, half-open.
+
+    Corners in the wrong order stay so: sorting the result gives the box of the sorted corners. Equal ones
+    stay equal: what Pascal would call one pixel wide is what annotation tools write for no width at all.
+    """
     xmin, ymin, xmax, ymax = box
-    return xmin - 1, ymin - 1, xmax, ymax
+    x1, x2 = _half_open_side(xmin, xmax)
+    y1, y2 = _half_open_side(ymin, ymax)
+    return x1, y1, x2, y2
+
+
+def _half_open_side(first: float, last: float) -> tuple[float, float]:
+    if first == last:
+        return first - 1, last - 1
+    return (first - 1, last) if first < last else (first, last - 1)
 
 
 def _read(path: Path) -> bytes:
@@ -115,7 +101,7 @@ def _parse_xml(content: bytes) -> Element:
         raise AnnotationError(f"not readable as XML ({str(error) or type(error).__name__})") from None
 
 
-def _parse_object(element: Element) -> VocObject:
+def _parse_object(element: Element) -> AnnotatedObject:
     name = _text(element, "name")
     if not name:
         raise AnnotationError("no name")
@@ -124,7 +110,8 @@ def _parse_object(element: Element) -> VocObject:
     if corners is None:
         raise AnnotationError("no bndbox")
     xmin, ymin, xmax, ymax = (_coordinate(corners, tag) for tag in ("xmin", "ymin", "xmax", "ymax"))
-    return VocObject(name, (xmin, ymin, xmax, ymax), _flag(element, "difficult"), _flag(element, "truncated"))
+    written = xmin, ymin, xmax, ymax
+    return AnnotatedObject(name, written, half_open(written), difficult=_flag(element, "difficult"))
 
 
 def _coordinate(corners: Element, tag: str) -> float:

@@ -4,21 +4,23 @@ from dataclasses import replace
 
 import pytest
 
-from ssd.data.checks import CheckedObject, Problem, check_annotation, drop_leaks, mend_box
-from ssd.data.voc import Annotation, Box, VocObject, half_open
+from ssd.data.annotations import AnnotatedObject, Annotation, Box, Problem
+from ssd.data.checks import CheckedObject, check_annotation, drop_leaks, mend_box
+from ssd.data.voc import half_open
 
 SIZE = (30, 40)  # height, width
 NAMES = ["cat", "dog"]
 
 
-def dog(box: Box, *, difficult: bool = False) -> VocObject:
-    return VocObject("dog", box, difficult=difficult, truncated=False)
+def dog(written: Box, *, difficult: bool = False, crowd: bool = False) -> AnnotatedObject:
+    """An object whose box is written as Pascal does: 1-based, both corners inside."""
+    return AnnotatedObject("dog", written, half_open(written), difficult, crowd)
 
 
 def check(
-    *objects: VocObject, size: tuple[int, int] | None = SIZE
+    *objects: AnnotatedObject, size: tuple[int, int] | None = SIZE
 ) -> tuple[list[CheckedObject], list[Problem]]:
-    return check_annotation(Annotation("a.jpg", size, objects, ()), "a.xml", SIZE, NAMES)
+    return check_annotation(Annotation(size, objects), "a.xml", SIZE, NAMES)
 
 
 def test_a_faultless_annotation_has_no_problems() -> None:
@@ -40,14 +42,20 @@ def test_difficult_is_kept() -> None:
     assert [found.difficult for found in objects] == [True, False]
 
 
+def test_crowd_is_kept_and_a_crowd_is_not_the_same_as_an_object() -> None:
+    objects, problems = check(dog((1, 1, 9, 9), crowd=True), dog((1, 1, 9, 9)))
+    assert [found.crowd for found in objects] == [True, False]
+    assert problems == []
+
+
 @pytest.mark.parametrize("written", [(20, 5, 10, 15), (10, 15, 20, 5), (20, 15, 10, 5)])
 def test_swapped_corners_are_swapped_back(written: Box) -> None:
-    assert mend_box(written, SIZE) == (half_open((10, 5, 20, 15)), ["corners in the wrong order"])
+    assert mend_box(half_open(written), SIZE) == (half_open((10, 5, 20, 15)), ["corners in the wrong order"])
 
 
 @pytest.mark.parametrize("written", [(10, 5, 10, 5), (10, 5, 10, 15), (10, 5, 20, 5)])
 def test_boxes_of_zero_size_are_dropped(written: Box) -> None:
-    assert mend_box(written, SIZE) == (None, ["zero size"])
+    assert mend_box(half_open(written), SIZE) == (None, ["zero size"])
 
 
 @pytest.mark.parametrize(
@@ -62,18 +70,21 @@ def test_boxes_of_zero_size_are_dropped(written: Box) -> None:
     ],
 )
 def test_boxes_over_the_edge_are_clipped(written: Box, mended: Box, amount: str) -> None:
-    assert mend_box(written, SIZE) == (mended, [f"reaches over the image's edge {amount}; clipped"])
+    assert mend_box(half_open(written), SIZE) == (
+        mended,
+        [f"reaches over the image's edge {amount}; clipped"],
+    )
 
 
 @pytest.mark.parametrize("written", [(41, 5, 60, 15), (10, 31, 20, 60), (-20, 5, 0, 15), (10, -20, 20, 0)])
 def test_boxes_outside_the_image_are_dropped(written: Box) -> None:
-    assert mend_box(written, SIZE) == (None, ["outside the image"])
+    assert mend_box(half_open(written), SIZE) == (None, ["outside the image"])
 
 
 def test_a_mended_box_is_inside_the_image_and_has_an_area() -> None:
     steps = (-7.0, 0.0, 0.5, 1.0, 17.0, 30.0, 40.0, 41.0, 55.0)
     for written in ((a, b, c, d) for a in steps for b in steps for c in steps for d in steps):
-        box, reasons = mend_box(written, SIZE)
+        box, reasons = mend_box(half_open(written), SIZE)
         if box is None:
             assert reasons
         else:
@@ -116,7 +127,7 @@ def test_a_size_that_is_not_written_is_no_problem() -> None:
 
 
 def test_objects_that_could_not_be_read_are_reported() -> None:
-    annotation = Annotation("a.jpg", SIZE, (), ("object 1 (dog): no bndbox",))
+    annotation = Annotation(SIZE, (), ("object 1 (dog): no bndbox",))
     objects, problems = check_annotation(annotation, "a.xml", SIZE, NAMES)
     assert objects == []
     assert problems == [Problem("a.xml", None, "object 1 (dog): no bndbox", "dropped")]

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from coco_folder import annotation, image, write_images, write_json
+from data_params import data_params, preprocess_params
 from voc_folder import (
     DOG,
     annotation_xml,
@@ -15,19 +17,29 @@ from voc_folder import (
     write_lists,
 )
 
-from ssd.data.checks import Problem
-from ssd.data.preprocess import all_problems, declared_classes, preprocess, refuse
-from ssd.data.sources import VOC_CLASSES, VocList
+from ssd.data import preprocess as preprocessing
+from ssd.data.annotations import Catalogue, Problem
+from ssd.data.coco import read_coco
+from ssd.data.preprocess import Preprocessed, all_problems, declared_classes, refuse
+from ssd.data.samples import write_tensor_file
+from ssd.data.splits import settle
 from ssd.data.summary import list_problems, summarise
+from ssd.data.tensors import TensorFile
+from ssd.data.voc_lists import VocList, read_voc
 from ssd.errors import UserError
-from ssd.params import DataParams, PreprocessParams
+from ssd.params import PreprocessParams
 
 Lists = dict[str, list[VocList]]
 
 
 def params(**changes: object) -> PreprocessParams:
-    values = {"max_side": 640, "jpeg_quality": 95, "val_fraction": 0.0, "strict": False, "workers": 1}
-    return PreprocessParams.model_validate({**values, **changes})
+    return preprocess_params(workers=1, **changes)
+
+
+def preprocess(lists: Lists, class_names: list[str], params: PreprocessParams) -> Preprocessed:
+    """From lists in VOC layout to samples; images wait in the folder of the lists' folder."""
+    listing = settle(read_voc(lists), data_params("voc_dir"), params)
+    return preprocessing.preprocess(listing, class_names, params, lists["train"][0].folder.parent)
 
 
 @pytest.fixture
@@ -143,7 +155,7 @@ def test_the_same_bytes_under_two_names_stay_in_test_only(folder: Path, lists: L
 
 
 def test_where_test_is_val_the_two_are_one(lists: Lists) -> None:
-    result = preprocess({"train": lists["train"], "val": lists["test"], "test": lists["test"]}, [], params())
+    result = preprocess({"train": lists["train"], "val": lists["test"]}, [], params())
     assert result.test_is_val
     assert result.splits["val"] is result.splits["test"]
     assert [sample.id for sample in result.splits["test"].samples] == ["t", "u"]
@@ -153,7 +165,7 @@ def test_where_test_is_val_the_two_are_one(lists: Lists) -> None:
 
 def test_problems_of_a_test_that_is_val_are_told_once(folder: Path, lists: Lists) -> None:
     write_image(folder, "t", b"", None)
-    result = preprocess({"train": lists["train"], "val": lists["test"], "test": lists["test"]}, [], params())
+    result = preprocess({"train": lists["train"], "val": lists["test"]}, [], params())
     assert [split for split, _ in all_problems(result)] == ["test"]
 
 
@@ -172,7 +184,7 @@ def test_classes_of_held_out_images_count_as_those_of_train(folder: Path) -> Non
     write_image(folder, "t", None, annotation_xml(object_xml("bird", (1, 1, 9, 9))))
     result = preprocess(lists, [], params(val_fraction=0.5))
     assert [len(result.splits[name].samples) for name in ("train", "val", "test")] == [1, 1, 1]
-    assert result.num_held_out == 1
+    assert result.notes == ("1 images were held out as val",)
     assert result.class_names == ["cat", "dog"]
 
 
@@ -182,19 +194,48 @@ def test_given_classes_keep_their_order(lists: Lists) -> None:
     assert result.splits["train"].samples[0].labels == [2]
 
 
-def test_declared_classes() -> None:
-    values = {
-        **{"path": "", "archives": "", "mirrors": [], "shapes_train": 1, "shapes_val": 1, "shapes_test": 1},
-        **{"shapes_side": 64, "shapes_seed": 0},
-    }
+def test_classes_are_those_of_params_for_an_own_folder_else_those_of_the_source(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    named, unnamed = Catalogue({}, {}, ("x", "y")), Catalogue({}, {})
+    assert declared_classes(data_params("coco_json", classes=["b", "a"]), named) == ["b", "a"]
+    assert declared_classes(data_params("coco_json"), named) == ["x", "y"]
+    assert declared_classes(data_params("voc_dir"), unnamed) == []
+    assert caplog.messages == []
+    assert declared_classes(data_params("coco", classes=["b"]), named) == ["x", "y"]
+    assert "data.classes is not used: coco" in caplog.text
 
-    def declared(source: str, classes: list[str]) -> list[str]:
-        return declared_classes(DataParams.model_validate({**values, "source": source, "classes": classes}))
 
-    assert declared("voc_dir", ["b", "a"]) == ["b", "a"]
-    assert declared("voc_dir", []) == declared("shapes", []) == []
-    for source in ("voc2007", "voc2012", "voc0712"):
-        assert declared(source, []) == list(VOC_CLASSES)
+def test_a_crowd_of_coco_reaches_the_tensor_file_with_its_problems(tmp_path: Path) -> None:
+    write_images(tmp_path / "raw/train", "a.jpg")
+    boxes = [[1, 2, 8, 10], [0, 0, 40, 31], [5, 5, 0, 9]]
+    entries = [annotation(number, 1, bbox=box, iscrowd=number % 2) for number, box in enumerate(boxes)]
+    write_json(tmp_path / "raw/annotations/instances_train.json", [image(1, "a.jpg")], entries)
+    listing = settle(read_coco(tmp_path / "raw"), data_params("coco_json"), params())
+    result = preprocessing.preprocess(listing, ["dog"], params(), tmp_path)
+    write_tensor_file(tmp_path / "train.safetensors", result.splits["train"].samples, result.class_names)
+    file = TensorFile(tmp_path / "train.safetensors")
+    assert file.boxes.tolist() == [[1, 2, 9, 12], [0, 0, 40, 30]]
+    assert file.crowd.tolist() == file.objects(0).ignored.tolist() == [False, True]
+    assert bytes(file.encoded(0).numpy()) == (tmp_path / "raw/train/a.jpg").read_bytes()
+    name = "annotations/instances_train.json (a.jpg)"
+    assert all_problems(result) == [
+        (
+            "train",
+            Problem(
+                name, (0, 0, 40, 31), "reaches over the image's edge by a pixel or less; clipped", "mended"
+            ),
+        ),
+        ("train", Problem(name, (5, 5, 0, 9), "zero size", "dropped")),
+    ]
+    assert summarise(result)["splits"]["train"]["num_crowd"] == 1
+
+
+def test_images_wait_in_a_file_that_leaves_no_trace(folder: Path, lists: Lists) -> None:
+    before = sorted(folder.parent.rglob("*"))
+    result = preprocess(lists, [], params())
+    assert isinstance(result.splits["train"].samples[0].image, memoryview)
+    assert sorted(folder.parent.rglob("*")) == before
 
 
 def test_the_number_of_workers_changes_nothing(folder: Path) -> None:
@@ -203,7 +244,9 @@ def test_the_number_of_workers_changes_nothing(folder: Path) -> None:
     write_image(folder, "007", b"", None)
     write_image(folder, "010", None, annotation_xml(DOG, object_xml("dog", (20, 20, 10, 99))))
     write_image(folder, "012", (folder / "JPEGImages/045.jpg").read_bytes(), None)
-    one, two, all_cores = (preprocess(lists, [], params(val_fraction=0.2, workers=n)) for n in (1, 2, 0))
+    one, two, all_cores = (
+        preprocess(lists, [], preprocess_params(val_fraction=0.2, workers=n)) for n in (1, 2, 0)
+    )
     assert one == two == all_cores
     assert len(all_problems(one)) == 4
 
@@ -276,6 +319,7 @@ def test_summary(folder: Path, lists: Lists) -> None:
         "num_images_without_objects": 1,
         "num_objects": 4,
         "num_difficult": 1,
+        "num_crowd": 0,
         "num_objects_by_class": {"bird": 0, "cat": 1, "dog": 3},
         "num_shrunk": 1,
         "num_reencoded": 2,
@@ -304,7 +348,7 @@ def test_a_split_without_objects_or_images_can_be_summarised(lists: Lists) -> No
 def test_what_is_held_out_is_noted(lists: Lists) -> None:
     del lists["val"]
     result = preprocess(lists, [], params(val_fraction=0.4))
-    assert summarise(result)["notes"] == ["1 images were held out of train"]
+    assert summarise(result)["notes"] == ["1 images were held out as val"]
 
 
 def test_the_digest_changes_with_every_part_of_a_split(folder: Path, lists: Lists) -> None:

@@ -3,42 +3,28 @@
 import hashlib
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 import loopback as lb
 import pytest
+from data_params import data_params
 from loopback import Loopback
 
+from ssd.data import archives, sources
 from ssd.data import download as downloading
-from ssd.data import sources
+from ssd.data.archives import ARCHIVES, Archive
 from ssd.data.download import download
 from ssd.data.fetch import RemoteFile
-from ssd.data.sources import VocList, splits
+from ssd.data.sources import voc_lists
 from ssd.errors import UserError
-from ssd.params import DataParams, Source
+from ssd.params import Source
 
 LISTS = {
-    downloading.VOC2007_TRAINVAL: ("VOC2007", ("train", "val", "trainval")),
-    downloading.VOC2007_TEST: ("VOC2007", ("test",)),
-    downloading.VOC2012_TRAINVAL: ("VOC2012", ("train", "val", "trainval")),
+    archives.VOC2007_TRAINVAL: ("VOC2007", ("train", "val", "trainval")),
+    archives.VOC2007_TEST: ("VOC2007", ("test",)),
+    archives.VOC2012_TRAINVAL: ("VOC2012", ("train", "val", "trainval")),
 }
-
-
-def data_params(source: Source, **changes: object) -> DataParams:
-    values: dict[str, object] = {
-        "source": source,
-        "path": "own",
-        "classes": [],
-        "archives": "archives",
-        "mirrors": [],
-        "shapes_train": 5,
-        "shapes_val": 2,
-        "shapes_test": 3,
-        "shapes_side": 64,
-        "shapes_seed": 1,
-    }
-    return DataParams.model_validate(values | changes)
 
 
 def make_voc_folder(folder: Path, *lists: str) -> Path:
@@ -59,7 +45,7 @@ def tars(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
         make_voc_folder(folder / "VOCdevkit" / year, *lists)
         with tarfile.open(folder / "made.tar", "w") as tar:
             tar.add(folder / "VOCdevkit", "VOCdevkit")
-        made[archive.name] = (folder / "made.tar").read_bytes()
+        made[archive.file.name] = (folder / "made.tar").read_bytes()
     return made
 
 
@@ -69,19 +55,19 @@ def server(tars: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Iterator[
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with lb.serving() as running:
 
-        def tiny(archive: RemoteFile) -> RemoteFile:
-            tar = tars[archive.name]
-            url = running.serve(f"/voc/{archive.name}", tar)
-            return RemoteFile(archive.name, len(tar), hashlib.sha256(tar).hexdigest(), (url,))
+        def tiny(archive: Archive) -> Archive:
+            name, tar = archive.file.name, tars[archive.file.name]
+            url = running.serve(f"/voc/{name}", tar)
+            return replace(archive, file=RemoteFile(name, len(tar), hashlib.sha256(tar).hexdigest(), (url,)))
 
-        table = {source: tuple(map(tiny, archives)) for source, archives in downloading.ARCHIVES.items()}
+        table = {source: tuple(map(tiny, row)) for source, row in ARCHIVES.items() if source in EXPECTED}
         monkeypatch.setattr(downloading, "ARCHIVES", table)
         yield running
 
 
 def lists_of(source: Source, raw: Path) -> dict[str, list[str]]:
     """split -> set/list names; every list is on disk."""
-    found = splits(source, raw)
+    found = voc_lists(source, raw)
     assert all(item.path.is_file() for items in found.values() for item in items)
     return {split: [f"{item.folder.name}/{item.name}" for item in items] for split, items in found.items()}
 
@@ -91,23 +77,20 @@ def test_there_are_twenty_voc_classes_in_alphabetical_order() -> None:
     assert list(sources.VOC_CLASSES) == sorted(sources.VOC_CLASSES)
 
 
-def test_every_source_of_params_has_its_lists() -> None:
-    assert set(sources.LISTS) | {"voc_dir"} == set(get_args(Source))
-
-
-def test_the_published_archives_are_three_with_a_digest_and_several_hosts_each() -> None:
-    archives = {archive.name: archive for row in downloading.ARCHIVES.values() for archive in row}
-    assert len(archives) == 3
-    for archive in archives.values():
-        assert len(archive.sha256) == 64
-        assert archive.num_bytes % tarfile.BLOCKSIZE == 0
-        assert len({url.split("/")[2] for url in archive.urls}) == 3
-        assert all(url.endswith(f"/{archive.name}") for url in archive.urls)
+def test_every_published_archive_has_a_length_a_digest_and_addresses() -> None:
+    files = {archive.file for row in ARCHIVES.values() for archive in row}
+    assert len(files) == 7
+    for file in files:
+        assert len(file.sha256) == 64
+        assert all(url.endswith(f"/{file.name}") for url in file.urls)
+    for archive in LISTS:
+        assert archive.file.num_bytes % tarfile.BLOCKSIZE == 0
+        assert len({url.split("/")[2] for url in archive.file.urls}) == 3
 
 
 EXPECTED: dict[Source, dict[str, list[str]]] = {
     "voc2007": {"train": ["VOC2007/train"], "val": ["VOC2007/val"], "test": ["VOC2007/test"]},
-    "voc2012": {"train": ["VOC2012/train"], "val": ["VOC2012/val"], "test": ["VOC2012/val"]},
+    "voc2012": {"train": ["VOC2012/train"], "val": ["VOC2012/val"]},
     "voc0712": {"train": ["VOC2007/trainval", "VOC2012/trainval"], "test": ["VOC2007/test"]},
 }
 
@@ -123,14 +106,14 @@ def test_a_voc_source_is_downloaded_and_holds_its_lists(
     for year in {name.split("/")[0] for names in EXPECTED[source].values() for name in names}:
         assert {path.name for path in (devkit / year).iterdir()} == {"JPEGImages", "Annotations", "ImageSets"}
     stored = {path.name for path in (tmp_path / "archives").glob("[!.]*")}
-    assert stored == {archive.name for archive in downloading.ARCHIVES[source]}
+    assert stored == {archive.file.name for archive in ARCHIVES[source]}
 
 
 def test_a_second_source_fetches_only_what_is_not_there_yet(server: Loopback, tmp_path: Path) -> None:
     download(data_params("voc2007"), tmp_path / "raw", tmp_path)
     server.requests.clear()
     download(data_params("voc0712"), tmp_path / "raw", tmp_path)
-    assert [path for path, _ in server.requests] == [f"/voc/{downloading.VOC2012_TRAINVAL.name}"]
+    assert [path for path, _ in server.requests] == [f"/voc/{archives.VOC2012_TRAINVAL.file.name}"]
 
 
 def test_archives_put_in_place_by_hand_need_no_network(
@@ -145,7 +128,7 @@ def test_archives_put_in_place_by_hand_need_no_network(
 
 
 def test_the_users_mirrors_come_first(server: Loopback, tars: dict[str, bytes], tmp_path: Path) -> None:
-    name = downloading.VOC2012_TRAINVAL.name
+    name = archives.VOC2012_TRAINVAL.file.name
     server.serve(f"/mine/{name}", tars[name])
     mirrors = [f"{server.base}/empty/", f"{server.base}/mine"]
     download(data_params("voc2012", mirrors=mirrors), tmp_path / "raw", tmp_path)
@@ -158,7 +141,7 @@ def test_a_mirror_that_is_no_web_address_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_archive_with_a_wrong_digest_is_never_unpacked(server: Loopback, tmp_path: Path) -> None:
-    name = downloading.VOC2012_TRAINVAL.name
+    name = archives.VOC2012_TRAINVAL.file.name
     server.scripts[f"/voc/{name}"] = [lb.corrupt]
     with pytest.raises(UserError, match="wrong sha256"):
         download(data_params("voc2012"), tmp_path / "raw", tmp_path)
@@ -173,10 +156,9 @@ def test_a_damaged_archive_leaves_what_was_there_before(
     before = sorted((tmp_path / "raw").rglob("*"))
     damaged = b"not a tar"
     url = server.serve("/damaged.tar", damaged)
-    row = (
-        downloading.ARCHIVES["voc2012"][0],
-        RemoteFile("damaged.tar", len(damaged), hashlib.sha256(damaged).hexdigest(), (url,)),
-    )
+    whole = downloading.ARCHIVES["voc2012"][0]
+    file = RemoteFile("damaged.tar", len(damaged), hashlib.sha256(damaged).hexdigest(), (url,))
+    row = (whole, replace(whole, file=file))
     monkeypatch.setitem(downloading.ARCHIVES, "voc2012", row)
     with pytest.raises(UserError, match=r"damaged.tar: not a whole tar"):
         download(data_params("voc2012"), tmp_path / "raw", tmp_path)
@@ -200,7 +182,7 @@ def test_shapes_are_written_as_params_say(tmp_path: Path, monkeypatch: pytest.Mo
 
 OWN = {
     "all three": (("train", "val", "test"), {"train": "train", "val": "val", "test": "test"}),
-    "no test: val is test": (("train", "val"), {"train": "train", "val": "val", "test": "val"}),
+    "no test": (("train", "val"), {"train": "train", "val": "val"}),
     "no val": (("train", "test"), {"train": "train", "test": "test"}),
     "train alone": (("train",), {"train": "train"}),
     "trainval": (("trainval", "test"), {"train": "trainval", "test": "test"}),
@@ -219,15 +201,6 @@ def test_an_own_folders_lists_become_splits(
     make_voc_folder(tmp_path / "own", *given)
     download(data_params("voc_dir"), tmp_path / "raw", tmp_path)
     assert lists_of("voc_dir", tmp_path / "raw") == {split: [f"own/{n}"] for split, n in expected.items()}
-
-
-def test_test_read_from_val_shows_as_equal_lists(tmp_path: Path) -> None:
-    from_val: dict[Source, bool] = {"voc2012": True, "voc2007": False, "shapes": False}
-    for source, expected in from_val.items():
-        found = splits(source, tmp_path)
-        assert (found["test"] == found["val"]) is expected
-    folder = tmp_path / "voc2012/VOCdevkit/VOC2012"
-    assert splits("voc2012", tmp_path)["train"] == [VocList(folder, "train")]
 
 
 def test_a_wrong_own_folder_leaves_nothing(tmp_path: Path) -> None:

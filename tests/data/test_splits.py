@@ -1,148 +1,175 @@
-"""Which image is in which split, whatever the lists say."""
+"""Which image is in which split: the lists, what is held out of them, folds."""
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from voc_folder import write_folder, write_lists
+from data_params import data_params, preprocess_params
 
-from ssd.data.checks import Problem
-from ssd.data.sources import VocList
-from ssd.data.splits import Listing, folder_labels, hold_out, list_images
+from ssd.data.annotations import AnnotatedObject, Annotation, Catalogue, ImageRef, Problem
+from ssd.data.splits import Listing, settle
 from ssd.errors import UserError
 
-IDS = [f"{number:06}" for number in range(200)]
+IDS = [f"{number:03}" for number in range(200)]
+
+
+def image(name: str) -> ImageRef:
+    """Every image has a dog; each tenth a rare cat, too."""
+    names = ["dog", "cat"] if name.endswith("7") else ["dog"]
+    objects = tuple(AnnotatedObject(found, (1, 1, 9, 9), (1, 1, 9, 9)) for found in names)
+    return ImageRef(name, Path(name), f"images/{name}", f"labels/{name}", Annotation(None, objects))
+
+
+def catalogue(**splits: Sequence[str]) -> Catalogue:
+    images = {split: [image(name) for name in names] for split, names in splits.items()}
+    return Catalogue(images, {split: [Problem(f"{split} list", None, "", "dropped")] for split in splits})
+
+
+def settled(found: Catalogue, *, folds: int = 0, fold: int = 0, **preprocess: object) -> Listing:
+    return settle(found, data_params("voc_dir", folds=folds, fold=fold), preprocess_params(**preprocess))
 
 
 def ids(listing: Listing) -> dict[str, list[str]]:
     return {split: [ref.id for ref in refs] for split, refs in listing.images.items()}
 
 
-def test_splits_are_the_lists_in_their_order(tmp_path: Path) -> None:
-    lists = write_folder(tmp_path / "own", {"train": ["b", "a"], "val": ["d"], "test": ["c"]})
-    listing = list_images(lists, val_fraction=0.5)
-    assert ids(listing) == {"train": ["b", "a"], "val": ["d"], "test": ["c"]}
-    assert listing.problems == {"train": [], "val": [], "test": []}
-    assert not listing.test_is_val
-    assert not listing.held_out
-
-
-def test_an_image_and_its_annotation_are_found_by_the_stem(tmp_path: Path) -> None:
-    lists = write_folder(tmp_path / "own", {"train": ["a", "b"], "val": ["c"], "test": ["d"]})
-    images = tmp_path / "own/JPEGImages"
-    (images / "a.jpg").rename(images / "a.JPEG")
-    (images / "b.jpg").rename(images / "b.Png")
-    (images / "c.jpg").rename(images / "c.gif")
-    listing = list_images(lists, 0)
-    names = {ref.id: ref.image_name for refs in listing.images.values() for ref in refs}
-    assert names == {"a": "a.JPEG", "b": "b.Png", "c": None, "d": "d.jpg"}
-    (ref, _) = listing.images["train"]
-    assert ref.annotation_path == tmp_path / "own/Annotations/a.xml"
-    assert (ref.image_file, ref.annotation_file) == ("own/JPEGImages/a.JPEG", "own/Annotations/a.xml")
-
-
-def test_of_two_images_with_one_stem_the_jpg_is_taken(tmp_path: Path) -> None:
-    lists = write_folder(tmp_path / "own", {"train": ["a"], "test": ["b"]})
-    for name in ("a.png", "a.jpeg", "a.PNG"):
-        (tmp_path / "own/JPEGImages" / name).touch()
-    (ref,) = list_images(lists, 0).images["train"]
-    assert ref.image_name == "a.jpg"
-
-
-def test_an_id_listed_twice_counts_once(tmp_path: Path) -> None:
-    lists = write_folder(tmp_path / "own", {"train": ["a", "b", "a"], "trainval": ["b", "c"], "test": ["d"]})
-    listing = list_images({"train": lists["train"] + lists["trainval"], "test": lists["test"]}, 0)
-    assert ids(listing)["train"] == ["a", "b", "c"]
-    assert listing.problems["train"] == [
-        Problem("own/ImageSets/Main/train.txt", None, "a is listed twice", "dropped"),
-        Problem("own/ImageSets/Main/trainval.txt", None, "b is listed twice", "dropped"),
-    ]
-
-
-def test_ids_of_several_folders_tell_the_folder(tmp_path: Path) -> None:
-    old = write_folder(tmp_path / "VOC2007", {"trainval": ["1", "2"], "test": ["3"]})
-    new = write_folder(tmp_path / "VOC2012", {"trainval": ["1"]})
-    listing = list_images({"train": old["trainval"] + new["trainval"], "test": old["test"]}, 0)
-    assert ids(listing) == {
-        "train": ["VOC2007/1", "VOC2007/2", "VOC2012/1"],
-        "test": ["VOC2007/3"],
-        "val": [],
+def num_cats(listing: Listing) -> dict[str, int]:
+    return {
+        split: sum(len(ref.annotation.objects) > 1 for ref in refs) for split, refs in listing.images.items()
     }
-    assert not any(listing.problems.values())
 
 
-def test_folder_labels_are_as_short_as_they_can_be() -> None:
-    assert folder_labels([Path("/a/b"), Path("/a/b")]) == {Path("/a/b"): "b"}
-    assert folder_labels([Path("x/2007"), Path("x/2012")]) == {Path("x/2007"): "2007", Path("x/2012"): "2012"}
-    assert folder_labels([Path("x/own"), Path("y/own")]) == {Path("x/own"): "x/own", Path("y/own"): "y/own"}
+def test_splits_are_the_lists_in_their_order() -> None:
+    listing = settled(catalogue(train=["b", "a"], val=["d"], test=["c"]), val_fraction=0.5)
+    assert ids(listing) == {"train": ["b", "a"], "val": ["d"], "test": ["c"]}
+    assert {split: [problem.file for problem in found] for split, found in listing.problems.items()} == {
+        "train": ["train list"],
+        "val": ["val list"],
+        "test": ["test list"],
+    }
+    assert not listing.test_is_val
+    assert listing.notes == ()
+    assert listing.named_by == {"a", "b"}
 
 
-def test_an_image_in_two_splits_stays_in_the_one_that_scores(tmp_path: Path) -> None:
-    lists = write_folder(tmp_path / "own", {"train": ["a", "b", "c"], "val": ["b", "d"], "test": ["c", "d"]})
-    listing = list_images(lists, 0)
+def test_an_image_in_two_splits_stays_in_the_one_that_scores() -> None:
+    listing = settled(catalogue(train=["a", "b", "c"], val=["b", "d"], test=["c", "d"]))
     assert ids(listing) == {"train": ["a"], "val": ["b"], "test": ["c", "d"]}
-    assert listing.problems["train"] == [
-        Problem("own/JPEGImages/b.jpg", None, "is listed for val as well", "dropped"),
-        Problem("own/JPEGImages/c.jpg", None, "is listed for test as well", "dropped"),
+    assert listing.problems["train"][1:] == [
+        Problem("images/b", None, "is listed for val as well", "dropped"),
+        Problem("images/c", None, "is listed for test as well", "dropped"),
     ]
-    assert [problem.file for problem in listing.problems["val"]] == ["own/JPEGImages/d.jpg"]
+    assert [problem.file for problem in listing.problems["val"][1:]] == ["images/d"]
 
 
-@pytest.mark.parametrize("named", [True, False])
-def test_where_test_is_val_by_design_that_is_no_leak(tmp_path: Path, named: bool) -> None:
-    lists = write_folder(tmp_path / "own", {"train": ["a", "b"], "val": ["b", "c"]})
-    if named:
-        lists["test"] = [VocList(tmp_path / "own", "val")]
-    listing = list_images(lists, 0.5)
+def test_without_a_test_list_val_is_test() -> None:
+    listing = settled(catalogue(train=["a", "b"], val=["b", "c"]))
     assert listing.test_is_val
     assert ids(listing) == {"train": ["a"], "test": ["b", "c"]}
-    assert [problem.file for problem in listing.problems["train"]] == ["own/JPEGImages/b.jpg"]
+    assert [problem.file for problem in listing.problems["test"]] == ["val list"]
+    assert listing.notes[0].startswith("the test split is the val split")
 
 
-def test_without_val_a_share_of_train_is_held_out(tmp_path: Path) -> None:
-    lists = write_lists(tmp_path / "own", {"train": IDS, "test": ["t"]})
-    (tmp_path / "own/JPEGImages").mkdir()
-    listing = list_images(lists, 0.1)
-    found = ids(listing)
-    assert len(found["val"]) == 20
-    assert listing.held_out == set(found["val"])
-    assert sorted(found["train"] + found["val"]) == IDS
-    assert found["train"] == sorted(found["train"])
-    assert found["test"] == ["t"]
-    assert ids(list_images(lists, 0)) == {"train": IDS, "val": [], "test": ["t"]}
+def test_without_val_a_share_of_train_is_held_out() -> None:
+    listing = settled(catalogue(train=IDS, test=["t"]), val_fraction=0.1)
+    assert {split: len(found) for split, found in ids(listing).items()} == {
+        "train": 180,
+        "val": 20,
+        "test": 1,
+    }
+    assert sorted([*ids(listing)["train"], *ids(listing)["val"]]) == IDS
+    assert num_cats(listing) == {"train": 18, "val": 2, "test": 0}
+    assert listing.notes == ("20 images were held out as val",)
+    assert listing.named_by == set(IDS)
 
 
-def test_with_train_alone_the_share_serves_as_val_and_test(tmp_path: Path) -> None:
-    lists = write_lists(tmp_path / "own", {"train": IDS})
-    (tmp_path / "own/JPEGImages").mkdir()
-    listing = list_images(lists, 0.1)
+def test_with_a_train_list_alone_what_is_held_out_is_val_and_test() -> None:
+    listing = settled(catalogue(train=IDS), val_fraction=0.1)
     assert listing.test_is_val
     assert {split: len(found) for split, found in ids(listing).items()} == {"train": 180, "test": 20}
 
 
-def test_what_is_held_out_follows_from_the_ids_alone() -> None:
-    chosen = hold_out(IDS, 0.2)
-    assert hold_out(IDS[::-1], 0.2) == chosen
-    assert hold_out(IDS, 0.1) < chosen
-    assert len(hold_out(IDS[:3], 0.01)) == 1
-    assert hold_out(IDS, 0.0) == set()
+def test_test_fraction_is_taken_of_all_and_val_fraction_of_what_is_left() -> None:
+    listing = settled(catalogue(train=IDS), test_fraction=0.2, val_fraction=0.25)
+    assert {split: len(found) for split, found in ids(listing).items()} == {
+        "train": 120,
+        "val": 40,
+        "test": 40,
+    }
+    assert num_cats(listing) == {"train": 12, "val": 4, "test": 4}
+    assert not listing.test_is_val
+    assert listing.notes == ("40 images were held out as test", "40 images were held out as val")
+
+
+def test_test_is_taken_from_both_lists_where_there_are_two() -> None:
+    listing = settled(catalogue(train=IDS[:150], val=IDS[150:]), test_fraction=0.2)
+    found = ids(listing)
+    assert len(found["test"]) == 40
+    assert set(found["train"]) < set(IDS[:150])
+    assert set(found["val"]) < set(IDS[150:])
+
+
+def test_a_test_fraction_that_is_not_used_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    settled(catalogue(train=IDS, test=["t"]), test_fraction=0.2)
+    settled(catalogue(train=IDS), test_fraction=0.2, folds=2)
+    start = "params.yaml: preprocess.test_fraction is not used: "
+    assert caplog.messages == [
+        f"{start}the data set has a test split",
+        f"{start}data.folds makes the test split",
+    ]
+
+
+def test_nothing_is_held_out_where_the_fractions_are_0() -> None:
+    assert ids(settled(catalogue(train=["a"], test=["b"]))) == {"train": ["a"], "val": [], "test": ["b"]}
+    assert ids(settled(catalogue(train=["a"]))) == {"train": ["a"], "test": []}
+
+
+def test_at_least_one_image_is_held_out() -> None:
+    assert len(ids(settled(catalogue(train=IDS[:3], test=["t"]), val_fraction=0.01))["val"]) == 1
+
+
+def test_what_is_held_out_follows_from_ids_and_seed_not_from_the_order() -> None:
+    chosen = ids(settled(catalogue(train=IDS), val_fraction=0.2))["test"]
+    backward = ids(settled(catalogue(train=IDS[::-1]), val_fraction=0.2))["test"]
+    assert backward == chosen[::-1]
+    assert ids(settled(catalogue(train=IDS), val_fraction=0.2, split_seed=1))["test"] != chosen
     # Not the first, nor every n-th: no run of a video is held out whole.
-    assert 5 < len(chosen & set(IDS[:100])) < 35
+    assert 5 < len(set(chosen) & set(IDS[:100])) < 35
 
 
-@pytest.mark.parametrize("stem", ["../a", "sub/a", "..", "a\\b", "/etc/hostname"])
-def test_ids_do_not_lead_out_of_the_folder(tmp_path: Path, stem: str) -> None:
-    lists = write_folder(tmp_path / "own", {"train": ["a"], "test": ["b"]})
-    (tmp_path / "own/ImageSets/Main/train.txt").write_text(f"a\n{stem}\n")
-    listing = list_images(lists, 0)
-    assert ids(listing)["train"] == ["a"]
-    (problem,) = listing.problems["train"]
-    assert problem.reason.endswith("is no plain file name")
+def test_every_image_of_train_and_val_is_tested_in_just_one_fold() -> None:
+    found = catalogue(train=IDS[:130], val=IDS[130:], test=["t1", "t2"])
+    tested: Counter[str] = Counter()
+    for fold in range(3):
+        listing = settled(found, folds=3, fold=fold, val_fraction=0.1)
+        splits = ids(listing)
+        assert sorted(name for names in splits.values() for name in names) == IDS
+        assert len(splits["test"]) in (66, 67)
+        assert len(splits["val"]) == 13
+        assert 6 <= num_cats(listing)["test"] <= 7
+        assert listing.named_by == set(IDS)
+        assert [problem.file for problem in listing.problems["train"]] == ["train list", "val list"]
+        tested.update(splits["test"])
+    assert tested == Counter(IDS)
 
 
-def test_missing_lists_and_folders_are_errors(tmp_path: Path) -> None:
-    lists = {"train": [VocList(tmp_path / "own", "train")]}
-    with pytest.raises(UserError, match="JPEGImages: no such folder"):
-        list_images(lists, 0)
-    (tmp_path / "own/JPEGImages").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"train\.txt: not found"):
-        list_images(lists, 0)
+def test_the_notes_tell_the_fold_and_that_the_own_test_split_is_not_used() -> None:
+    listing = settled(catalogue(train=IDS, test=["t"]), folds=5, fold=2)
+    assert listing.notes == (
+        "test is part 2 of 0 to 4 (data.fold) of the train and val images",
+        "the data set's own test split is not used",
+    )
+    assert ids(listing)["val"] == []
+    assert not listing.test_is_val
+
+
+def test_more_folds_than_images_are_refused() -> None:
+    with pytest.raises(UserError, match=r"data\.folds: found 4; allowed: at most .* images, 3"):
+        settled(catalogue(train=["a", "b"], val=["c"]), folds=4)
+
+
+def test_an_image_that_is_listed_for_test_is_in_no_fold() -> None:
+    found = catalogue(train=["a", "b", "c", "t"], test=["t"])
+    listings = [settled(found, folds=3, fold=fold) for fold in range(3)]
+    assert all("t" not in names for listing in listings for names in ids(listing).values())

@@ -4,13 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from ssd.data.voc import AnnotationError, VocObject, half_open, parse_annotation, read_list
+from ssd.data.annotations import AnnotatedObject, Box
+from ssd.data.voc import AnnotationError, half_open, parse_annotation, read_list
 from ssd.errors import UserError
 
 BOX = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>40</ymax></bndbox>"
 
 
-def parse_objects(*objects: str) -> tuple[VocObject, ...]:
+def voc_object(name: str, written: Box, *, difficult: bool = False) -> AnnotatedObject:
+    return AnnotatedObject(name, written, half_open(written), difficult)
+
+
+def parse_objects(*objects: str) -> tuple[AnnotatedObject, ...]:
     return parse_annotation(f"<annotation>{''.join(objects)}</annotation>".encode()).objects
 
 
@@ -39,25 +44,29 @@ def test_an_annotation_in_the_form_of_the_development_kit() -> None:
             </object>
         </annotation>"""
     )
-    assert annotation.filename == "000005.jpg"
     assert annotation.size == (375, 500)
     assert annotation.objects == (
-        VocObject("chair", (263, 211, 324, 339), difficult=False, truncated=True),
-        VocObject("dog", (5, 244, 67, 374), difficult=True, truncated=False),
+        voc_object("chair", (263, 211, 324, 339)),
+        voc_object("dog", (5, 244, 67, 374), difficult=True),
     )
     assert annotation.flaws == ()
 
 
 def test_a_one_based_inclusive_box_becomes_zero_based_and_half_open() -> None:
-    # The whole of a 500x375 image, and its first pixel alone.
+    # The whole of a 500x375 image, and its first four pixels.
     assert half_open((1, 1, 500, 375)) == (0, 0, 500, 375)
-    assert half_open((1, 1, 1, 1)) == (0, 0, 1, 1)
+    assert half_open((1, 1, 2, 2)) == (0, 0, 2, 2)
+
+
+def test_corners_in_the_wrong_order_stay_so_and_equal_ones_stay_equal() -> None:
+    assert half_open((20, 15, 10, 5)) == (20, 15, 9, 4)
+    assert half_open((10, 5, 10, 15)) == (9, 4, 9, 15)
 
 
 def test_optional_tags_may_be_missing() -> None:
     annotation = parse_annotation(f"<annotation><object><name>dog</name>{BOX}</object></annotation>".encode())
-    assert (annotation.filename, annotation.size) == ("", None)
-    assert annotation.objects == (VocObject("dog", (1, 2, 30, 40), difficult=False, truncated=False),)
+    assert annotation.size is None
+    assert annotation.objects == (voc_object("dog", (1, 2, 30, 40)),)
 
 
 def test_an_annotation_without_objects_is_one() -> None:
@@ -67,10 +76,9 @@ def test_an_annotation_without_objects_is_one() -> None:
 def test_coordinates_may_be_fractions_and_in_any_order() -> None:
     corners = "<ymax>4e1</ymax><xmax> 30.25\r\n</xmax><ymin>2.5</ymin><xmin>1.0</xmin>"
     (found,) = parse_objects(f"<object><bndbox>{corners}</bndbox><name>dog</name></object>")
-    assert found.box == (1.0, 2.5, 30.25, 40.0)
+    assert found.written == (1.0, 2.5, 30.25, 40.0)
 
 
-@pytest.mark.parametrize("tag", ["difficult", "truncated"])
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -83,9 +91,9 @@ def test_coordinates_may_be_fractions_and_in_any_order() -> None:
         ("0.0", False),
     ],
 )
-def test_flags(tag: str, text: str, expected: bool) -> None:
-    (found,) = parse_objects(f"<object><name>dog</name><{tag}>{text}</{tag}>{BOX}</object>")
-    assert getattr(found, tag) is expected
+def test_flags(text: str, expected: bool) -> None:
+    (found,) = parse_objects(f"<object><name>dog</name><difficult>{text}</difficult>{BOX}</object>")
+    assert found.difficult is expected
 
 
 def test_parts_of_a_person_are_no_objects_and_lend_it_no_box() -> None:
@@ -93,7 +101,7 @@ def test_parts_of_a_person_are_no_objects_and_lend_it_no_box() -> None:
     before, after = parse_objects(
         f"<object><name>person</name>{head}{BOX}</object>", f"<object>{BOX}{head}<name>person</name></object>"
     )
-    assert before == after == VocObject("person", (1, 2, 30, 40), difficult=False, truncated=False)
+    assert before == after == voc_object("person", (1, 2, 30, 40))
     assert flaw_of(f"<object><name>person</name>{head}</object>") == "object 1 (person): no bndbox"
 
 
@@ -171,8 +179,8 @@ def test_what_is_no_annotation_is_an_error_of_one_line(content: bytes, message: 
 
 def test_an_annotation_may_be_given_as_a_path(tmp_path: Path) -> None:
     path = tmp_path / "a.xml"
-    path.write_bytes(b"<annotation><filename>a.jpg</filename></annotation>")
-    assert parse_annotation(path).filename == "a.jpg"
+    path.write_bytes(b"<annotation><size><width>4</width><height>3</height></size></annotation>")
+    assert parse_annotation(path).size == (3, 4)
     with pytest.raises(AnnotationError, match="no such annotation"):
         parse_annotation(tmp_path / "b.xml")
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ssd.data.sources import VocList
+from ssd.data.voc_lists import VocList
 
 Corners = tuple[float, float, float, float]
 
@@ -47,7 +47,7 @@ def write_image(folder: Path, stem: str, image: bytes | None, annotation: bytes 
 
 
 def write_lists(folder: Path, lists: Mapping[str, Sequence[str]]) -> dict[str, list[VocList]]:
-    """Write ImageSets/Main; returns what `ssd.data.sources.splits` gives for them."""
+    """Write ImageSets/Main; returns what `ssd.data.sources.voc_lists` gives for them."""
     main = folder / "ImageSets/Main"
     main.mkdir(parents=True, exist_ok=True)
     for name, stems in lists.items():

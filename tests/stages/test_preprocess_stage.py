@@ -13,6 +13,7 @@ from ssd.data.shapes import write_shapes
 from ssd.data.tensors import TensorFile
 
 ROOT = Path(__file__).parents[2]
+SPLITS = ("train", "val", "test")
 
 
 @pytest.fixture
@@ -39,16 +40,23 @@ def run(workspace: Path, **params: str) -> subprocess.CompletedProcess[str]:
 def test_three_tensor_files_and_two_reports(workspace: Path) -> None:
     done = run(workspace)
     assert done.returncode == 0, done.stderr
-    files = {
-        split: TensorFile(workspace / f"data/tensors/{split}.safetensors")
-        for split in ("train", "val", "test")
-    }
+    files = {split: TensorFile(workspace / f"data/tensors/{split}.safetensors") for split in SPLITS}
     assert {split: len(file) for split, file in files.items()} == {"train": 6, "val": 3, "test": 3}
     summary = json.loads((workspace / "reports/preprocess/summary.json").read_text())
     assert summary["class_names"] == files["train"].class_names == files["test"].class_names
     assert summary["splits"]["train"]["num_objects"] == len(files["train"].labels)
     assert json.loads((workspace / "reports/preprocess/problems.json").read_text())["num_dropped"] == 0
     assert re.search(r"(?m)^ +train +6 ", done.stdout)
+
+
+def test_a_fold_is_cut_from_the_train_and_val_images(workspace: Path) -> None:
+    done = run(workspace, folds="3", fold="1", val_fraction="0.2")
+    assert done.returncode == 0, done.stderr
+    lengths = [len(TensorFile(workspace / f"data/tensors/{split}.safetensors")) for split in SPLITS]
+    assert lengths == [5, 1, 3]
+    assert "note: test is part 1 of 0 to 2 (data.fold) of the train and val images" in done.stdout
+    assert "note: the data set's own test split is not used" in done.stdout
+    assert sorted(path.name for path in (workspace / "data").iterdir()) == ["raw", "tensors"]
 
 
 def test_problems_are_printed_and_strict_refuses_them_after_reporting(workspace: Path) -> None:

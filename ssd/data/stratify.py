@@ -1,0 +1,129 @@
+"""Cut a data set into parts that hold the same mixture of classes."""
+
+import random
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+SAME = 1e-9
+"""Floating-point numbers that differ by less are equal, for shares are not exact."""
+
+
+def stratified_parts(classes: Sequence[Collection[str]], shares: Sequence[float], seed: int) -> list[int]:
+    """Give each image to a part, so that every class is spread over the parts by their shares.
+
+    Rarest class first, its images with most objects first, each image goes to the part that lacks most
+    of the class; among equals to the one with most free places, then by the seed's draw. Images without
+    objects come last, but have places kept for them, so that they are spread as well.
+
+    Args:
+        classes: the class names of the objects of each image; a name that is repeated is several objects,
+            an empty collection an image without objects.
+        shares: of the images, for each part; they sum to 1.
+        seed: another one gives another cut of the same quality. The same images in the same order, shares
+            and seed give the same parts on every machine.
+
+    Returns:
+        The number of the part, from 0, of each image. The parts' sizes are `part_sizes`.
+
+    Source: Sechidis, Tsoumakas, Vlahavas, "On the Stratification of Multi-Label Data" (ECML 2011), figure 1.
+    Other than there, sizes are exact, objects count rather than images, and lack is relative to the share.
+    """
+    draw = random.Random(seed).random  # noqa: S311 # numpy's draws may differ from version to version
+    counts = [Counter(names) for names in classes]
+    order = sorted(range(len(counts)), key=[draw() for _ in counts].__getitem__)
+    weights = np.array(shares, dtype=float)
+    places = np.array(part_sizes(len(counts), shares))
+    empty = [image for image in order if not counts[image]]
+    free = places - np.minimum(places, part_sizes(len(empty), shares))
+
+    waiting = _images_by_class(counts, order)
+    given = {name: np.zeros(len(places)) for name in waiting}
+    totals = {name: sum(counts[image][name] for image in images) for name, images in waiting.items()}
+    parts: dict[int, int] = {}
+    while waiting:
+        name = min(waiting, key=lambda name: (len(waiting[name]), name))
+        images = sorted(waiting[name], key=lambda image: -counts[image][name])
+        for image in images:
+            if len(waiting) > 1:
+                lack = _lack_by_share(given[name], counts[image][name], weights)
+            else:
+                lack = _lack_by_place(given[name], totals[name], weights, free)
+            part = _neediest(lack, free, draw())
+            parts[image] = part
+            free[part] -= 1
+            for found, count in counts[image].items():
+                given[found][part] += count
+        waiting = _drop(waiting, images, counts)
+
+    left = places - np.bincount(list(parts.values()), minlength=len(places))
+    rest = np.repeat(np.arange(len(places)), left)
+    parts.update(zip(empty, rest.tolist(), strict=True))
+    return [parts[image] for image in range(len(counts))]
+
+
+def part_sizes(num_images: int, shares: Sequence[float]) -> list[int]:
+    """Whole numbers that sum to `num_images`, each less than 1 off its share (largest remainder)."""
+    assert abs(sum(shares) - 1) < 1e-6, "shares sum to 1"
+    exact = [num_images * share for share in shares]
+    sizes = [int(size + SAME) for size in exact]
+    by_remainder = sorted(range(len(sizes)), key=lambda part: (round(sizes[part] - exact[part], 6), part))
+    for part in by_remainder[: num_images - sum(sizes)]:
+        sizes[part] += 1
+    return sizes
+
+
+def _images_by_class(counts: Sequence[Counter[str]], order: Sequence[int]) -> dict[str, list[int]]:
+    images: dict[str, list[int]] = {}
+    for image in order:
+        for name in counts[image]:
+            images.setdefault(name, []).append(image)
+    return images
+
+
+def _lack_by_share(
+    given: NDArray[np.float64], count: int, weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """How far each part is from full, where `count` objects are next: the rule of Sainte-Lague.
+
+    All parts fill up at the same rate, so each gets images with many objects and with few; the half makes
+    what cannot be divided go where rounding would put it.
+    """
+    return -(given + count / 2) / np.maximum(weights, SAME)
+
+
+def _lack_by_place(
+    given: NDArray[np.float64], total: int, weights: NDArray[np.float64], free: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Objects that each part lacks for each of its free places: all that can still be chosen at the end.
+
+    The last class fills the places that the others left, however many these are. A part with few of them
+    reaches its objects only with images that hold many.
+    """
+    return (total * weights - given) / np.maximum(free, 1)
+
+
+def _neediest(lack: NDArray[np.float64], free: NDArray[np.int64], draw: float) -> int:
+    """The part with free places that lacks most; equals by free places, then by `draw` from [0, 1)."""
+    open_parts = np.flatnonzero(free)
+    lack = lack[open_parts]
+    open_parts = open_parts[lack > lack.max() - SAME]
+    if len(open_parts) > 1:
+        room = free[open_parts]
+        open_parts = open_parts[room == room.max()]
+    return int(open_parts[int(draw * len(open_parts))])
+
+
+def _drop(
+    waiting: dict[str, list[int]], done: Sequence[int], counts: Sequence[Counter[str]]
+) -> dict[str, list[int]]:
+    """`waiting` without the images that have their part now, and without classes that have none left."""
+    gone = set(done)
+    touched = {name for image in done for name in counts[image]}
+    left = {
+        name: [image for image in images if image not in gone] if name in touched else images
+        for name, images in waiting.items()
+    }
+    return {name: images for name, images in left.items() if images}
