@@ -1,0 +1,105 @@
+"""`python -m stages.folds`: mean and deviation over the folds of a cross-validation; no stage of dvc.yaml.
+
+Reads the experiments that DVC holds of the present commit, prints a summary of each set that differs in
+nothing but data.fold, and writes reports/folds.json. The workspace and the commit themselves are left out:
+their figures may be older than their params.
+"""
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any, cast
+
+from ssd.cross_validation import Experiment, State, as_json, as_text, cross_validations, different_params
+from ssd.errors import UserError
+from ssd.files import write_json
+from ssd.params import Params
+from stages.command import command
+
+REPORT = "reports/folds.json"
+METRICS = "reports/metrics.json"
+
+log = logging.getLogger("ssd.folds")
+
+
+@command
+def main(params: Params) -> None:
+    found = cross_validations(read_experiments(show_experiments()))
+    if not found:
+        raise UserError(
+            "no experiments with data.folds above 1 on this commit; run them: dvc exp run --queue "
+            "-S data.folds=5 -S 'data.fold=0,1,2,3,4' && dvc queue start && python -m stages.folds"
+        )
+    write_json(REPORT, {"cross_validations": [as_json(item) for item in found]})
+    for item, differs in zip(found, different_params(found), strict=True):
+        title = f"cross-validation in {item.num_folds} parts"
+        print(f"{title}{', ' if differs else ''}{differs}\n{as_text(item)}\n")
+    print(f"written to {REPORT}")
+
+
+def show_experiments() -> list[dict[str, Any]]:
+    """What `dvc exp show` says of the present commit and its experiments, whatever state they are in.
+
+    Raises:
+        UserError: DVC cannot tell: it is not installed, or this is no repository.
+    """
+    command = [sys.executable, "-m", "dvc", "exp", "show", "--json", "--hide-workspace"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        lines = [line for line in result.stderr.splitlines() if line.strip()]
+        reason = next(
+            (line for line in lines if line.startswith("ERROR")), lines[-1] if lines else "no reason"
+        )
+        raise UserError(f"`dvc exp show` failed: {reason}; run from the repository's root")
+    shown: list[dict[str, Any]] = json.loads(result.stdout)
+    return shown
+
+
+def read_experiments(shown: list[dict[str, Any]]) -> list[Experiment]:
+    """The experiments in DVC's answer; those that DVC cannot read are left out with a warning."""
+    experiments = []
+    for commit in shown:
+        for entry in commit["experiments"] or []:
+            tip = entry["revs"][0]
+            params = _content(tip["data"], "params", "params.yaml")
+            if params is None:
+                log.warning("experiment %s is left out: DVC cannot read its params", _name(entry))
+                continue
+            metrics = _content(tip["data"], "metrics", METRICS)
+            state = _state(entry["executor"], metrics)
+            experiments.append(
+                Experiment(
+                    name=_name(entry),
+                    created=tip["data"]["timestamp"] or "",
+                    state=state,
+                    params=params,
+                    # Of an unfinished one DVC shows the figures of the commit that it started from.
+                    metrics=metrics if metrics is not None and state == "finished" else {},
+                )
+            )
+    return experiments
+
+
+def _name(entry: Mapping[str, Any]) -> str:
+    return str(entry["name"] or entry["revs"][0]["rev"][:7])
+
+
+def _content(data: Mapping[str, Any] | None, kind: str, file: str) -> dict[str, Any] | None:
+    """The content of a params or metrics file; None where DVC has none or could not read it."""
+    content = (data or {}).get(kind, {}).get(file, {}).get("data")
+    return content if isinstance(content, dict) else None
+
+
+def _state(executor: Mapping[str, Any] | None, metrics: object) -> State:
+    """`executor` is None for experiments that finished outside the queue."""
+    state = executor["state"] if executor else "success"
+    if state == "success":
+        return "finished" if metrics else "without figures"
+    assert state in ("queued", "running", "failed"), state
+    return cast(State, state)
+
+
+if __name__ == "__main__":
+    main()
