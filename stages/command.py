@@ -11,6 +11,9 @@ from ssd.errors import UserError
 from ssd.interrupt import StopSignal
 from ssd.params import Params, load_params
 
+PUBLISHED_WEIGHTS = ("none", "imagenet", "coco")
+"""What `model.weights` may be besides a file."""
+
 stop = StopSignal()
 """SIGTERM and Ctrl-C unwind the stack, so that temporary files and MLflow runs are closed."""
 
@@ -49,7 +52,7 @@ def workspace() -> Path:
 
 def resolve_weights(weights: str, root: Path) -> str:
     """`model.weights` with a file's path made absolute: relative ones count from the main workspace."""
-    return weights if weights in ("imagenet", "none") else str(root / Path(weights).expanduser())
+    return weights if weights in PUBLISHED_WEIGHTS else str(root / Path(weights).expanduser())
 
 
 def check_weights(weights: str) -> None:
@@ -59,7 +62,8 @@ def check_weights(weights: str) -> None:
         UserError: `weights` names a file that is not there.
     """
     path = resolve_weights(weights, workspace())
-    if path not in ("imagenet", "none") and not Path(path).is_file():
+    if path not in PUBLISHED_WEIGHTS and not Path(path).is_file():
         raise UserError(
-            f"params.yaml: model.weights: found {weights!r}, no such file; allowed: imagenet, none, a file"
+            f"params.yaml: model.weights: found {weights!r}, no such file; allowed: "
+            f"{', '.join(PUBLISHED_WEIGHTS)}, a file"
         )

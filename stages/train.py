@@ -4,17 +4,15 @@ import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-import torch
-
-from ssd.data.augment import Geometry, Photometry
+from ssd.data.augment import Geometry
 from ssd.data.dataset import DetectionDataset
+from ssd.data.policies import geometry_of, mixup_of, photometry_of, warn_of_unused_augmentation
 from ssd.data.tensors import TensorFile
 from ssd.distributed import World, joined, launched, leave
 from ssd.files import write_bytes
 from ssd.hardware import Hardware, choose_hardware, choose_kernels
-from ssd.models.backbones import load_backbone_weights
-from ssd.models.ssd import SSD, SSDConfig
-from ssd.params import AugmentParams, ModelParams, Params
+from ssd.models.build import build_model
+from ssd.params import AugmentParams, Params
 from ssd.plots import save_figure
 from ssd.tracking import Run, flatten
 from ssd.training.checkpoints import CheckpointFolder
@@ -26,11 +24,12 @@ from ssd.training.step import BatchAugmentation
 from stages.command import command, resolve_weights, stop, workspace
 from stages.run import stage_run
 from stages.train_report import (
-    REPORTS,
+    AUGMENTED,
     augmented_figure,
     line_of,
     log_data,
     log_epoch,
+    report_priors,
     write_history,
     write_result,
 )
@@ -61,9 +60,10 @@ def train_model(params: Params, world: World) -> None:
     hardware = choose_hardware(params.train.device, params.train.precision, local_rank=world.local_rank)
     choose_kernels(hardware.device, params.train.deterministic)
     geometry, augmentation = augmentations(params.augment)
-    torch.manual_seed(params.train.seed)
+    weights = resolve_weights(params.model.weights, workspace())
+    boxes, seed = train_file.relative_boxes(), params.train.seed
     trainer = Trainer(
-        build_model(params.model, len(class_names)),
+        build_model(params.model, len(class_names), boxes, seed, weights),
         train_file, val_file, params.train, geometry, augmentation, hardware, world,
     )  # fmt: skip
     if not world.is_main:
@@ -78,9 +78,11 @@ def train_model(params: Params, world: World) -> None:
             if not run.resumed:
                 run.params(flatten(params.model_dump(exclude={"tracking"})))
             log_data(run, train_file, val_file)
-            pictures = DetectionDataset(train_file, params.model.input_size, geometry, params.train.seed)
-            figure = augmented_figure(pictures, augmentation.photometry, class_names)
-            save_figure(figure, REPORTS / "augmented.png")
+            warn_of_unused_augmentation(params.augment)
+            pictures = DetectionDataset(train_file, params.model.input_size, geometry, seed)
+            figure = augmented_figure(pictures, augmentation.photometry, class_names, params.augment.policy)
+            save_figure(figure, AUGMENTED)
+            report_priors(trainer.step.model, boxes, params.model.priors == "kmeans", run)
             result = run_training(trainer, folder, run)
             write_result(result, trainer.step.model.config, class_names, run)
 
@@ -142,17 +144,7 @@ def train_run(params: Params, resume: str | None) -> AbstractContextManager[Run]
 
 def augmentations(params: AugmentParams) -> tuple[Geometry, BatchAugmentation]:
     """The `augment` section: of images, and of batches."""
-    geometry = Geometry(params.flip, params.zoom_out, params.zoom_max, params.crop, params.mosaic)
-    strengths = (params.brightness, params.contrast, params.saturation, params.hue)
-    return geometry, BatchAugmentation(Photometry(params.photometric, *strengths), params.mixup)
-
-
-def build_model(params: ModelParams, num_object_classes: int) -> SSD:
-    """A network by the `model` section, with its starting weights; background is one class more."""
-    scales = (params.scale_first, params.scale_second, params.scale_last)
-    model = SSD(SSDConfig(params.backbone, params.input_size, num_object_classes + 1, *scales))
-    load_backbone_weights(model.backbone, params.backbone, resolve_weights(params.weights, workspace()))
-    return model
+    return geometry_of(params), BatchAugmentation(photometry_of(params), mixup_of(params))
 
 
 if __name__ == "__main__":

@@ -6,23 +6,31 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
+from ssd.augmented_plots import AugmentedImage, Version, augmented_page
 from ssd.data.augment import Photometry, distort
 from ssd.data.batches import SampleKey
 from ssd.data.dataset import DetectionDataset
 from ssd.data.seeding import seeded
 from ssd.data.tensors import Objects, TensorFile
-from ssd.files import sha256, write_bytes
+from ssd.files import sha256, write_bytes, write_json
+from ssd.models.config import SSDConfig
+from ssd.models.kmeans_priors import PAPER_SCALES, prior_fit
+from ssd.models.priors import make_priors, paper_levels
 from ssd.models.saved import save_model
-from ssd.models.ssd import SSDConfig
-from ssd.plots import augmented_grid, history_figure, save_figure
+from ssd.models.ssd import SSD
+from ssd.plots import history_figure, save_figure
+from ssd.prior_plots import prior_figure
 from ssd.tracking import MODEL_TAG, Run
 from ssd.training.history import Epoch, history_tsv
 from ssd.training.loop import TrainResult
 
 MODEL = Path("models/model.pt")
 REPORTS = Path("reports/train")
-NUM_AUGMENTED = 12
+AUGMENTED = Path("reports/preprocess/augmented.png")
+NUM_AUGMENTED = 6
+NUM_VERSIONS = 4
 
 
 def log_data(run: Run, *files: TensorFile) -> None:
@@ -32,14 +40,47 @@ def log_data(run: Run, *files: TensorFile) -> None:
     run.metrics({f"data/{file.path.stem}_images": len(file) for file in files})
 
 
-def augmented_figure(dataset: DetectionDataset, photometry: Photometry, class_names: list[str]) -> Figure:
-    """The first training images as the network sees them, with their boxes."""
-    keys = [SampleKey(0, index, dataset.side) for index in range(min(NUM_AUGMENTED, len(dataset)))]
-    samples = [dataset[key] for key in keys]
-    images = torch.stack([image for image, _, _ in samples]).float()
-    images = distort(images, photometry, seeded("colour", dataset.seed, 0, 0, 0)).round().to(torch.uint8)
-    objects = [Objects(o.boxes * dataset.side, o.labels, o.ignored) for _, o, _ in samples]
-    return augmented_grid(list(images), objects, class_names)
+def augmented_figure(
+    dataset: DetectionDataset, photometry: Photometry, class_names: list[str], policy: str
+) -> Figure:
+    """Some training images, and what the network sees of each in the first epochs, but for mixup."""
+    rows = []
+    for index in range(0, len(dataset), max(len(dataset) // NUM_AUGMENTED, 1))[:NUM_AUGMENTED]:
+        samples = [dataset.sample(SampleKey(epoch, index, dataset.side)) for epoch in range(NUM_VERSIONS)]
+        images = torch.stack([image for image, _, _ in samples]).float()
+        generator = seeded("colour", dataset.seed, 0, index, 0)
+        images = distort(images, photometry, generator).round().to(torch.uint8)
+        versions = [
+            Version(image, Objects(o.boxes * dataset.side, o.labels, o.ignored), view)
+            for image, (_, o, view) in zip(images, samples, strict=True)
+        ]
+        rows.append(AugmentedImage(*dataset.part(index), versions))
+    return augmented_page(rows, class_names, f"Augmentation, policy {policy}")
+
+
+def report_priors(model: SSD, boxes: Tensor, clustered: bool, run: Run) -> None:
+    """How well the priors cover the training boxes (xyxy, shares of the image), beside the paper's table.
+
+    Args:
+        clustered: whether they come from k-means: then the picture shows the paper's table, too.
+    """
+    levels, sizes = model.config.levels, boxes[:, 2:] - boxes[:, :2]
+    paper = paper_levels(len(levels), *PAPER_SCALES)
+    map_sizes = [(side, side) for side in model.map_sides_at(model.config.input_size)]
+    fit_paper, fit = prior_fit(make_priors(map_sizes, paper), boxes), prior_fit(model.priors, boxes)
+    content = {
+        "paper": asdict(fit_paper),
+        "model": asdict(fit),
+        "levels": [asdict(level) for level in levels],
+    }
+    write_json(REPORTS / "priors.json", content)
+    if clustered:
+        figure = prior_figure(sizes, paper, levels, fit_paper, fit)
+    else:
+        figure = prior_figure(sizes, levels, None, fit, None)
+    save_figure(figure, REPORTS / "priors.png")
+    values = {"priors/mean_best_iou": fit.mean_best_iou, "priors/recall50": fit.recall50}
+    run.metrics({key: value for key, value in values.items() if value is not None})
 
 
 def line_of(epoch: Epoch) -> str:

@@ -16,6 +16,7 @@ def metrics_summary(
             "num_objects": curve.num_objects,
             "voc_ap50_area": curve.ap_area,
             "voc_ap50_11point": curve.ap_11point,
+            "voc_f1": curve.best_f1,
             "coco_map": coco.per_class_map[name],
             "coco_map50": coco.per_class_map50[name],
         }
@@ -23,7 +24,7 @@ def metrics_summary(
     }
     return {
         "coco": {"map": coco.map, "map50": coco.map50, "map75": coco.map75},
-        "voc": {"map50_area": voc.map_area, "map50_11point": voc.map_11point},
+        "voc": {"map50_area": voc.map_area, "map50_11point": voc.map_11point, "f1": voc.mean_f1},
         "loss": {"total": result.loss, "loc": result.loc_loss, "conf": result.conf_loss},
         "num_images": len(result.detections),
         "num_detections": sum(len(item.scores) for item in result.detections),

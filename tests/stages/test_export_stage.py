@@ -10,8 +10,9 @@ import torch
 import yaml
 
 from ssd.data.tensors import TensorFile
+from ssd.models.config import paper_config
 from ssd.models.saved import save_model
-from ssd.models.ssd import SSD, SSDConfig
+from ssd.models.ssd import SSD
 from ssd.params import Params
 from stages.export import main
 
@@ -30,8 +31,8 @@ def workspace(
     shutil.copy(shapes_file.path, "data/tensors/test.safetensors")
     torch.manual_seed(0)
     names = shapes_file.class_names
-    model = SSD(SSDConfig("resnet18", 64, len(names) + 1, 0.1, 0.2, 1.05))
-    for head in model.conf_heads:
+    model = SSD(paper_config("resnet18", 64, len(names) + 1, 0.1, 0.2, 1.05))
+    for head in model.heads.conf:
         torch.nn.init.normal_(head.bias)
     save_model("models/model.pt", model.state_dict(), model.config, names)
     return tmp_path

@@ -153,7 +153,9 @@ def test_every_promised_file_is_there(reproduced: Path) -> None:
         "models/model.pt",
         "reports/train/history.tsv",
         "reports/train/history.png",
-        "reports/train/augmented.png",
+        "reports/preprocess/augmented.png",
+        "reports/train/priors.png",
+        "reports/train/priors.json",
         "reports/metrics.json",
         "reports/evaluate/precision_recall.png",
         "reports/evaluate/detections.png",
@@ -164,7 +166,7 @@ def test_every_promised_file_is_there(reproduced: Path) -> None:
         assert (reproduced / name).stat().st_size > 0, name
     metrics = json.loads((reproduced / "reports/metrics.json").read_text())
     assert set(metrics["coco"]) == {"map", "map50", "map75"}
-    assert set(metrics["voc"]) == {"map50_area", "map50_11point"}
+    assert set(metrics["voc"]) == {"map50_area", "map50_11point", "f1"}
     assert set(metrics["per_class"]) == set(ssd.data.glyphs.GLYPHS)
 
 
