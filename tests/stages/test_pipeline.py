@@ -225,21 +225,24 @@ def test_a_change_of_evaluate_runs_only_evaluate_and_is_a_child_run(reproduced: 
 
 @pytest.mark.slow
 def test_a_queue_of_experiments_is_comparable_in_one_store(reproduced: Path) -> None:
+    """Two folds of a cross-validation; one command sums them up."""
     before = len(mlflow_runs(reproduced))
-    changes = ("-S", "train.lr=0.01,0.003", "-S", "train.epochs=1")
+    changes = ("-S", "data.folds=2", "-S", "data.fold=0,1", "-S", "train.epochs=1")
     dvc(reproduced, "exp", "run", "--queue", *changes, "evaluate")
     dvc(reproduced, "queue", "start")
     deadline = time.monotonic() + 250
     while re.search("Queued|Running", dvc(reproduced, "queue", "status")) and time.monotonic() < deadline:
         time.sleep(3)
     runs = mlflow_runs(reproduced)[before:]
-    assert {run.data.params["train.lr"] for run in runs} == {"0.01", "0.003"}
-    assert len(runs) == 2
+    assert sorted(run.data.params["data.fold"] for run in runs) == ["0", "1"]
     for run in runs:
         assert run.info.status == "FINISHED"
         assert "test/coco_map50" in run.data.metrics
         assert run.data.tags["dvc_experiment"] in run.info.run_name
-    assert dvc(reproduced, "exp", "show", "--csv").count("0.003") >= 1
+    command = [sys.executable, "-m", "stages.folds"]
+    subprocess.run(command, cwd=reproduced, env=environment(), check=True, capture_output=True)
+    (summary,) = json.loads((reproduced / "reports/folds.json").read_text())["cross_validations"]
+    assert (summary["num_folds"], summary["missing"]) == (2, [])
 
 
 @pytest.mark.slow
