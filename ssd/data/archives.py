@@ -1,7 +1,7 @@
 """The public data sets' archives: where they are, their lengths and digests, and what is wanted of them.
 
-The authors of COCO and Penn-Fudan publish no digests; these are the lengths and SHA-256 that several others
-who downloaded the archives have recorded independently of each other.
+The authors of COCO and Penn-Fudan publish no digests; these are the lengths and SHA-256 that two or more
+public repositories have recorded. Zips carry CRCs as well, which unpacking compares.
 """
 
 from dataclasses import dataclass

@@ -1,5 +1,6 @@
 """VGG16 as the SSD paper uses it: conv4_3 with a learned scale, fc6 and fc7 as convolutions."""
 
+import logging
 from itertools import pairwise
 
 import torch
@@ -8,6 +9,8 @@ from torch.nn import functional as F
 from torchvision.models import vgg16
 
 from ssd.data.normalisation import MEAN, STD
+
+log = logging.getLogger(__name__)
 
 # Mean colour of the Caffe weights, as torchvision states it, on the 0..255 scale; they know no deviation.
 CAFFE_MEAN = (0.48235 * 255, 0.45882 * 255, 0.40784 * 255)
@@ -72,6 +75,8 @@ def vgg16_state(state: dict[str, Tensor], backbone: VGG16Features) -> dict[str, 
         converted |= subsample_classifier(
             {key: value for key, value in classifier.items() if value is not None}
         )
+    if "fc6.weight" not in converted:
+        log.info("model.weights: these have no classifier: fc6 and fc7 start anew")
     fresh = ("conv4_scale", *(("fc6", "fc7") if "fc6.weight" not in converted else ()))
     return converted | {key: value for key, value in own.items() if key.startswith(fresh)}
 
