@@ -15,7 +15,7 @@ from torch import Tensor
 
 from benchmarks.harness import Benchmark, Comparison
 from benchmarks.scenes import random_detections
-from ssd.data.tensors import Objects
+from ssd.loading.tensor_file import Objects
 from ssd.metrics.coco import CocoResult, evaluate_coco
 from ssd.metrics.detections import Detections
 from ssd.metrics.voc import VocResult, evaluate_voc

@@ -11,11 +11,11 @@ from benchmarks.input_pipeline import GEOMETRY, PHOTOMETRY, SHAPES_SIDE, shapes_
 from benchmarks.results import Candidate, Result, Row, make_result
 from benchmarks.torchvision_ssd import SIDE, our_model
 from benchmarks.training_step import train_params
-from ssd.data.glyphs import GLYPHS
-from ssd.data.parallel import num_cores, ordered_map
-from ssd.data.samples import write_tensor_file
-from ssd.data.tensors import TensorFile
 from ssd.hardware import choose_hardware, choose_kernels
+from ssd.loading.tensor_file import TensorFile
+from ssd.parallel import num_cores, ordered_map
+from ssd.source.glyphs import GLYPHS
+from ssd.tensor_writer import write_tensor_file
 from ssd.training.history import Epoch
 from ssd.training.loop import Trainer
 from ssd.training.step import BatchAugmentation

@@ -18,20 +18,20 @@ from torchvision.transforms import v2
 
 from benchmarks.harness import Benchmark, Comparison
 from benchmarks.torchvision_ssd import SIDE
-from ssd.data.augment import Geometry, Photometry, distort
-from ssd.data.batches import EpochBatches, make_loader
-from ssd.data.cache import DecodedCache
-from ssd.data.dataset import Batch, DetectionDataset, normalise
-from ssd.data.glyphs import GLYPHS
-from ssd.data.preprocess import preprocess
-from ssd.data.samples import Sample, write_tensor_file
-from ssd.data.seeding import seeded
-from ssd.data.shapes import draw_scene
-from ssd.data.sources import VOC_CLASSES
-from ssd.data.splits import settle
-from ssd.data.tensors import TensorFile
-from ssd.data.voc_lists import VocList, read_voc
+from ssd.loading.augment import Geometry, Photometry, distort
+from ssd.loading.batches import EpochBatches, make_loader
+from ssd.loading.cache import DecodedCache
+from ssd.loading.dataset import Batch, DetectionDataset, normalise
+from ssd.loading.tensor_file import TensorFile
 from ssd.params import load_params
+from ssd.prepare.preprocess import preprocess
+from ssd.prepare.sources import VOC_CLASSES
+from ssd.prepare.splits import settle
+from ssd.prepare.voc_lists import VocList, read_voc
+from ssd.seeding import seeded
+from ssd.source.glyphs import GLYPHS
+from ssd.source.shapes import draw_scene
+from ssd.tensor_writer import Sample, write_tensor_file
 
 BATCH_SIZE = 16
 NUM_IMAGES = 64

@@ -4,7 +4,7 @@ import torch
 from torch import Generator, Tensor
 
 from ssd.boxes import cxcywh_to_xyxy, encode, pairwise_iou
-from ssd.data.tensors import Objects
+from ssd.loading.tensor_file import Objects
 from ssd.matching import Targets
 from ssd.metrics.detections import Detections
 

@@ -17,11 +17,11 @@ from benchmarks.torchvision_ssd import (
     torchvision_model,
     training_step,
 )
-from ssd.data.augment import Photometry
-from ssd.data.dataset import Batch
-from ssd.distributed import World
 from ssd.hardware import choose_hardware
+from ssd.loading.augment import Photometry
+from ssd.loading.dataset import Batch
 from ssd.params import TrainParams, load_params
+from ssd.processes.world import World
 from ssd.training.step import BatchAugmentation, TrainStep
 
 BACKBONE = "resnet50"

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from ssd.data.download import download
 from ssd.params import Params
+from ssd.source.download import download
 from stages.command import command, workspace
 
 

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from ssd.data.dataset import decode
-from ssd.data.tensors import Objects, TensorFile
 from ssd.errors import UserError
+from ssd.evaluation import SplitResult, run_split
 from ssd.files import sha256, write_bytes, write_json
 from ssd.hardware import choose_hardware
-from ssd.inference import SplitResult, run_split
+from ssd.loading.dataset import decode
+from ssd.loading.tensor_file import Objects, TensorFile
 from ssd.loss import MultiBoxLoss
 from ssd.metrics.coco import evaluate_coco
 from ssd.metrics.detections import Detections
@@ -17,7 +17,7 @@ from ssd.metrics.voc import VocResult, evaluate_voc
 from ssd.models.saved import load_model
 from ssd.models.ssd import SSD
 from ssd.params import EvaluateParams, Params
-from ssd.plots import detection_grid, mean_precision, precision_recall_figure, save_figure
+from ssd.plots.figures import detection_grid, mean_precision, precision_recall_figure, save_figure
 from ssd.postprocess import PostProcess, PostProcessor
 from ssd.tracking import Run
 from stages.command import command

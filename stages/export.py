@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import ssd.export
-from ssd.data.dataset import decode
-from ssd.data.tensors import TensorFile
+from ssd.detector import Detector
 from ssd.export.compare import compare_files
 from ssd.export.onnx import to_onnx
 from ssd.export.torchscript import to_torchscript
 from ssd.files import replacing_folder, write_bytes, write_json
+from ssd.loading.dataset import decode
+from ssd.loading.tensor_file import TensorFile
 from ssd.models.saved import load_model
 from ssd.params import Params
 from ssd.postprocess import PostProcess
-from ssd.predict import Detector
 from stages.command import command
 from stages.run import stage_run
 

@@ -9,13 +9,13 @@ reports/preprocess/{summary,problems}.json.
 from pathlib import Path
 from typing import Any
 
-from ssd.data.preprocess import SPLITS, Preprocessed, all_problems, declared_classes, preprocess, refuse
-from ssd.data.samples import write_tensor_file
-from ssd.data.sources import read_source
-from ssd.data.splits import settle
-from ssd.data.summary import list_problems, summarise
 from ssd.files import write_json
 from ssd.params import Params
+from ssd.prepare.preprocess import SPLITS, Preprocessed, all_problems, declared_classes, preprocess, refuse
+from ssd.prepare.sources import read_source
+from ssd.prepare.splits import settle
+from ssd.prepare.summary import list_problems, summarise
+from ssd.tensor_writer import write_tensor_file
 from stages.command import command
 
 RAW = Path("data/raw")

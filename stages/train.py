@@ -4,21 +4,21 @@ import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from ssd.data.augment import Geometry
-from ssd.data.dataset import DetectionDataset
-from ssd.data.policies import geometry_of, mixup_of, photometry_of, warn_of_unused_augmentation
-from ssd.data.tensors import TensorFile
-from ssd.distributed import World, joined, launched, leave
 from ssd.files import write_bytes
 from ssd.hardware import Hardware, choose_hardware, choose_kernels
+from ssd.loading.augment import Geometry
+from ssd.loading.dataset import DetectionDataset
+from ssd.loading.policies import geometry_of, mixup_of, photometry_of, warn_of_unused_augmentation
+from ssd.loading.tensor_file import TensorFile
 from ssd.models.build import build_model
 from ssd.params import AugmentParams, Params
-from ssd.plots import save_figure
+from ssd.plots.figures import save_figure
+from ssd.processes.launch import launch, num_processes
+from ssd.processes.world import World, joined, launched, leave
 from ssd.tracking import Run, flatten
 from ssd.training.checkpoints import CheckpointFolder
 from ssd.training.fingerprint import fingerprint
 from ssd.training.history import Epoch
-from ssd.training.launch import launch, num_processes
 from ssd.training.loop import Trainer, TrainResult
 from ssd.training.step import BatchAugmentation
 from stages.command import command, resolve_weights, stop, workspace

@@ -8,20 +8,20 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ssd.augmented_plots import AugmentedImage, Version, augmented_page
-from ssd.data.augment import Photometry, distort
-from ssd.data.batches import SampleKey
-from ssd.data.dataset import DetectionDataset
-from ssd.data.seeding import seeded
-from ssd.data.tensors import Objects, TensorFile
 from ssd.files import sha256, write_bytes, write_json
+from ssd.loading.augment import Photometry, distort
+from ssd.loading.batches import SampleKey
+from ssd.loading.dataset import DetectionDataset
+from ssd.loading.tensor_file import Objects, TensorFile
 from ssd.models.config import SSDConfig
 from ssd.models.kmeans_priors import PAPER_SCALES, prior_fit
 from ssd.models.priors import make_priors, paper_levels
 from ssd.models.saved import save_model
 from ssd.models.ssd import SSD
-from ssd.plots import history_figure, save_figure
-from ssd.prior_plots import prior_figure
+from ssd.plots.augmentation import AugmentedImage, Version, augmented_page
+from ssd.plots.figures import history_figure, save_figure
+from ssd.plots.priors import prior_figure
+from ssd.seeding import seeded
 from ssd.tracking import MODEL_TAG, Run
 from ssd.training.history import Epoch, history_tsv
 from ssd.training.loop import TrainResult

@@ -9,10 +9,10 @@ import pytest
 import torch
 import yaml
 
-from ssd.data.glyphs import GLYPHS
-from ssd.data.shapes import draw_scene
-from ssd.data.tensors import Sample, TensorFile, write_tensor_file
+from ssd.loading.tensor_file import Sample, TensorFile, write_tensor_file
 from ssd.params import Params, load_params
+from ssd.source.glyphs import GLYPHS
+from ssd.source.shapes import draw_scene
 
 REPOSITORY = Path(__file__).parent.parent
 

@@ -7,18 +7,18 @@ import pytest
 import torch
 import yaml
 
-from ssd.data.dataset import decode
-from ssd.data.policies import geometry_of, photometry_of
-from ssd.data.tensors import TensorFile
+from ssd.detector import Detector
 from ssd.export.onnx import open_onnx, to_onnx
 from ssd.export.torchscript import to_torchscript
 from ssd.files import write_bytes
 from ssd.hardware import choose_hardware
+from ssd.loading.dataset import decode
+from ssd.loading.policies import geometry_of, photometry_of
+from ssd.loading.tensor_file import TensorFile
 from ssd.models.build import build_model
 from ssd.models.ssd import SSD
 from ssd.params import Params, load_params
 from ssd.postprocess import PostProcess
-from ssd.predict import Detector
 from ssd.training.loop import Trainer
 from ssd.training.step import BatchAugmentation
 

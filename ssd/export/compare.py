@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssd.boxes import decode
+from ssd.detector import Detector, Outputs, scale_boxes
 from ssd.errors import UserError
-from ssd.export.agreement import Agreement, Reference, compare_detections
+from ssd.export.match_detections import Agreement, Reference, compare_detections
 from ssd.export.metadata import describe
 from ssd.export.onnx import open_onnx
 from ssd.export.torchscript import open_torchscript
 from ssd.metrics.detections import Detections
-from ssd.predict import Detector, Outputs, scale_boxes
 
 Run = Callable[[Tensor], Outputs]
 
@@ -49,7 +49,7 @@ def compare_files(
     """Run exported files on the CPU beside the detector that they were exported from.
 
     Compared: metadata, the shape and the order of the outputs, and the detections (see
-    `ssd.export.agreement`), on each image alone and on batches (see `_batches`).
+    `ssd.export.match_detections`), on each image alone and on batches (see `_batches`).
 
     Args:
         detector: on the CPU.

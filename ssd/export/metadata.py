@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ssd.predict import Detector
+from ssd.detector import Detector
 
 FORMAT = "ssd-detector-1"
 """Names the inputs and outputs of `Detector.forward`; a change of those is a new format."""

@@ -11,9 +11,9 @@ import onnxscript
 import torch
 from torch import Tensor
 
+from ssd.detector import Detector, Outputs
 from ssd.export.metadata import describe
 from ssd.postprocess import nms_mask
-from ssd.predict import Detector, Outputs
 
 # NMS needs only operators to which 18 to 23 added data types and nothing else. Any: onnxscript's type
 # hints do not know that it takes Python numbers and lists.

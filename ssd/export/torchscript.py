@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ssd.detector import Detector, Outputs
 from ssd.export.metadata import describe
-from ssd.predict import Detector, Outputs
 
 METADATA = "metadata.json"
 """Name of the extra file, inside the TorchScript file, that holds the metadata."""

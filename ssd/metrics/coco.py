@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ssd.data.tensors import Objects
+from ssd.loading.tensor_file import Objects
 from ssd.metrics.detections import Detections
-from ssd.metrics.flat import Bools, Flat, Floats, Ints, area, flatten, intersection, join, pairs_of_equal_key
+from ssd.metrics.pairs import Bools, Flat, Floats, Ints, area, flatten, intersection, join, pairs_of_equal_key
 
 MAX_DETECTIONS = 100
 IOU_THRESHOLDS: Floats = np.linspace(0.5, 0.95, 10)

@@ -1,6 +1,6 @@
 """What a detector says about one image: the type that the post-processor, the metrics and the pictures share.
 
-Its counterpart, what is really there, is `ssd.data.tensors.Objects`.
+Its counterpart, what is really there, is `ssd.loading.tensor_file.Objects`.
 """
 
 from dataclasses import dataclass

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ssd.inference import SplitResult
+from ssd.evaluation import SplitResult
 from ssd.metrics.coco import CocoResult
 from ssd.metrics.voc import VocResult
 

@@ -11,19 +11,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ssd.data.augment import Geometry
-from ssd.data.batches import EpochBatches, make_loader, repeat_factors
-from ssd.data.cache import DecodedCache
-from ssd.data.dataset import Batch, DetectionDataset
-from ssd.data.tensors import TensorFile
-from ssd.distributed import World
 from ssd.errors import UserError
+from ssd.evaluation import SplitResult, run_split
 from ssd.hardware import Hardware
-from ssd.inference import SplitResult, run_split
 from ssd.interrupt import StopSignal
+from ssd.loading.augment import Geometry
+from ssd.loading.batches import EpochBatches, make_loader, repeat_factors
+from ssd.loading.cache import DecodedCache
+from ssd.loading.dataset import Batch, DetectionDataset
+from ssd.loading.tensor_file import TensorFile
 from ssd.models.ssd import SSD
 from ssd.params import TrainParams
 from ssd.postprocess import PostProcess, PostProcessor
+from ssd.processes.world import World
 from ssd.training.checkpoints import CheckpointFolder
 from ssd.training.history import Epoch
 from ssd.training.progress import Progress, random_state, set_random_state
@@ -31,8 +31,8 @@ from ssd.training.schedule import lr_factor
 from ssd.training.selection import Scores, score, validation_scores
 from ssd.training.sizes import side_of_batch, sizes_vary
 from ssd.training.step import BatchAugmentation, TrainStep
-from ssd.training.unused import warn_of_unused
-from ssd.training.watchdog import Watchdog
+from ssd.unused_params import warn_of_unused
+from ssd.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 

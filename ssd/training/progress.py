@@ -60,7 +60,7 @@ class Progress:
 def random_state() -> dict[str, Any]:
     """The state of every global random generator, as plain values and tensors.
 
-    The training draws from generators of its own (see `ssd.data.seeding`), but a library might not.
+    The training draws from generators of its own (see `ssd.seeding`), but a library might not.
     """
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)

@@ -2,8 +2,8 @@
 
 import torch
 
-from ssd.data.seeding import seeded
 from ssd.params import TrainParams
+from ssd.seeding import seeded
 
 STRIDE = 32  # of the backbone's last map: sizes between its multiples only move the borders
 SMALLEST = 64

@@ -12,18 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ssd.data.augment import Photometry, distort
-from ssd.data.dataset import Batch
-from ssd.data.mixup import mixup
-from ssd.data.normalisation import MEAN, STD
-from ssd.data.seeding import seeded
-from ssd.distributed import World
 from ssd.errors import UserError
 from ssd.hardware import Hardware
+from ssd.loading.augment import Photometry, distort
+from ssd.loading.dataset import Batch
+from ssd.loading.mixup import mixup
 from ssd.loss import LossSettings, MultiBoxLoss
 from ssd.matching import Targets
 from ssd.models.ssd import SSD
+from ssd.normalisation import MEAN, STD
 from ssd.params import TrainParams
+from ssd.processes.world import World
+from ssd.seeding import seeded
 from ssd.training.ema import Average
 from ssd.training.freezing import freeze, set_training
 from ssd.training.optimizer import build_optimizer

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from small_detector import CLASS_NAMES, SETTINGS, build_model
 
+from ssd.detector import Detector
 from ssd.export.onnx import to_onnx
 from ssd.export.torchscript import to_torchscript
-from ssd.predict import Detector
 
 
 @pytest.fixture(scope="session")

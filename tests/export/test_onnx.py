@@ -8,8 +8,8 @@ import pytest
 import torch
 from small_detector import CLASS_NAMES, SETTINGS, SIZES, assert_same_detections, build_model, scenes
 
+from ssd.detector import Detector
 from ssd.export.onnx import open_onnx, to_onnx
-from ssd.predict import Detector
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -10,9 +10,9 @@ import torch
 from small_detector import CLASS_NAMES, SETTINGS, SIZES, assert_same_detections, scenes
 from torch import Tensor
 
+from ssd.detector import Detector
 from ssd.export.torchscript import open_torchscript, to_torchscript
 from ssd.models.heads import Heads
-from ssd.predict import Detector
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssd.data.tensors import Objects
+from ssd.loading.tensor_file import Objects
 from ssd.metrics.detections import Detections
 from ssd.metrics.voc import evaluate_voc, interpolated_precision, mean_ap
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from ssd.data.tensors import TensorFile
+from ssd.loading.tensor_file import TensorFile
 from ssd.models.config import paper_config
 from ssd.models.saved import save_model
 from ssd.models.ssd import SSD

@@ -16,7 +16,7 @@ import torch
 import yaml
 from imports import needed_modules
 
-import ssd.data.glyphs
+import ssd.source.glyphs
 from ssd.files import sha256
 from ssd.params import Params
 from ssd.training.checkpoints import CheckpointFolder
@@ -167,7 +167,7 @@ def test_every_promised_file_is_there(reproduced: Path) -> None:
     metrics = json.loads((reproduced / "reports/metrics.json").read_text())
     assert set(metrics["coco"]) == {"map", "map50", "map75"}
     assert set(metrics["voc"]) == {"map50_area", "map50_11point", "f1"}
-    assert set(metrics["per_class"]) == set(ssd.data.glyphs.GLYPHS)
+    assert set(metrics["per_class"]) == set(ssd.source.glyphs.GLYPHS)
 
 
 @pytest.mark.slow
@@ -202,7 +202,7 @@ def test_the_logged_model_detects_from_base64(reproduced: Path) -> None:
     assert len(detections) == 2
     assert detections[0] == detections[1]
     for detection in detections[0]:
-        assert detection["label"] in ssd.data.glyphs.GLYPHS
+        assert detection["label"] in ssd.source.glyphs.GLYPHS
         assert 0 <= detection["x1"] <= detection["x2"]
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ssd.data.shapes import write_shapes
-from ssd.data.tensors import TensorFile
+from ssd.loading.tensor_file import TensorFile
+from ssd.source.shapes import write_shapes
 
 ROOT = Path(__file__).parents[2]
 SPLITS = ("train", "val", "test")

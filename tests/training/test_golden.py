@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from small_training import SMALL, run, trainer
 
-from ssd.data.tensors import TensorFile
+from ssd.loading.tensor_file import TensorFile
 from ssd.params import Params
 
 MakeParams = Callable[..., Params]

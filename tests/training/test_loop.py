@@ -7,8 +7,8 @@ import pytest
 import torch
 from small_training import SMALL, empty_file, run, same_weights, trainer
 
-from ssd.data.tensors import TensorFile
 from ssd.errors import UserError
+from ssd.loading.tensor_file import TensorFile
 from ssd.params import Params
 from ssd.training.history import Epoch, history_tsv
 from ssd.training.selection import Scores

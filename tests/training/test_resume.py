@@ -10,8 +10,8 @@ import pytest
 import torch
 from small_training import SMALL, results_of, run, same_weights, trainer
 
-from ssd.data.tensors import TensorFile
 from ssd.interrupt import StopSignal
+from ssd.loading.tensor_file import TensorFile
 from ssd.params import Params
 from ssd.training.loop import Trainer
 from ssd.training.progress import random_state, set_random_state
@@ -156,7 +156,7 @@ def test_killed_at_random_moments_it_ends_as_if_it_never_was(
         }
     )
     whole = run(trainer(params, shapes_file), tmp_path / "whole")
-    script = Path(__file__).with_name("kill_training.py")
+    script = Path(__file__).parents[1] / "helpers/kill_training.py"
     command = [sys.executable, str(script), str(tmp_path / "params.yaml"), str(shapes_file.path)]
     output = subprocess.run(
         [*command, str(tmp_path / "cut")], capture_output=True, text=True, timeout=200, check=False

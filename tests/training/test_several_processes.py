@@ -14,11 +14,11 @@ import pytest
 import torch
 from small_training import SMALL, empty_file, run, trainer
 
-from ssd.data.tensors import TensorFile
+from ssd.loading.tensor_file import TensorFile
 from ssd.params import Params
 
 MakeParams = Callable[..., Params]
-SCRIPT = Path(__file__).with_name("train_together.py")
+SCRIPT = Path(__file__).parents[1] / "helpers/train_together.py"
 LIMIT = 150  # seconds
 
 # Without anything that looks at the rest of the batch, two processes do the very arithmetic of one.

@@ -9,9 +9,9 @@ import torch
 from small_training import SMALL, build, run, trainer
 from torch import Tensor
 
-from ssd.data.dataset import Batch
-from ssd.data.tensors import TensorFile
 from ssd.errors import UserError
+from ssd.loading.dataset import Batch
+from ssd.loading.tensor_file import TensorFile
 from ssd.params import Params
 from ssd.training.loop import Trainer
 from ssd.training.optimizer import build_optimizer, lr_scales

@@ -1,0 +1,60 @@
+"""The whole detector as one module: an image of any size in, final detections out. What export writes."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssd.models.ssd import SSD
+from ssd.normalisation import MEAN, STD
+from ssd.postprocess import NMS, PostProcess, PostProcessor, nms_mask
+
+Outputs = tuple[Tensor, Tensor, Tensor, Tensor]
+"""boxes, scores, labels, num_detections, as `Detector.forward` describes them."""
+
+
+class Detector(nn.Module):
+    """Pre-processing, network, decoding and NMS.
+
+    Args:
+        model: the network; its weights are shared, not copied.
+        settings: thresholds and the number of detections K.
+        nms: see PostProcessor.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: SSD, settings: PostProcess, nms: NMS = nms_mask) -> None:
+        super().__init__()
+        self.model = model
+        self.side = model.config.input_size
+        self.postprocessor = PostProcessor(model.priors, settings, nms)
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+        self.eval()
+
+    def forward(self, images: Tensor) -> Outputs:
+        """Detect objects.
+
+        Args:
+            images: uint8 [N, 3, H, W], RGB, any N, H and W.
+
+        Returns:
+            boxes float32 [N, K, 4], xyxy in pixels of the image; scores float32 [N, K], descending;
+            labels int64 [N, K], 0 where unused; num_detections int64 [N]. Rows past num_detections are 0.
+        """
+        height, width = images.shape[2], images.shape[3]
+        boxes, scores, labels, num_detections = self.postprocessor(*self.raw_outputs(images))
+        return scale_boxes(boxes, height, width), scores, labels, num_detections
+
+    def raw_outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network says of images as `forward` takes them: loc [N, P, 4] and logits [N, P, C]."""
+        resized = F.interpolate(images.float(), (self.side, self.side), mode="bilinear", antialias=True)
+        loc, logits = self.model((resized - self.mean) / self.std)
+        return loc, logits
+
+
+def scale_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
+    """xyxy [..., 4] in shares of an image to pixels. Makes no tensor, which a trace would pin to a device."""
+    x, y = boxes[..., 0::2] * width, boxes[..., 1::2] * height
+    return torch.stack([x, y], dim=-1).flatten(-2)

@@ -1,0 +1,167 @@
+"""Which images form a batch, on which process and at which size: by seed and epoch alone."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from ssd.errors import UserError
+from ssd.loading.dataset import DetectionDataset, LoadedSample, SampleKey, collate
+from ssd.seeding import seeded
+
+__all__ = ["EpochBatches", "SampleKey", "make_loader", "repeat_factors"]
+
+
+class EpochBatches(Sampler[list[SampleKey]]):
+    """The batches of one process, as lists of keys.
+
+    Training (with a seed): every process shuffles alike, cuts the same global batches and takes every
+    world_size-th row of each, so that together they train on the batches of a single process. A
+    trailing batch that would leave a process fewer than two images is left out: batch norm cannot learn
+    from one image on a 1x1 map.
+
+    Evaluation (without a seed): every image once over all processes, in the order of the file.
+
+    Args:
+        num_images: of the split.
+        batch_size: images of a batch over all processes.
+        side: input size, pixels.
+        seed: of the order; None evaluates.
+        rank, world_size: this process, and how many there are.
+        weights: float [num_images], how often an image is to be seen in relation to the others (see
+            `repeat_factors`); None sees each once an epoch. Training only.
+
+    Attributes:
+        epoch: to yield next; set it before each pass.
+        start: first batch of the epoch to yield, for a training that goes on in the middle.
+        side_of: (epoch, batch) to input size in pixels; None keeps `side`.
+
+    Raises:
+        UserError: a training batch holds fewer than two images a process.
+    """
+
+    def __init__(
+        self,
+        num_images: int,
+        batch_size: int,
+        side: int,
+        *,
+        seed: int | None,
+        rank: int = 0,
+        world_size: int = 1,
+        weights: Tensor | None = None,
+    ) -> None:
+        if seed is not None and batch_size < 2 * world_size:
+            raise UserError(
+                f"params.yaml: train.batch_size: found {batch_size} over {world_size} processes; "
+                f"allowed: from {2 * world_size}, two a process"
+            )
+        self.num_images, self.batch_size, self.side = num_images, batch_size, side
+        self.seed, self.rank, self.world_size, self.weights = seed, rank, world_size, weights
+        self.epoch = 0
+        self.start = 0
+        self.side_of: Callable[[int, int], int] | None = None
+
+    @property
+    def num_used(self) -> int:
+        """Images of one epoch that are used, over all processes."""
+        rest = self.num_images % self.batch_size
+        too_few = self.seed is not None and rest // self.world_size < 2
+        return self.num_images - rest if too_few else self.num_images
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch on this process, whatever `start` says."""
+        if self.seed is not None:
+            return -(-self.num_used // self.batch_size)
+        return -(-len(self._own_rows()) // self._own_batch_size)
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        batches = self._training_batches() if self.seed is not None else self._evaluation_batches()
+        for batch in range(self.start, len(batches)):
+            side = self.side if self.side_of is None else self.side_of(self.epoch, batch)
+            yield [SampleKey(self.epoch, index, side, showing) for index, showing in batches[batch]]
+
+    def _training_batches(self) -> list[list[tuple[int, int]]]:
+        assert self.seed is not None
+        generator = seeded("order", self.seed, self.epoch)
+        counts = torch.ones(self.num_images, dtype=torch.int64)
+        if self.weights is not None:
+            counts = _systematic_counts(self.weights, generator)
+        rows = torch.repeat_interleave(counts)
+        showings = torch.arange(self.num_images) - (counts.cumsum(0) - counts)[rows]
+        order = torch.randperm(self.num_images, generator=generator)[: self.num_used]
+        drawn = list(zip(rows[order].tolist(), showings[order].tolist(), strict=True))
+        batches = (drawn[first : first + self.batch_size] for first in range(0, len(drawn), self.batch_size))
+        return [batch[self.rank :: self.world_size] for batch in batches]
+
+    def _evaluation_batches(self) -> list[list[tuple[int, int]]]:
+        own, size = self._own_rows(), self._own_batch_size
+        return [[(row, 0) for row in own[first : first + size]] for first in range(0, len(own), size)]
+
+    def _own_rows(self) -> range:
+        return range(self.rank, self.num_images, self.world_size)
+
+    @property
+    def _own_batch_size(self) -> int:
+        return max(self.batch_size // self.world_size, 1)
+
+
+def repeat_factors(labels: Sequence[Tensor], threshold: float) -> Tensor:
+    """How often to show each image so that rare classes are seen more (Gupta et al., LVIS, CVPR 2019).
+
+    Repeat factor sampling, appendix B.2: with f_c the share of images that hold class c, the class has
+    the factor max(1, sqrt(threshold / f_c)) and an image the largest factor of its classes.
+
+    Args:
+        labels: int64 [m] of the objects of each image.
+        threshold: share of images; a class in fewer of them is repeated.
+
+    Returns:
+        float32 [len(labels)], from 1; 1 for images without objects.
+    """
+    classes = [set(image.tolist()) for image in labels]
+    num_images: dict[int, int] = {}
+    for label in (label for image in classes for label in image):
+        num_images[label] = num_images.get(label, 0) + 1
+    factors = {label: max(1.0, (threshold * len(labels) / n) ** 0.5) for label, n in num_images.items()}
+    return torch.tensor([max((factors[label] for label in image), default=1.0) for image in classes])
+
+
+def _systematic_counts(weights: Tensor, generator: torch.Generator) -> Tensor:
+    """How often each row is drawn; int64 [N] of sum N, each the floor or ceil of its expected number."""
+    expected = weights.double().cumsum(0)
+    expected = expected * (len(weights) / expected[-1:])
+    # Kept off whole numbers by more than a rounding error, so that equal weights draw every row once.
+    offset = (torch.randint(2**16, (1,), generator=generator) + 0.5) / 2**16
+    return (expected + offset).floor().long().diff(prepend=torch.zeros(1, dtype=torch.int64))
+
+
+def make_loader(
+    dataset: DetectionDataset, sampler: EpochBatches, workers: int, *, pin_memory: bool = False
+) -> DataLoader[LoadedSample]:
+    """A loader that gives a `Batch` at a time.
+
+    Args:
+        dataset, sampler: what is loaded; set the sampler's attributes before each pass.
+        workers: processes, of one thread each, which live on between the epochs of a training; 0 loads in
+            this process.
+        pin_memory: copy batches to memory from which a GPU takes them without waiting.
+    """
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+        persistent_workers=sampler.seed is not None and workers > 0,
+        worker_init_fn=_set_apart,
+        # The cache is memory that only a forked process shares.
+        multiprocessing_context="fork" if dataset.cache is not None and workers > 0 else None,
+    )
+
+
+def _set_apart(worker: int) -> None:
+    """Keep signals to the process group (Ctrl-C, a launcher's SIGTERM) from workers: they end last."""
+    os.setpgid(0, 0)

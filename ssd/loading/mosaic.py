@@ -1,0 +1,78 @@
+"""Four images in one, so that a network sees smaller objects and more of them out of their context.
+
+Bochkovskiy et al., YOLOv4 (2020), section 3.3.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Generator, Tensor
+
+from ssd.loading.augment import Geometry, sample_view, seen
+from ssd.loading.tensor_file import Objects
+from ssd.loading.view import View, resample
+
+MIDDLE = (0.25, 0.75)
+"""Where the four images may meet, shares of the canvas."""
+
+Part = tuple[Tensor, Objects]
+"""An image, uint8 [3, H, W], and its objects in pixels."""
+
+
+def mosaic(
+    parts: Sequence[Part], side: int, geometry: Geometry, generator: Generator
+) -> tuple[Tensor, Objects]:
+    """Draw four images around a centre.
+
+    Each image goes through a view of its own and fills its quadrant with the part of the view that has
+    the quadrant's shape, in one resample. There is no zoom-out: a mosaic shrinks its images as it is.
+
+    Args:
+        parts: four images, for the quadrants at the top left, top right, bottom left and bottom right.
+        side: of the canvas, pixels.
+        geometry: probabilities of flip and of crops.
+        generator: source of all randomness.
+
+    Returns:
+        The canvas, uint8 [3, side, side], and the objects that stay in their quadrant's view (see `seen`),
+        clipped to it, in shares of the canvas. There may be none: a quadrant shows but a part of a view.
+    """
+    geometry = replace(geometry, zoom_out=0.0)
+    low, high = MIDDLE
+    column, row = (
+        round(side * (low + (high - low) * x)) for x in torch.rand(2, generator=generator).tolist()
+    )
+    quadrants = (
+        (0, 0, column, row),
+        (column, 0, side, row),
+        (0, row, column, side),
+        (column, row, side, side),
+    )
+    canvas = torch.empty(side, side, 3, dtype=torch.uint8).permute(2, 0, 1)
+    found = []
+    for (image, objects), (x1, y1, x2, y2) in zip(parts, quadrants, strict=True):
+        height, width = image.shape[1:]
+        view = sample_view(height, width, objects.boxes, geometry, generator, objects.ignored)
+        view = _window(view, x2 - x1, y2 - y1, generator)
+        canvas[:, y1:y2, x1:x2], _, _ = resample(image, view, y2 - y1, x2 - x1)
+        inside = seen(objects, view, geometry)
+        scale, shift = torch.tensor([x2 - x1, y2 - y1] * 2), torch.tensor([x1, y1, x1, y1])
+        found.append(replace(inside, boxes=(inside.boxes * scale + shift) / side))
+    boxes, labels, ignored = zip(*((o.boxes, o.labels, o.ignored) for o in found), strict=True)
+    return canvas, Objects(torch.cat(boxes), torch.cat(labels), torch.cat(ignored))
+
+
+def _window(view: View, width: int, height: int, generator: Generator) -> View:
+    """The largest part of a view that has the shape of width x height, anywhere in it, in whole pixels."""
+    across, down = torch.rand(2, generator=generator).tolist()
+    x1, x2 = _span(view.x1, view.x2, width / max(width, height), across)
+    y1, y2 = _span(view.y1, view.y2, height / max(width, height), down)
+    return View(x1, y1, x2, y2, view.flip)
+
+
+def _span(start: float, end: float, share: float, place: float) -> tuple[int, int]:
+    """A part of the given share of start..end; at `place` 0 it is the first, at 1 the last."""
+    length = max(round((end - start) * share), 1)
+    first = round(start + (end - start - length) * place)
+    return first, first + length

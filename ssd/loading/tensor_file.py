@@ -1,0 +1,90 @@
+"""Reads the tensor file, whose format and writer are in ssd/tensor_writer.py."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ssd.errors import UserError
+from ssd.tensor_writer import FORMAT, Sample, write_tensor_file
+
+__all__ = ["FORMAT", "Objects", "Sample", "TensorFile", "write_tensor_file"]
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The objects of one image: boxes float32 [m, 4] xyxy pixels, labels int64 [m], ignored bool [m]."""
+
+    boxes: Tensor
+    labels: Tensor
+    ignored: Tensor
+
+
+class TensorFile:
+    """Reads a tensor file: everything but the images is in memory, images are mapped from the file.
+
+    It may be pickled to worker processes: each opens the file for itself.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise UserError(f"{path}: not found; `dvc repro preprocess` makes it")
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                names = [name for name in file.keys() if name != "images"]  # noqa: SIM118 (no mapping)
+                tensors = {name: file.get_tensor(name) for name in names}
+        except SafetensorError as error:
+            raise UserError(f"{path}: damaged ({error}); `dvc repro -f preprocess` makes it anew") from None
+        if metadata.get("format") != FORMAT:
+            found = metadata.get("format", "no format")
+            raise UserError(f"{path}: {found}, not {FORMAT}; `dvc repro -f preprocess` makes it anew")
+        self.class_names: list[str] = json.loads(metadata["class_names"])
+        self.image_ids: list[str] = json.loads(metadata["image_ids"])
+        self.sizes: Tensor = tensors["sizes"]
+        self.boxes: Tensor = tensors["boxes"]
+        self.labels: Tensor = tensors["labels"]
+        self.difficult: Tensor = tensors["difficult"]
+        self.crowd: Tensor = tensors["crowd"]
+        self.offsets: Tensor = tensors["offsets"]
+        self.box_offsets: Tensor = tensors["box_offsets"]
+        self._images: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_images": None}
+
+    def encoded(self, index: int) -> Tensor:
+        """The bytes of image `index`, uint8 [bytes], a copy."""
+        start, end = self.offsets[index : index + 2].tolist()
+        if self._images is None:
+            self._images = _map_images(self.path)
+        return torch.from_numpy(self._images[start:end].copy())
+
+    def objects(self, index: int) -> Objects:
+        """The objects of image `index`."""
+        rows = slice(*self.box_offsets[index : index + 2].tolist())
+        return Objects(self.boxes[rows], self.labels[rows], self.difficult[rows] | self.crowd[rows])
+
+    def relative_boxes(self) -> Tensor:
+        """All objects that are not ignored, float32 [m, 4] xyxy, shares of their image."""
+        sizes = self.sizes.repeat_interleave(self.box_offsets.diff(), dim=0).flip(1).repeat(1, 2)
+        return (self.boxes / sizes)[~(self.difficult | self.crowd)]
+
+
+def _map_images(path: Path) -> np.ndarray:
+    """Map the `images` tensor of a safetensors file: an 8-byte header length, a JSON header, the data."""
+    with path.open("rb") as file:
+        header_length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(header_length))
+    start, end = header["images"]["data_offsets"]
+    if start == end:
+        return np.empty(0, dtype=np.uint8)
+    return np.memmap(path, dtype=np.uint8, mode="r", offset=8 + header_length + start, shape=(end - start,))

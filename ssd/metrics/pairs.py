@@ -1,0 +1,69 @@
+"""The boxes of all images end to end, and the pairs among them that an evaluation compares."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ssd.loading.tensor_file import Objects
+from ssd.metrics.detections import Detections
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+class Flat(NamedTuple):
+    """Boxes of many images: boxes float64 [m, 4] xyxy pixels, labels int64 [m], images int64 [m]."""
+
+    boxes: Floats
+    labels: Ints
+    images: Ints
+
+    def rows(self, index: Ints | Bools | slice) -> "Flat":
+        """Some of them, in the order of `index`."""
+        return Flat(self.boxes[index], self.labels[index], self.images[index])
+
+
+def flatten(items: Sequence[Detections] | Sequence[Objects], num_classes: int) -> Flat:
+    """Item i belongs to image i.
+
+    Raises:
+        ValueError: a label is outside 1..num_classes.
+    """
+    labels = join([item.labels for item in items]).astype(np.int64)
+    outside = labels[(labels < 1) | (labels > num_classes)]
+    if len(outside):
+        raise ValueError(f"label {outside[0]} is outside 1..{num_classes}")
+    boxes = join([item.boxes for item in items]).astype(np.float64).reshape(-1, 4)
+    return Flat(boxes, labels, np.repeat(np.arange(len(items)), [len(item.labels) for item in items]))
+
+
+def join(tensors: Sequence[Tensor]) -> NDArray[Any]:
+    """End to end, in one transfer from their device."""
+    return torch.cat(list(tensors)).cpu().numpy() if tensors else np.empty(0)
+
+
+def pairs_of_equal_key(left: Ints, right: Ints) -> tuple[Ints, Ints]:
+    """All (i, j) with left[i] == right[j], in the order of i, then of j; int64 [pairs] each."""
+    by_key = np.argsort(right, kind="stable")
+    start = np.searchsorted(right[by_key], left, side="left")
+    num_pairs = np.searchsorted(right[by_key], left, side="right") - start
+    first_pair = np.cumsum(num_pairs) - num_pairs
+    i = np.repeat(np.arange(len(left)), num_pairs)
+    j = by_key[np.arange(len(i)) + np.repeat(start - first_pair, num_pairs)]
+    return i, j
+
+
+def intersection(a: Floats, b: Floats) -> Floats:
+    """Shared area of paired xyxy boxes [n, 4], float64 [n]."""
+    sides = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
+    return np.where((sides > 0).all(axis=1), sides[:, 0] * sides[:, 1], 0.0)
+
+
+def area(boxes: Floats) -> Floats:
+    """Area of xyxy boxes [n, 4], float64 [n]."""
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

@@ -1,0 +1,242 @@
+"""Figures of a training and of an evaluation: curves, and pictures with boxes.
+
+All functions return a `matplotlib.figure.Figure` and leave pyplot, which keeps global state, alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from ssd.files import replacing
+from ssd.loading.tensor_file import Objects
+from ssd.metrics.detections import Detections
+from ssd.metrics.pairs import Floats
+from ssd.metrics.voc import ClassResult, VocResult, interpolated_precision
+
+# One colour a class, then from the start again. Made by adding to the first two, again and again, the colour
+# farthest (CIELAB) from all before it, as seen with full colour vision and without each kind of cone (Machado
+# et al., 2009), among those that stand out from white, black and grey.
+PALETTE = (
+    *("#0072b2", "#d55e00", "#5a2d2d", "#e1b4a5", "#8700ff", "#69d2ff", "#1e1e96", "#a5d269"),
+    *("#b45a78", "#871e00", "#9678ff", "#96784b", "#78005a", "#ffa500", "#78b4c3", "#694be1"),
+    *("#4b1e78", "#d200b4", "#78a53c", "#695a3c", "#b4b478", "#3ce12d", "#964b87", "#f069a5"),
+)
+LINE_STYLES = ("-", "--", "-.", ":")
+TRAIN_COLOUR, VAL_COLOUR = PALETTE[:2]
+
+RECALL_GRID = np.arange(101) / 100
+LEGEND_ROWS = 28  # a column of the legend of precision-recall curves
+PICTURE_INCHES = 3.2  # width of one picture
+PAIRS_ACROSS = 2
+DOTS_PER_INCH = 110
+
+
+def class_colour(label: int) -> str:
+    """The colour of class `label` (1..C) in every figure."""
+    return PALETTE[(label - 1) % len(PALETTE)]
+
+
+def mean_precision(result: VocResult) -> list[tuple[float, float]]:
+    """(recall, precision) at recalls 0, 0.01, ... 1: the best precision at that recall or beyond, a mean over
+    the classes that have objects. Its mean is close to the mAP. Empty where no class has objects."""
+    curves = [interpolated_precision(curve, RECALL_GRID) for curve in result.classes if curve.num_objects]
+    if not curves:
+        return []
+    return list(zip(RECALL_GRID.tolist(), np.mean(curves, axis=0).tolist(), strict=True))
+
+
+def _curve_points(curve: ClassResult) -> tuple[Floats, Floats]:
+    """Recall and interpolated precision, float64 [up to 101] each."""
+    if not curve.num_objects or not len(curve.recall):
+        return np.empty(0), np.empty(0)
+    recall = RECALL_GRID[: np.searchsorted(RECALL_GRID, curve.recall[-1], side="right")]
+    return recall, interpolated_precision(curve, recall)
+
+
+def precision_recall_figure(result: VocResult, class_names: Sequence[str]) -> Figure:
+    """Interpolated precision, one curve a class with objects, the best class first in the legend."""
+    scored = [
+        (curve.ap_area, label, curve)
+        for label, curve in enumerate(result.classes, start=1)
+        if curve.ap_area is not None
+    ]
+    columns = max(1, -(-len(scored) // LEGEND_ROWS))
+    figure = Figure(figsize=(7 + 2.2 * columns, 6), layout="constrained")
+    axes = figure.subplots()
+    for ap, label, curve in sorted(scored, key=lambda entry: (-entry[0], entry[1])):
+        style = LINE_STYLES[(label - 1) % len(LINE_STYLES)]
+        text = f"{ap:.3f}  {class_names[label - 1]}"
+        axes.plot(*_curve_points(curve), style, color=class_colour(label), linewidth=1.6, label=text)
+    mean = "no objects" if result.map_area is None else f"mAP {result.map_area:.3f}"
+    axes.set(
+        title=f"Precision and recall at IoU {result.iou_threshold:g}: {mean}",
+        xlabel="recall",
+        ylabel="precision (best at this recall or beyond)",
+        xlim=(-0.01, 1.01),
+        ylim=(-0.01, 1.02),
+    )
+    axes.grid(alpha=0.3)
+    if scored:
+        legend = axes.legend(
+            title="AP  class",
+            loc="upper left",
+            bbox_to_anchor=(1.01, 1),
+            borderaxespad=0,
+            ncols=columns,
+            fontsize=8.5,
+            handlelength=3,
+            frameon=False,
+            alignment="left",
+        )
+        for entry in legend.get_texts():
+            entry.set_parse_math(False)
+    return figure
+
+
+def history_figure(rows: Sequence[Mapping[str, float | None]]) -> Figure:
+    """Losses, validation mAP@0.5 and learning rate by epoch.
+
+    Args:
+        rows: one an epoch, with keys epoch, train_loss, train_loc, train_conf, val_loss, val_loc, val_conf,
+            val_map50, lr. Values are None in epochs that measured none, as val_* without validation.
+    """
+    figure = Figure(figsize=(12, 6.5), layout="constrained")
+    panels = figure.subplot_mosaic(
+        [["loss", "loss", "loc", "loc", "conf", "conf"], ["map", "map", "map", "lr", "lr", "lr"]]
+    )
+    for part, title in (("loss", "total loss"), ("loc", "localisation loss"), ("conf", "confidence loss")):
+        _draw_series(panels[part], rows, f"train_{part}", TRAIN_COLOUR, "train")
+        _draw_series(panels[part], rows, f"val_{part}", VAL_COLOUR, "validation")
+        panels[part].set_title(title)
+        panels[part].legend(frameon=False)
+    _draw_series(panels["map"], rows, "val_map50", VAL_COLOUR, "validation")
+    panels["map"].set_title("validation mAP@0.5")
+    scores = [(row["val_map50"] or 0.0, row["epoch"] or 0) for row in rows if row["val_map50"] is not None]
+    if scores:
+        best, epoch = max(scores, key=lambda pair: pair[0])
+        panels["map"].axvline(epoch, color="grey", linewidth=1, linestyle=":")
+        panels["map"].set_title(f"validation mAP@0.5 (best {best:.3f}, epoch {epoch:g})")
+    _draw_series(panels["lr"], rows, "lr", TRAIN_COLOUR, "lr")
+    panels["lr"].set_title("learning rate")
+    for axes in panels.values():
+        axes.set_xlabel("epoch")
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def _draw_series(
+    axes: Axes, rows: Sequence[Mapping[str, float | None]], key: str, colour: str, label: str
+) -> None:
+    """A line through the epochs that have a value, with markers where there are few."""
+    points = [(row["epoch"], row[key]) for row in rows if row[key] is not None]
+    epochs, values = np.array(points, dtype=np.float64).reshape(-1, 2).T
+    marker = "o" if len(points) <= 40 else ""
+    axes.plot(epochs, values, color=colour, label=label, marker=marker, markersize=3.5)
+
+
+def detection_grid(
+    images: Sequence[Tensor],
+    detections: Sequence[Detections],
+    objects: Sequence[Objects],
+    class_names: Sequence[str],
+    score_threshold: float,
+) -> Figure:
+    """Each image twice, side by side: its objects, and its detections that reach `score_threshold`.
+
+    Images are uint8 [3, H, W], of any sizes. Ignored objects are dashed.
+    """
+    figure, panels = _picture_grid(images, per_image=2, images_across=PAIRS_ACROSS)
+    for index, (image, found, truth) in enumerate(zip(images, detections, objects, strict=True)):
+        left, right = panels[2 * index : 2 * index + 2]
+        show_image(left, image, "ground truth")
+        draw_objects(left, truth, class_names)
+        show_image(right, image, f"detections, score ≥ {score_threshold:g}")
+        # The best detection last, on top of the others.
+        for row in reversed(range(len(found.scores))):
+            score = float(found.scores[row])
+            if score >= score_threshold:
+                label = int(found.labels[row])
+                text = f"{class_names[label - 1]} {score:.2f}"
+                _draw_box(right, found.boxes[row].tolist(), class_colour(label), text)
+    return figure
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a PNG, atomically; the same figure gives the same bytes (no date and no version inside)."""
+    # Laid out once: a second layout starts from the first one's result and differs in some pixels.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+
+
+def _picture_grid(images: Sequence[Tensor], per_image: int, images_across: int) -> tuple[Figure, list[Axes]]:
+    """A figure with `per_image` axes for each image, in reading order, high enough for the images' shapes."""
+    across = max(1, min(images_across, len(images)))
+    aspects = [image.shape[1] / image.shape[2] for image in images] or [1.0]
+    heights = [max(aspects[start : start + across]) for start in range(0, len(aspects), across)]
+    figure = Figure(
+        figsize=(PICTURE_INCHES * across * per_image, PICTURE_INCHES * sum(heights) + 0.3 * len(heights)),
+        layout="constrained",
+    )
+    grid = figure.subplots(
+        len(heights), across * per_image, squeeze=False, gridspec_kw={"height_ratios": heights}
+    )
+    panels: list[Axes] = list(grid.flat)
+    for axes in panels:
+        axes.set_axis_off()
+    return figure, panels
+
+
+def show_image(axes: Axes, image: Tensor, title: str) -> None:
+    height, width = image.shape[1:]
+    # Pixel i covers [i, i + 1): the half-open coordinates of the boxes.
+    axes.imshow(image.permute(1, 2, 0).cpu().numpy(), extent=(0, width, height, 0))
+    axes.set(xlim=(0, width), ylim=(height, 0))
+    if title:
+        axes.set_title(title, fontsize=8, pad=3)
+
+
+def draw_objects(axes: Axes, objects: Objects, class_names: Sequence[str]) -> None:
+    for box, label, ignored in zip(
+        objects.boxes.tolist(), objects.labels.tolist(), objects.ignored.tolist(), strict=True
+    ):
+        text = class_names[label - 1] + (" (ignored)" if ignored else "")
+        _draw_box(axes, box, class_colour(label), text, dashed=ignored)
+
+
+def _draw_box(axes: Axes, box: Sequence[float], colour: str, text: str, dashed: bool = False) -> None:
+    """One xyxy box in pixels, with its text on a patch of its colour at an upper corner."""
+    x1, y1, x2, y2 = box
+    # A light rim keeps the box visible on a ground of its own colour.
+    for edge, points, style in (("white", 3.2, "-"), (colour, 1.8, "--" if dashed else "-")):
+        outline = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False)
+        outline.set(edgecolor=edge, linewidth=points, linestyle=style)
+        axes.add_patch(outline)
+
+    # Above the box where the picture has room, else inside; towards the middle, so as to stay in the picture.
+    image_width = axes.get_xlim()[1]
+    above, right = y1 > 0.06 * image_width, x1 + x2 > 1.3 * image_width
+    red, green, blue = to_rgb(colour)
+    label = axes.annotate(
+        text,
+        (min(x2, image_width) if right else max(x1, 0), y1 if above else max(y1, 0)),
+        xytext=(-2 if right else 2, 2 if above else -3),
+        textcoords="offset points",
+        ha="right" if right else "left",
+        va="bottom" if above else "top",
+        fontsize=6.5,
+        color="white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.55 else "black",
+        bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.2, "alpha": 0.85},
+        parse_math=False,
+    )
+    label.set_in_layout(False)

@@ -1,0 +1,86 @@
+"""A figure of priors among the boxes that they are to cover."""
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ssd.models.kmeans_priors import PriorFit
+from ssd.models.priors import PriorLevel
+from ssd.plots.figures import PALETTE
+
+MAX_DOTS = 5_000
+DOT_COLOUR = "#9a9a9a"
+MARKERS = "osD^vP"
+TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+
+
+def prior_figure(
+    sizes: Tensor,
+    before: Sequence[PriorLevel],
+    after: Sequence[PriorLevel] | None,
+    fit_before: PriorFit,
+    fit_after: PriorFit | None,
+) -> Figure:
+    """Width and height of boxes, and the priors' shapes over them, one colour and marker a level.
+
+    Args:
+        sizes: float [n, 2], (width, height), shares of the image; every so-and-so-many-th of more than 5000.
+        before: the paper's table, or, without `after`, whatever priors there are.
+        after: the priors of a second panel, from k-means; None draws none.
+        fit_before, fit_after: the figures in the titles; the latter None as `after` is.
+    """
+    drawn = sizes[(sizes > 0).all(1)]
+    drawn = drawn[:: -(-len(drawn) // MAX_DOTS) or 1]
+    panels = [("priors" if after is None else "the paper's table", before, fit_before)]
+    if after is not None and fit_after is not None:
+        panels.append(("k-means", after, fit_after))
+    figure = Figure(figsize=(6.4 * len(panels), 7), layout="constrained")
+    row = figure.subplots(1, len(panels), squeeze=False)[0]
+    sides = [side for _, levels, _ in panels for level in levels for shape in level.shapes for side in shape]
+    sides += drawn.flatten().tolist()
+    for axes, (name, levels, fit) in zip(row, panels, strict=True):
+        _draw_panel(axes, drawn, levels)
+        _scale_axes(axes, min(sides) / 1.25, max(sides) * 1.25)
+        axes.set_title(f"{name}: {_line_of(fit)}", fontsize=10.5)
+    return figure
+
+
+def _draw_panel(axes: Axes, sizes: Tensor, levels: Sequence[PriorLevel]) -> None:
+    widths, heights = sizes.cpu().T.numpy()
+    axes.scatter(widths, heights, s=7, color=DOT_COLOUR, alpha=0.45, linewidths=0, label="boxes")
+    for number, level in enumerate(levels):
+        xs, ys = zip(*level.shapes, strict=True)
+        marker = MARKERS[number % len(MARKERS)]
+        axes.scatter(
+            *(xs, ys),
+            s=58,
+            marker=marker,
+            color=PALETTE[number % len(PALETTE)],
+            edgecolors="black",
+            linewidths=0.6,
+            zorder=3,
+            label=f"map {number + 1}: {len(xs)} a cell",
+        )
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper left", fontsize=8.5, framealpha=0.85)
+
+
+def _scale_axes(axes: Axes, smallest: float, largest: float) -> None:
+    """Logarithmic: a step of the same length changes the IoU by the same amount, whatever the size."""
+    axes.set(xscale="log", yscale="log", xlabel="width, share of the image", ylabel="height")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(TICKS, labels=[f"{tick:g}" for tick in TICKS])
+        axis.set_ticks([], minor=True)
+    axes.set(xlim=(smallest, largest), ylim=(smallest, largest), box_aspect=1)
+
+
+def _line_of(fit: PriorFit) -> str:
+    """The figures of a fit, in a line."""
+    if fit.mean_best_iou is None or fit.recall50 is None:
+        return f"{fit.num_priors} priors, no boxes"
+    return (
+        f"{fit.num_priors} priors\n"
+        f"mean best IoU {fit.mean_best_iou:.3f}, IoU of 0.5 or more for {100 * fit.recall50:.1f} % of boxes"
+    )

@@ -1,0 +1,70 @@
+"""Reads the Penn-Fudan Database for Pedestrian Detection: a box around each person of the masks.
+
+Wang, Shi, Song, Shen, "Object Detection Combining Recognition and Segmentation", ACCV 2007. In a mask the
+pixels of person n have the value n, all others 0. The data set's own text files have boxes as well; most who
+train on it take those of the masks, and so does this.
+"""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ssd.errors import UserError
+from ssd.prepare.annotations import AnnotatedObject, Annotation, Box, Catalogue, ImageRef, Problem
+
+CLASS = "person"
+
+
+def read_penn_fudan(folder: Path) -> Catalogue:
+    """Read `folder`/PennFudanPed/{PNGImages,PedMasks}. There are no lists: all images are train.
+
+    Raises:
+        UserError: the folder of images is not there.
+    """
+    images = folder / "PennFudanPed/PNGImages"
+    if not images.is_dir():
+        raise UserError(f"{images}: no such folder; `dvc repro -f download` brings the data set")
+    refs, problems = [], []
+    for path in sorted(images.glob("[!.]*.png")):
+        mask = folder / "PennFudanPed/PedMasks" / f"{path.stem}_mask.png"
+        mask_file = mask.relative_to(folder).as_posix()
+        annotation = read_mask(mask)
+        if isinstance(annotation, str):
+            problems.append(Problem(mask_file, None, annotation, "dropped"))
+        else:
+            name = path.relative_to(folder).as_posix()
+            refs.append(ImageRef(path.stem, path, name, mask_file, annotation))
+    return Catalogue({"train": refs}, {"train": problems}, (CLASS,))
+
+
+def read_mask(path: Path) -> Annotation | str:
+    """The persons of a mask in order of their values, or why it cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=("PNG",)) as image:
+                if image.mode not in ("L", "P"):  # P: the values count, not their colours
+                    return f"a mask has one channel of 8 bits, this is {image.mode}"
+                values = np.asarray(image)
+    except FileNotFoundError:
+        return "there is no such mask"
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,
+    ) as error:
+        return f"does not decode ({error})"
+    height, width = values.shape
+    boxes = [extent(values == value) for value in np.unique(values) if value != 0]
+    return Annotation((height, width), tuple(AnnotatedObject(CLASS, box, box) for box in boxes))
+
+
+def extent(mask: NDArray[np.bool_]) -> Box:
+    """The smallest box around the true pixels of bool [height, width]: xyxy, pixels, 0-based, half-open."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)

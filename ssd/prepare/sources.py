@@ -1,0 +1,95 @@
+"""How each `data.source` is read: its reader and, for those of the VOC family, its lists and class names.
+
+`ssd.source.download` brings every source to `<raw>/<source>/` in the public layout of the data set.
+"""
+
+from pathlib import Path
+
+from ssd.params import DataParams, Source
+from ssd.prepare.annotations import Catalogue
+from ssd.prepare.coco import read_coco
+from ssd.prepare.penn_fudan import read_penn_fudan
+from ssd.prepare.voc_lists import VocList, own_lists, read_voc
+from ssd.prepare.yolo import read_yolo
+
+VOC_CLASSES = (
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
+
+
+# source -> split -> (set, list) pairs. The labels of VOC2012's test set were never published, so it has none
+# here. Papers train "07+12" on both trainval lists and test on VOC2007/test.
+LISTS: dict[Source, dict[str, list[tuple[str, str]]]] = {
+    "shapes": {
+        "train": [("shapes", "train")],
+        "val": [("shapes", "val")],
+        "test": [("shapes", "test")],
+    },
+    "voc2007": {
+        "train": [("VOC2007", "train")],
+        "val": [("VOC2007", "val")],
+        "test": [("VOC2007", "test")],
+    },
+    "voc2012": {
+        "train": [("VOC2012", "train")],
+        "val": [("VOC2012", "val")],
+    },
+    "voc0712": {
+        "train": [("VOC2007", "trainval"), ("VOC2012", "trainval")],
+        "test": [("VOC2007", "test")],
+    },
+}
+
+
+def read_source(data: DataParams, raw_folder: Path) -> Catalogue:
+    """Read the lists and annotations of the downloaded `data.source`; no image is decoded.
+
+    COCO's own "test" has no public labels: it trains on train2017, and val2017 is all that scores it.
+
+    Raises:
+        UserError: a list, folder or annotation file is missing or not as it should be.
+    """
+    folder = raw_folder / data.source
+    match data.source:
+        case "coco" | "coco_json":
+            return read_coco(folder)
+        case "penn_fudan":
+            return read_penn_fudan(folder)
+        case "yolo_dir":
+            return read_yolo(folder, data.classes)
+        case _:
+            names = () if data.source in ("shapes", "voc_dir") else VOC_CLASSES
+            return read_voc(voc_lists(data.source, raw_folder), names)
+
+
+def voc_lists(source: Source, raw_folder: Path) -> dict[str, list[VocList]]:
+    """The lists that make up "train", "val" and "test" of a source in VOC layout; "train" is always there.
+
+    Without "val" or "test", the source has none: a share is to be held out.
+    """
+    devkit = raw_folder / source / "VOCdevkit"
+    if source == "voc_dir":
+        return own_lists(devkit / "own")
+    return {
+        split: [VocList(devkit / name, item) for name, item in pairs]
+        for split, pairs in LISTS[source].items()
+    }

@@ -1,0 +1,136 @@
+"""Which images make up train, val and test: the data set's own lists, shares held out of them, or folds."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ssd.errors import UserError
+from ssd.params import DataParams, PreprocessParams
+from ssd.prepare.annotations import Catalogue, ImageRef, Problem
+from ssd.prepare.checks import drop_leaks
+from ssd.prepare.stratify import stratified_parts
+
+log = logging.getLogger(__name__)
+
+Images = dict[str, list[ImageRef]]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images of each split and what was wrong with the lists.
+
+    images, problems: by split, "train", "test" and, unless `test_is_val`, "val". test_is_val: the same images
+    are to choose the model and to score it, for there are no other. named_by: ids of the images whose
+    annotations tell the class names: those of the train list, wherever they went. notes: what a reader of
+    figures has to know about the splits.
+    """
+
+    images: Images
+    problems: dict[str, list[Problem]]
+    test_is_val: bool
+    named_by: frozenset[str]
+    notes: tuple[str, ...]
+
+
+def settle(catalogue: Catalogue, data: DataParams, params: PreprocessParams) -> Listing:
+    """Settle which image is in which split.
+
+    An image that two lists have stays in test rather than val, in val rather than train. Without a list for
+    val, `preprocess.val_fraction` of train is held out. Without one for test, `preprocess.test_fraction` of
+    all images is held out first; where that is 0, val is the test split too.
+
+    With `data.folds`, the images of train and val are cut into so many parts: part `data.fold` is test, the
+    others are train, of which `val_fraction` is held out. A list for test is not used then.
+
+    Images are held out and cut so that classes are spread evenly, from `preprocess.split_seed`; the choice
+    depends on the ids of the images, not on the order of the lists.
+
+    Raises:
+        UserError: there are more folds than images.
+    """
+    problems = {split: list(found) for split, found in catalogue.problems.items()}
+    images, leaks = drop_leaks(catalogue.images, key=lambda ref: ref.id)
+    for leak in leaks:
+        reason = f"is listed for {leak.owner} as well"
+        problems[leak.split].append(Problem(leak.member.image_file, None, reason, "dropped"))
+    if params.test_fraction > 0 and (data.folds or "test" in images):
+        why = "data.folds makes the test split" if data.folds else "the data set has a test split"
+        log.warning("params.yaml: preprocess.test_fraction is not used: %s", why)
+    if data.folds:
+        return _fold(images, problems, data, params)
+    return _hold_out(images, problems, params)
+
+
+def _fold(
+    images: Images, problems: Mapping[str, Sequence[Problem]], data: DataParams, params: PreprocessParams
+) -> Listing:
+    pool = [*images["train"], *images.get("val", [])]
+    if data.folds > len(pool):
+        allowed = f"at most the number of train and val images, {len(pool)}"
+        raise UserError(f"params.yaml: data.folds: found {data.folds}; allowed: {allowed}")
+    shares = [1 / data.folds] * data.folds
+    parts = _cut(pool, shares, params.split_seed)
+    notes = [f"test is part {data.fold} of 0 to {data.folds - 1} (data.fold) of the train and val images"]
+    if images.get("test"):
+        notes.append("the data set's own test split is not used")
+    train = [ref for ref, part in zip(pool, parts, strict=True) if part != data.fold]
+    test = [ref for ref, part in zip(pool, parts, strict=True) if part == data.fold]
+    train, val = _split_off(train, params.val_fraction, params.split_seed)
+    told = [*problems["train"], *problems.get("val", [])]
+    return Listing(
+        {"train": train, "val": val, "test": test},
+        {"train": told, "val": [], "test": []},
+        test_is_val=False,
+        named_by=frozenset(ref.id for ref in pool),
+        notes=(*notes, *_held_out_note(val, "val")),
+    )
+
+
+def _hold_out(images: Images, problems: dict[str, list[Problem]], params: PreprocessParams) -> Listing:
+    named_by = frozenset(ref.id for ref in images["train"])
+    notes: list[str] = []
+    test_is_val = "test" not in images and params.test_fraction == 0
+    if "test" not in images and not test_is_val:
+        images = _test_from_all(images, params)
+        notes += _held_out_note(images["test"], "test")
+    if "val" not in images:
+        images["train"], images["val"] = _split_off(images["train"], params.val_fraction, params.split_seed)
+        notes += _held_out_note(images["val"], "val")
+    if test_is_val:
+        images["test"] = images.pop("val")
+        problems["test"] = problems.pop("val", [])
+        notes.insert(0, "the test split is the val split: the model is chosen on the images that score it")
+    every = {split: problems.get(split, []) for split in images}
+    return Listing(images, every, test_is_val, named_by, tuple(notes))
+
+
+def _test_from_all(images: Images, params: PreprocessParams) -> Images:
+    """`images` with a split "test": `test_fraction` of all images, which are taken from where they were."""
+    every = [ref for refs in images.values() for ref in refs]
+    _, test = _split_off(every, params.test_fraction, params.split_seed)
+    taken = {ref.id for ref in test}
+    left = {split: [ref for ref in refs if ref.id not in taken] for split, refs in images.items()}
+    return {**left, "test": test}
+
+
+def _split_off(refs: list[ImageRef], fraction: float, seed: int) -> tuple[list[ImageRef], list[ImageRef]]:
+    """What stays and the `fraction` (at least one image unless 0) that is held out, both in their order."""
+    if not refs or fraction == 0:
+        return refs, []
+    share = max(fraction, 1 / len(refs))
+    parts = _cut(refs, [1 - share, share], seed)
+    kept = [ref for ref, part in zip(refs, parts, strict=True) if part == 0]
+    return kept, [ref for ref, part in zip(refs, parts, strict=True) if part == 1]
+
+
+def _cut(refs: Sequence[ImageRef], shares: Sequence[float], seed: int) -> list[int]:
+    """The part of each image; it follows from the ids, whatever the order."""
+    ordered = sorted(refs, key=lambda ref: ref.id)
+    classes = [[found.name for found in ref.annotation.objects] for ref in ordered]
+    parts = stratified_parts(classes, shares, seed)
+    part_of = {ref.id: part for ref, part in zip(ordered, parts, strict=True)}
+    return [part_of[ref.id] for ref in refs]
+
+
+def _held_out_note(refs: Sequence[ImageRef], split: str) -> list[str]:
+    return [f"{len(refs)} images were held out as {split}"] if refs else []

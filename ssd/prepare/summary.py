@@ -1,0 +1,100 @@
+"""What preprocess reports: counts, classes and box sizes of each split, and every problem."""
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ssd.prepare.preprocess import Preprocessed, Split, all_problems
+from ssd.tensor_writer import Sample
+
+QUANTILES = {"min": 0.0, "p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
+
+
+def summarise(result: Preprocessed) -> dict[str, Any]:
+    """The content of summary.json.
+
+    Of each split: numbers of images, objects and problems, `relative_box_size` (quantiles of
+    sqrt(box area / image area), null without objects) and `digest`, a SHA-256 that changes with any
+    byte of images, boxes, labels or ids. `warnings` name what will hurt training, `notes` what to know.
+    """
+    untrained = _classes_without_training_object(result)
+    return {
+        "class_names": result.class_names,
+        "classes_without_training_object": untrained,
+        "warnings": [f"class {name} has no object to train on" for name in untrained],
+        "notes": list(result.notes),
+        "splits": {name: summarise_split(split, result.class_names) for name, split in result.splits.items()},
+    }
+
+
+def list_problems(result: Preprocessed) -> dict[str, Any]:
+    """The content of problems.json: all problems with split, file, box as written, reason and action."""
+    problems = [
+        {
+            "split": split,
+            "file": problem.file,
+            "box": None if problem.box is None else list(problem.box),
+            "reason": problem.reason,
+            "action": problem.action,
+        }
+        for split, problem in all_problems(result)
+    ]
+    actions = Counter(problem["action"] for problem in problems)
+    return {"num_mended": actions["mended"], "num_dropped": actions["dropped"], "problems": problems}
+
+
+def summarise_split(split: Split, class_names: Sequence[str]) -> dict[str, Any]:
+    """Counts, box sizes and digest of one split."""
+    samples = split.samples
+    labels = Counter(label for sample in samples for label in sample.labels)
+    return {
+        "num_images": len(samples),
+        "num_images_without_objects": sum(not sample.labels for sample in samples),
+        "num_objects": labels.total(),
+        "num_difficult": sum(sum(sample.difficult) for sample in samples),
+        "num_crowd": sum(sum(sample.crowd) for sample in samples),
+        "num_objects_by_class": {name: labels[label] for label, name in enumerate(class_names, start=1)},
+        "relative_box_size": _quantiles([size for sample in samples for size in _relative_sizes(sample)]),
+        "num_shrunk": split.num_shrunk,
+        "num_reencoded": split.num_reencoded,
+        "num_problems": len(split.problems),
+        "digest": digest(samples, class_names),
+    }
+
+
+def digest(samples: Sequence[Sample], class_names: Sequence[str]) -> str:
+    """SHA-256 over all that a tensor file of these samples holds."""
+    total = hashlib.sha256(json.dumps(list(class_names)).encode())
+    for sample in samples:
+        facts = [sample.id, sample.size, sample.boxes, sample.labels, sample.difficult, sample.crowd]
+        total.update(json.dumps(facts).encode())
+        total.update(hashlib.sha256(sample.image).digest())
+    return total.hexdigest()
+
+
+def _classes_without_training_object(result: Preprocessed) -> list[str]:
+    """Class names without an object in train; those marked difficult do not count, for they teach nothing."""
+    taught = {
+        label
+        for sample in result.splits["train"].samples
+        for label, difficult in zip(sample.labels, sample.difficult, strict=True)
+        if not difficult
+    }
+    return [name for label, name in enumerate(result.class_names, start=1) if label not in taught]
+
+
+def _relative_sizes(sample: Sample) -> list[float]:
+    height, width = sample.size
+    return [math.sqrt((x2 - x1) * (y2 - y1) / (height * width)) for x1, y1, x2, y2 in sample.boxes]
+
+
+def _quantiles(values: Sequence[float]) -> dict[str, float] | None:
+    if not values:
+        return None
+    found = np.quantile(np.asarray(values), list(QUANTILES.values()))
+    return {name: round(float(value), 4) for name, value in zip(QUANTILES, found, strict=True)}

@@ -1,0 +1,149 @@
+"""Reads the layout of the Pascal VOC development kit: lists of image ids and annotations in XML.
+
+Everingham et al., "The Pascal Visual Object Classes (VOC) Challenge", IJCV 2010, and the documentation of
+the development kit.
+"""
+
+import math
+import re
+from pathlib import Path
+from xml.etree.ElementTree import Element  # the type; defusedxml does the parsing
+
+from defusedxml.ElementTree import ParseError, fromstring
+
+from ssd.errors import UserError
+from ssd.prepare.annotations import AnnotatedObject, Annotation, Box
+
+_UTF8_MARK = b"\xef\xbb\xbf"
+_FLAGGED_LINE = re.compile(r"(.+?)\s+(?:-1|0|1)")
+
+
+class AnnotationError(ValueError):
+    """An annotation that cannot be read at all; its message says why."""
+
+
+def read_list(path: str | Path) -> list[str]:
+    """Read the image ids of a list in ImageSets/Main, in its order, repeated ones included.
+
+    The lists of single classes (cat_train.txt) have a second column of -1, 0 or 1, which is left out.
+
+    Raises:
+        UserError: the list is missing or not UTF-8.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; `dvc repro -f download` brings the data set") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8 text; a list has one image id a line") from None
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    flagged = [_FLAGGED_LINE.fullmatch(line) for line in lines]
+    # Only a column that is there in every line is one: an id may end in " 1" itself.
+    return [match[1] for match in flagged if match] if all(flagged) else lines
+
+
+def parse_annotation(source: bytes | Path) -> Annotation:
+    """Parse an annotation, given as the XML itself or as its path.
+
+    `part` elements (head, hand and foot in the person layout task) are inside their object and no
+    objects of their own. Optional are size and difficult; filename, truncated and pose are not read.
+
+    Raises:
+        AnnotationError: it is missing, no well-formed XML, no annotation, or has entities of its own.
+    """
+    root = _parse_xml(_read(source) if isinstance(source, Path) else source)
+    if root.tag != "annotation":
+        raise AnnotationError(f"the outermost element is <{root.tag}>, not <annotation>")
+    objects, flaws = [], []
+    for number, element in enumerate(root.findall("object"), start=1):
+        try:
+            objects.append(_parse_object(element))
+        except AnnotationError as error:
+            flaws.append(f"object {number} ({_text(element, 'name') or 'without name'}): {error}")
+    return Annotation(_parse_size(root), tuple(objects), tuple(flaws))
+
+
+def half_open(box: Box) -> Box:
+    """Pascal's box (1-based, both corners inside) as x1, y1, x2, y2 in pixels, 0-based, half-open.
+
+    Corners in the wrong order stay so: sorting the result gives the box of the sorted corners. Equal ones
+    stay equal: what Pascal would call one pixel wide is what annotation tools write for no width at all.
+    """
+    xmin, ymin, xmax, ymax = box
+    x1, x2 = _half_open_side(xmin, xmax)
+    y1, y2 = _half_open_side(ymin, ymax)
+    return x1, y1, x2, y2
+
+
+def _half_open_side(first: float, last: float) -> tuple[float, float]:
+    if first == last:
+        return first - 1, last - 1
+    return (first - 1, last) if first < last else (first, last - 1)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise AnnotationError("there is no such annotation") from None
+    except OSError as error:
+        raise AnnotationError(f"not readable ({error.strerror})") from None
+
+
+def _parse_xml(content: bytes) -> Element:
+    try:
+        # A declaration has to be the first thing in XML; some tools write an empty line before it.
+        return fromstring(content.removeprefix(_UTF8_MARK).lstrip())
+    except ParseError as error:
+        raise AnnotationError(f"not well-formed XML ({error})") from None
+    except (ValueError, LookupError) as error:  # also what defusedxml raises for entities
+        raise AnnotationError(f"not readable as XML ({str(error) or type(error).__name__})") from None
+
+
+def _parse_object(element: Element) -> AnnotatedObject:
+    name = _text(element, "name")
+    if not name:
+        raise AnnotationError("no name")
+    # find() looks at children only, so the bndbox of a part is not taken for the object's.
+    corners = element.find("bndbox")
+    if corners is None:
+        raise AnnotationError("no bndbox")
+    xmin, ymin, xmax, ymax = (_coordinate(corners, tag) for tag in ("xmin", "ymin", "xmax", "ymax"))
+    written = xmin, ymin, xmax, ymax
+    return AnnotatedObject(name, written, half_open(written), difficult=_flag(element, "difficult"))
+
+
+def _coordinate(corners: Element, tag: str) -> float:
+    if corners.find(tag) is None:
+        raise AnnotationError(f"no {tag}")
+    text = _text(corners, tag)
+    value = _number(text)
+    if value is None:
+        raise AnnotationError(f"{tag} is {text!r}, not a finite number")
+    return value
+
+
+def _flag(element: Element, tag: str) -> bool:
+    """True for `true` and numbers but 0; tools that do not set a flag leave it out or write "Unspecified"."""
+    text = _text(element, tag)
+    return text.lower() == "true" or bool(_number(text))
+
+
+def _parse_size(root: Element) -> tuple[int, int] | None:
+    """(height, width), or None where they are not there or not numbers: the image itself has them."""
+    height, width = _number(_text(root, "size/height")), _number(_text(root, "size/width"))
+    return None if height is None or width is None else (round(height), round(width))
+
+
+def _number(text: str) -> float | None:
+    """The finite number that `text` is, else None."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _text(element: Element, path: str) -> str:
+    return " ".join((element.findtext(path) or "").split())

@@ -1,0 +1,200 @@
+"""Several processes on one machine: started together, stopped together, started again when some are lost."""
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from ssd.errors import UserError
+from ssd.processes.child import ERRORS, GRACE_SECONDS, LAUNCHER, first_error
+
+log = logging.getLogger(__name__)
+
+USER_ERROR, STOPPED = 2, 130
+"""The exit codes of stages that end with a UserError, and that were asked to stop."""
+
+FATAL_SIGNALS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
+"""What ends a process by itself. SIGTERM is the launcher's answer to another's failure, SIGABRT torch's."""
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+"""What is passed on to the processes."""
+
+
+def num_processes(devices: int | Literal["auto"], device: torch.device) -> int:
+    """The number of processes that `train.devices` asks for.
+
+    Args:
+        devices: auto is all GPUs that torch sees, or one process on a CPU.
+        device: what trains.
+
+    Raises:
+        UserError: more processes than GPUs.
+    """
+    if device.type == "cpu":
+        return 1 if devices == "auto" else devices
+    num_gpus = torch.cuda.device_count()
+    if devices == "auto":
+        return num_gpus
+    if devices > num_gpus:
+        raise UserError(
+            f"params.yaml: train.devices: found {devices}, but torch sees {num_gpus} GPUs; "
+            f"allowed here: auto, 1 to {num_gpus}"
+        )
+    return devices
+
+
+def launch(arguments: Sequence[str], num_processes: int, restarts: int) -> int:
+    """Run `python *arguments` in several processes under torch's launcher, until all have ended.
+
+    Each is to run inside `ssd.processes.world.joined`. When one fails, the others are stopped, and all are
+    started again, up to `restarts` times, unless the failure is a UserError. SIGTERM and Ctrl-C are passed
+    on once; then the processes have GRACE_SECONDS to save and end (30 with torch before 2.12). If this
+    process is killed, they stop by themselves.
+
+    The terminal shows the first process as if it ran alone, and of a failure only what failed first.
+
+    Args:
+        arguments: of the Python interpreter, such as ("-m", "stages.train").
+        num_processes: on this machine.
+        restarts: after failures.
+
+    Returns:
+        The exit code: 0, STOPPED, or that of the process that failed first (128 + the signal if one killed
+        it).
+
+    Raises:
+        UserError: the one that a process raised.
+    """
+    for attempt in range(restarts + 1):
+        with tempfile.TemporaryDirectory(prefix="ssd-launch-") as folder:
+            code = _attempt(arguments, num_processes, Path(folder))
+        if code in (0, USER_ERROR, STOPPED):
+            break
+        if attempt < restarts:
+            log.warning("starting again from the last checkpoint (%d of %d)", attempt + 1, restarts)
+    return code
+
+
+def _attempt(arguments: Sequence[str], num_processes: int, folder: Path) -> int:
+    """Run all processes once; their exit code. Raises the UserError of one."""
+    settings = {
+        LAUNCHER: str(os.getpid()),
+        ERRORS: str(folder),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(_threads(num_processes)),
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(GRACE_SECONDS),
+    }
+    try:
+        with _environment(settings), _own_signals(), _quiet():
+            elastic_launch(_config(num_processes, folder), sys.executable)(*arguments)
+    except SignalException:
+        return _explain([], num_processes, folder)
+    except ChildFailedError as error:
+        return _explain(list(error.failures.values()), num_processes, folder)
+    return 0
+
+
+def _config(num_processes: int, folder: Path) -> LaunchConfig:
+    # One attempt a launch: its own restarts would repeat a UserError, and meet at the old attempt's address.
+    return LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=num_processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",
+        max_restarts=0,
+        signals_to_handle=",".join(number.name for number in SIGNALS),
+        logs_specs=DefaultLogsSpecs(str(folder), dict.fromkeys(range(1, num_processes), Std.ERR)),
+    )
+
+
+def _explain(failures: Sequence[ProcessFailure], num_processes: int, folder: Path) -> int:
+    """Log what ended the processes before their time; the exit code. Raises the UserError of one.
+
+    Args:
+        failures: in the order in which they were seen; none where all were asked to stop.
+        num_processes: of the attempt.
+        folder: of the attempt.
+    """
+    killed = [f for f in failures if -f.exitcode in FATAL_SIGNALS]
+    # Half a minute after a failure, the launcher itself kills who has not ended.
+    killed = [f for f in killed if f.timestamp < failures[0].timestamp + 20]
+    for f in killed:
+        log.error("process %d of %d was killed (%s)", f.local_rank, num_processes, f.signal_name())
+    if killed:
+        return 128 - killed[0].exitcode
+    error = first_error(folder)
+    if error is not None:
+        if error.by_user:
+            raise UserError(error.text)
+        if not failures:
+            cause = error.text.strip().splitlines()[-1]
+            log.warning(
+                "process %d of %d was in a step when the others stopped, and could not save (%s); the last "
+                "checkpoint before it counts", error.rank, num_processes, cause,
+            )  # fmt: skip
+            return STOPPED
+        log.error("process %d of %d failed:\n%s", error.rank, num_processes, error.text)
+        return 1
+    if not failures:
+        return STOPPED
+    code, rank = failures[0].exitcode, failures[0].local_rank
+    if rank > 0:  # the terminal has shown what the first process wrote
+        texts = [path.read_text(errors="replace") for path in folder.glob(f"*/*/{rank}/stderr.log")]
+        log.error("%sprocess %d of %d ended with exit code %d", "".join(texts), rank, num_processes, code)
+    return code if code > 0 else 128 - code
+
+
+def _threads(num_processes: int) -> int:
+    """Threads of a process that leave no core idle and none contested."""
+    num_cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return max(1, num_cores // num_processes)
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Variables for the processes that are started meanwhile."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """The launcher handles signals and does not put back what was there."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Log nothing: torch's launcher tells of each failure at length, and so does this module afterwards."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,106 @@
+"""Bringing a data set to disk: fetched archives, the user's own folder, or drawn."""
+
+import logging
+from dataclasses import replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from ssd.errors import UserError
+from ssd.files import replacing_folder
+from ssd.image_files import IMAGE_SUFFIXES
+from ssd.layouts import find_coco_files
+from ssd.params import DataParams
+from ssd.source.fetch import fetch
+from ssd.source.own_folder import copy_folder, existing_folder
+from ssd.source.public_sets import ARCHIVES, Archive
+from ssd.source.shapes import write_shapes
+from ssd.source.unpack import unpack
+from ssd.source.voc_dir import copy_voc_dir
+from ssd.source.zip_archive import is_wanted, unpack_zip
+
+log = logging.getLogger(__name__)
+
+YOLO_FOLDERS = ("images/train", "labels/train")
+
+
+def download(data: DataParams, raw_folder: Path, root: Path) -> None:
+    """Bring `data.source` to `raw_folder / data.source`, whole or not at all.
+
+    Without a network, `data.archives` holds the archives of a public data set or, for coco and penn_fudan,
+    the folders that they unpack to (annotations, train2017, val2017; PennFudanPed).
+
+    Args:
+        data: the section of params.yaml; its relative paths count from `root`.
+        raw_folder: what is there of this source is replaced.
+        root: the main workspace, so that experiments in other folders share one folder of archives.
+
+    Raises:
+        UserError: a download, an archive, or the user's own folder is not as it should be.
+    """
+    found = [(archive, _find(archive, data, root)) for archive in ARCHIVES.get(data.source, ())]
+    with replacing_folder(raw_folder / data.source) as folder:
+        match data.source:
+            case "shapes":
+                _draw_shapes(data, folder / "VOCdevkit/shapes")
+            case "voc_dir":
+                copy_voc_dir(data.path, root, folder / "VOCdevkit/own")
+            case "coco_json" | "yolo_dir":
+                _copy_own(data, root, folder)
+        for archive, path in found:
+            _put(archive, path, folder)
+
+
+def _draw_shapes(data: DataParams, folder: Path) -> None:
+    write_shapes(
+        folder,
+        num_train=data.shapes_train,
+        num_val=data.shapes_val,
+        num_test=data.shapes_test,
+        side=data.shapes_side,
+        seed=data.shapes_seed,
+    )
+
+
+def _copy_own(data: DataParams, root: Path, target: Path) -> None:
+    """Copy images and annotations of an own folder, once its layout is understood."""
+    key = "data.path"
+    if data.source == "coco_json":
+        source = existing_folder(key, data.path, root, needed="one with annotations in COCO JSON")
+        find_coco_files(source)
+        suffixes = {*IMAGE_SUFFIXES, ".bmp", ".gif", ".webp", ".json"}  # its files are found by name
+    else:
+        needed = " and ".join(YOLO_FOLDERS)
+        source = existing_folder(key, data.path, root, needed=f"one with {needed}")
+        for name in YOLO_FOLDERS:
+            if not (source / name).is_dir():
+                raise UserError(f"params.yaml: {key}: {data.path} lacks {name}; needed are {needed}")
+        suffixes = {*IMAGE_SUFFIXES, ".txt", ".yaml"}
+    copy_folder(key, source, target, lambda name: name.suffix.lower() in suffixes)
+
+
+def _find(archive: Archive, data: DataParams, root: Path) -> Path:
+    """The folder that a zip unpacks to if it is there, else the archive, fetched unless it is there."""
+    for mirror in data.mirrors:
+        if not mirror.startswith(("http://", "https://")):
+            raise UserError(f"params.yaml: data.mirrors: found {mirror!r}; allowed: http:// or https:// URLs")
+    folder = root / Path(data.archives).expanduser()
+    if archive.folder and (folder / archive.folder).is_dir():
+        log.info("%s: the folder %s is used instead", archive.file.name, folder / archive.folder)
+        return folder / archive.folder
+    own_urls = tuple(f"{mirror.rstrip('/')}/{archive.file.name}" for mirror in data.mirrors)
+    return fetch(replace(archive.file, urls=own_urls + archive.file.urls), folder)
+
+
+def _put(archive: Archive, path: Path, folder: Path) -> None:
+    """Unpack an archive into `folder`, or copy the folder that stands for it."""
+    if archive.folder is None:
+        unpack(path, folder, archive.wanted)
+    elif path.is_dir():
+        wanted = partial(_is_wanted_below, archive.folder, archive.wanted)
+        copy_folder("data.archives", path, folder / archive.folder, wanted)
+    else:
+        unpack_zip(path, folder, archive.wanted)
+
+
+def _is_wanted_below(folder: str, wanted: tuple[str, ...], name: PurePosixPath) -> bool:
+    return is_wanted(folder / name, wanted)

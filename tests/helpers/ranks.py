@@ -1,0 +1,49 @@
+"""Two processes that meet as those of a Kubeflow PyTorchJob do: by four variables, without LOCAL_RANK."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+SIZE = 2
+
+
+def run_ranks(script: str, *arguments: object) -> list[subprocess.CompletedProcess[str]]:
+    """Run `python script *arguments` as each rank, to the end; no process is left behind."""
+    port = free_port()
+    processes = [start_rank(rank, port, script, *arguments) for rank in range(SIZE)]
+    try:
+        outputs = [process.communicate(timeout=120) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [
+        subprocess.CompletedProcess(process.args, process.returncode, *output)
+        for process, output in zip(processes, outputs, strict=True)
+    ]
+
+
+def start_rank(rank: int, port: str, script: str, *arguments: object) -> subprocess.Popen[str]:
+    """Start one of the ranks, which are to meet at `port`."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONUNBUFFERED": "",  # or a script that forgets to flush would not be noticed
+        "OMP_NUM_THREADS": "1",
+        "RANK": str(rank),
+        "WORLD_SIZE": str(SIZE),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }
+    command = [sys.executable, script, *map(str, arguments)]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def free_port() -> str:
+    """A port that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return str(server.getsockname()[1])

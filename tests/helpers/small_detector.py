@@ -1,0 +1,60 @@
+"""A small detector with random weights that detects dozens of things in any picture, and such pictures."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssd.detector import Outputs
+from ssd.models.config import paper_config
+from ssd.models.ssd import SSD
+from ssd.postprocess import PostProcess
+
+SIDE = 64
+CLASS_NAMES = ["zebra", "café", "a b"]
+SETTINGS = PostProcess(score_threshold=0.5, nms_iou=0.45, max_per_class=50, max_detections=45)
+"""Some pictures give K detections and more, some fewer; more priors reach the threshold than NMS takes."""
+
+SIZES = [(64, 64), (200, 90), (33, 150), (40, 30), (7, 9), (1, 1), (65, 63)]
+"""(height, width): the input size, shrunk, wide, enlarged, tiny, one pixel, nearly the input size."""
+
+
+def scenes(num_images: int, height: int, width: int, seed: int = 0) -> Tensor:
+    """uint8 [N, 3, H, W]: blurred colours and noise, so that no two scores are equal."""
+    generator = torch.Generator().manual_seed(seed)
+    colours = torch.randint(0, 256, (num_images, 3, 5, 6), generator=generator).float()
+    noise = torch.randint(-20, 21, (num_images, 3, height, width), generator=generator)
+    smooth = F.interpolate(colours, (height, width), mode="bilinear")
+    return (smooth + noise).clamp(0, 255).to(torch.uint8)
+
+
+def build_model(seed: int = 0) -> SSD:
+    """A ResNet18-SSD of 3 classes whose scores cover everything from 0 to 1."""
+    torch.manual_seed(seed)
+    model = SSD(paper_config("resnet18", SIDE, len(CLASS_NAMES) + 1, 0.1, 0.2, 1.05)).train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # statistics of the one batch below
+    with torch.no_grad():
+        model((scenes(16, SIDE, SIDE).float() - 110) / 58)
+    for head in model.heads.conf:
+        nn.init.normal_(head.weight, std=0.05)
+    for head in model.heads.loc:
+        nn.init.normal_(head.weight, std=0.02)
+    return model.eval()
+
+
+def assert_same_detections(found: Outputs, expected: Outputs) -> None:
+    """Every detection of one has its equal among the other's, up to float rounding and order."""
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == other.dtype
+        assert one.shape == other.shape
+    assert found[3].tolist() == expected[3].tolist()
+    for image, number in enumerate(expected[3].tolist()):
+        rows = [
+            torch.cat([x[image].view(x.shape[1], -1) for x in side[:3]], dim=1) for side in (found, expected)
+        ]
+        distance = (rows[0][:number, None] - rows[1][:number]).abs() / torch.tensor([200.0] * 4 + [1.0, 1.0])
+        distance = distance.amax(-1)
+        if number:
+            assert max(distance.amin(0).max(), distance.amin(1).max()) < 1e-5
+        assert not rows[0][number:].any()

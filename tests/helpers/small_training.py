@@ -1,0 +1,74 @@
+"""A training small enough for a test: ResNet18 at 64 pixels on sixteen scenes."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ssd.hardware import choose_hardware
+from ssd.loading.augment import Geometry, Photometry
+from ssd.loading.tensor_file import TensorFile, write_tensor_file
+from ssd.models.config import paper_config
+from ssd.models.ssd import SSD
+from ssd.params import Params
+from ssd.processes.world import World
+from ssd.training.checkpoints import CheckpointFolder
+from ssd.training.loop import Trainer, TrainResult
+from ssd.training.step import BatchAugmentation
+
+SMALL: dict[str, Any] = {
+    "train.batch_size": 4,
+    "train.optimizer": "sgd",  # its checkpoints are smaller
+    "train.workers": 0,
+    "train.warmup_steps": 0,
+    "train.precision": "fp32",
+    "train.val_every": 1,
+    "train.device": "cpu",
+}
+
+
+def build(side: int = 64) -> SSD:
+    torch.manual_seed(0)
+    return SSD(paper_config("resnet18", side, 9, 0.1, 0.2, 1.05))
+
+
+def trainer(
+    params: Params,
+    file: TensorFile,
+    val: TensorFile | None = None,
+    model: SSD | None = None,
+    mosaic: float = 0.0,
+    mixup: float = 0.0,
+    colours: float = 0.5,
+    world: World | None = None,
+) -> Trainer:
+    geometry = Geometry(0.5, 0.1, 2.0, 0.3, mosaic)
+    augmentation = BatchAugmentation(Photometry(colours, 0.1, 0.3, 0.3, 0.05), mixup)
+    hardware = choose_hardware("cpu", params.train.precision)
+    val = file if val is None else val
+    return Trainer(model or build(), file, val, params.train, geometry, augmentation, hardware, world)
+
+
+def run(running: Trainer, folder: Path, **callbacks: Any) -> TrainResult:
+    """Run it to its end, or to what it raises, with checkpoints in `folder`."""
+    with CheckpointFolder(folder, running.params.keep_best) as checkpoints:
+        result = running.run(checkpoints, **callbacks)
+    assert result is not None
+    return result
+
+
+def empty_file(folder: Path) -> TensorFile:
+    write_tensor_file(folder / "val.safetensors", [], ["x"] * 8)
+    return TensorFile(folder / "val.safetensors")
+
+
+def same_weights(a: TrainResult, b: TrainResult) -> bool:
+    return a.weights.keys() == b.weights.keys() and all(
+        torch.equal(value, b.weights[name]) for name, value in a.weights.items()
+    )
+
+
+def results_of(result: TrainResult) -> list[dict[str, Any]]:
+    """The history without what the clock decides."""
+    clock = {"images_per_s", "data_wait", "seconds"}
+    return [{k: v for k, v in vars(row).items() if k not in clock} for row in result.history]

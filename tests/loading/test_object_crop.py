@@ -1,0 +1,323 @@
+"""Crops around objects: what they hold, how they are spread, and that no sample loses all its objects."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torchvision.io import encode_png
+
+import ssd.loading.mosaic
+from ssd.loading.augment import Geometry, sample_view, seen
+from ssd.loading.batches import SampleKey
+from ssd.loading.dataset import DetectionDataset
+from ssd.loading.mosaic import mosaic
+from ssd.loading.object_crop import ObjectCrop, choose, crop_view, visible_share
+from ssd.loading.tensor_file import Objects, Sample, TensorFile, write_tensor_file
+from ssd.loading.view import View
+
+CROP = ObjectCrop(
+    probability=0.5,
+    resized=0.3,
+    min_multiple=1.5,
+    max_multiple=6.0,
+    min_area=0.1,
+    max_ratio=2.0,
+    target_visible=0.8,
+    others_visible=0.4,
+    tries=20,
+)
+AROUND = replace(CROP, probability=1.0, resized=0.0)
+RESIZED = replace(CROP, probability=0.0, resized=1.0)
+HEIGHT, WIDTH = 150, 200
+WHOLE = View(0, 0, WIDTH, HEIGHT)
+BOXES = torch.tensor([[20.0, 30.0, 50.0, 70.0], [150.0, 40.0, 162.0, 54.0]])
+
+# Objects of every awkward kind in an image of 150 x 200; together and alone.
+AWKWARD = {
+    "thin and high": [100.3, 0.0, 101.5, 150.0],
+    "thin and wide": [0.0, 149.0, 200.0, 150.0],
+    "a pixel": [77.0, 33.0, 78.0, 34.0],
+    "less than a pixel": [77.4, 33.2, 77.9, 33.6],
+    "the whole image": [0.0, 0.0, 200.0, 150.0],
+    "almost the whole image": [1.5, 2.5, 199.0, 148.0],
+    "at the top left": [0.0, 0.0, 12.0, 9.0],
+    "at the bottom right": [190.7, 120.1, 200.0, 150.0],
+    "the left half": [0.0, 0.0, 100.0, 150.0],
+}
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def geometry(crop: ObjectCrop, flip: float = 0.0, mosaic: float = 0.0) -> Geometry:
+    return Geometry(flip, 0, 1, 0, mosaic, crop)
+
+
+def objects_of(boxes: torch.Tensor, ignored: torch.Tensor | None = None) -> Objects:
+    flags = torch.zeros(len(boxes), dtype=torch.bool) if ignored is None else ignored
+    return Objects(boxes, torch.arange(1, len(boxes) + 1), flags)
+
+
+def views_of(boxes: torch.Tensor, crop: ObjectCrop, num_views: int, size: tuple[int, int]) -> list[View]:
+    return [sample_view(*size, boxes, geometry(crop), generator(seed)) for seed in range(num_views)]
+
+
+def share_by_hand(view: View, box: list[float]) -> float:
+    across = max(min(view.x2, box[2]) - max(view.x1, box[0]), 0)
+    down = max(min(view.y2, box[3]) - max(view.y1, box[1]), 0)
+    return across * down / ((box[2] - box[0]) * (box[3] - box[1]))
+
+
+def area_of(view: View) -> float:
+    return (view.x2 - view.x1) * (view.y2 - view.y1)
+
+
+SETTINGS = {
+    "as shipped": CROP,
+    "only around objects": AROUND,
+    "only resized": RESIZED,
+    "others need more than the target": replace(AROUND, target_visible=0.05, others_visible=0.9),
+    "others may vanish": replace(CROP, others_visible=0.0, target_visible=0.01),
+    "all must be visible": replace(CROP, others_visible=1.0, target_visible=1.0),
+    "one try": replace(CROP, tries=1),
+    "any size": replace(CROP, min_area=0.001, max_ratio=20.0, min_multiple=1.0),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_no_sample_loses_all_objects_that_count(name: str) -> None:
+    """Whatever they look like, and however many there are that do not count."""
+    crop, source = SETTINGS[name], generator(1)
+    awkward = torch.tensor(list(AWKWARD.values()))
+    for seed in range(400):
+        size = int(torch.randint(1, 4, (), generator=source))
+        boxes = awkward[torch.randperm(len(awkward), generator=source)[:size]]
+        ignored = torch.rand(size, generator=source) < 0.4
+        if ignored.all():
+            ignored[0] = False
+        view = sample_view(HEIGHT, WIDTH, boxes, geometry(crop, flip=0.5), generator(seed), ignored)
+        assert 0 <= view.x1 < view.x2 <= WIDTH and 0 <= view.y1 < view.y2 <= HEIGHT
+        assert all(float(edge).is_integer() for edge in (view.x1, view.y1, view.x2, view.y2))
+        kept = seen(objects_of(boxes, ignored), view, geometry(crop))
+        assert not kept.ignored.all() and len(kept.labels) > 0
+        assert (kept.boxes[:, 2:] > kept.boxes[:, :2]).all(), "of no size, nothing can be learned"
+        assert kept.boxes.min() >= 0 and kept.boxes.max() <= 1
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+@pytest.mark.parametrize("size", [(150, 200), (200, 1200), (900, 200), (150, 320)])
+def test_a_crop_around_an_object_is_bounded_and_shows_it(name: str, size: tuple[int, int]) -> None:
+    """In images of all shapes, panoramas too, in which the object stands at the same place."""
+    height, width = size
+    boxes = torch.tensor([AWKWARD[name]])
+    num_crops = 0
+    for view in views_of(boxes, AROUND, 100, size):
+        if area_of(view) == height * width:
+            continue
+        num_crops += 1
+        across, down = view.x2 - view.x1, view.y2 - view.y1
+        assert view.x1 >= 0 and view.x2 <= width and view.y1 >= 0 and view.y2 <= height
+        # Within half a pixel, for sides are whole pixels.
+        assert across <= 2 * (down + 0.5) + 0.5 and down <= 2 * (across + 0.5) + 0.5
+        assert (across + 0.5) * (down + 0.5) >= 0.1 * height * width
+        assert share_by_hand(view, boxes[0].tolist()) >= 0.8
+    if "pixel" in name or "at the" in name:
+        assert num_crops == 100, "small objects can always be cropped"
+
+
+def test_the_side_is_a_log_uniform_multiple_of_the_longer_side_of_the_object() -> None:
+    boxes = torch.tensor([[400.0, 300.0, 440.0, 310.0]])
+    small = replace(AROUND, min_area=1e-6)
+    sides = [math.sqrt(area_of(view)) / 40 for view in views_of(boxes, small, 1500, (600, 900))]
+    assert 1.45 < min(sides) < 1.6 and 5.8 < max(sides) < 6.05
+    logs = np.log(np.array(sides) / 1.5) / math.log(4)
+    assert np.quantile(logs, [0.25, 0.5, 0.75]) == pytest.approx([0.25, 0.5, 0.75], abs=0.05)
+    ratios = [math.log2((v.x2 - v.x1) / (v.y2 - v.y1)) for v in views_of(boxes, small, 1500, (600, 900))]
+    assert np.quantile(ratios, [0.25, 0.5, 0.75]) == pytest.approx([-0.5, 0, 0.5], abs=0.08)
+
+
+def test_a_tiny_object_s_crop_is_as_small_as_allowed() -> None:
+    boxes = torch.tensor([[100.0, 70.0, 103.0, 73.0]])
+    areas = [area_of(view) / (HEIGHT * WIDTH) for view in views_of(boxes, AROUND, 100, (HEIGHT, WIDTH))]
+    assert min(areas) > 0.09 and max(areas) < 0.11
+
+
+def test_an_object_is_anywhere_in_its_crops() -> None:
+    boxes = torch.tensor([[400.0, 300.0, 440.0, 340.0]])
+    views = views_of(boxes, replace(AROUND, min_area=1e-6, max_ratio=1.0), 1500, (600, 900))
+    places = np.array([((420 - v.x1) / (v.x2 - v.x1), (320 - v.y1) / (v.y2 - v.y1)) for v in views])
+    assert np.abs(places.mean(axis=0) - 0.5).max() < 0.02
+    assert places.min() < 0.1 and places.max() > 0.9
+    visible = [share_by_hand(view, boxes[0].tolist()) for view in views]
+    assert min(visible) < 0.85 and sum(share == 1 for share in visible) > 500
+
+
+def test_an_object_as_large_as_the_image_leaves_it_whole() -> None:
+    boxes = torch.tensor([AWKWARD["the whole image"]])
+    assert set(views_of(boxes, AROUND, 50, (HEIGHT, WIDTH))) == {WHOLE}
+
+
+def test_larger_objects_are_chosen_more_often_by_the_root_of_their_area() -> None:
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 40, 90], [5, 5, 25, 25]], np.float32)
+    draws = torch.rand(6000, generator=generator()).tolist()
+    rows = np.bincount([choose(boxes, draw) for draw in draws], minlength=3) / 6000
+    assert rows == pytest.approx(np.array([10, 60, 20]) / 90, abs=0.02)
+    assert choose(boxes, 0.0) == 0 and choose(boxes, 1.0) == 2
+
+
+def test_ignored_objects_are_not_chosen() -> None:
+    """The only one that counts is in every crop, whatever else there is."""
+    ignored = torch.tensor([True, False])
+    for seed in range(100):
+        view = sample_view(HEIGHT, WIDTH, BOXES, geometry(AROUND), generator(seed), ignored)
+        assert share_by_hand(view, BOXES[1].tolist()) >= 0.8
+    for seed in range(100):
+        view = sample_view(HEIGHT, WIDTH, BOXES, geometry(RESIZED), generator(seed), ignored)
+        assert share_by_hand(view, BOXES[1].tolist()) >= 0.4
+
+
+def test_resized_crops_have_a_uniform_area_and_keep_an_object() -> None:
+    everywhere = torch.tensor([[x, y, x + 4.0, y + 4.0] for x in range(0, 195, 8) for y in range(0, 145, 8)])
+    areas = [
+        area_of(view) / (HEIGHT * WIDTH) for view in views_of(everywhere, RESIZED, 2000, (HEIGHT, WIDTH))
+    ]
+    assert np.quantile(areas, [0, 0.25, 0.5, 0.75, 1]) == pytest.approx(
+        [0.1, 0.325, 0.55, 0.775, 1], abs=0.03
+    )
+    for view in views_of(BOXES, RESIZED, 200, (HEIGHT, WIDTH)):
+        assert max(share_by_hand(view, box) for box in BOXES.tolist()) >= 0.4
+
+
+@pytest.mark.parametrize("ignored", [None, [True, True]])
+def test_without_objects_that_count_there_is_the_whole_image_or_a_resized_crop(
+    ignored: list[bool] | None,
+) -> None:
+    boxes = torch.zeros(0, 4) if ignored is None else BOXES
+    flags = torch.zeros(0, dtype=torch.bool) if ignored is None else torch.tensor(ignored)
+    views = [sample_view(HEIGHT, WIDTH, boxes, geometry(CROP), generator(s), flags) for s in range(1000)]
+    assert sum(view == WHOLE for view in views) / 1000 == pytest.approx(0.7, abs=0.05)
+    assert {sample_view(HEIGHT, WIDTH, boxes, geometry(AROUND), generator(), flags)} == {WHOLE}
+
+
+def test_each_kind_of_view_comes_as_often_as_the_settings_say() -> None:
+    views = views_of(BOXES, replace(CROP, probability=0.2, resized=0.5), 2000, (HEIGHT, WIDTH))
+    assert sum(view == WHOLE for view in views) / 2000 == pytest.approx(0.3, abs=0.03)
+    assert views_of(BOXES, replace(CROP, probability=0.0, resized=0.0), 50, (HEIGHT, WIDTH)) == [WHOLE] * 50
+
+
+def test_where_no_crop_of_the_allowed_shapes_is_large_enough_the_image_stays_whole() -> None:
+    panorama = replace(CROP, probability=0.5, resized=0.5, min_area=0.5, max_ratio=1.5)
+    views = views_of(torch.tensor([[10.0, 10.0, 40.0, 40.0]]), panorama, 50, (60, 600))
+    assert set(views) == {View(0, 0, 600, 60)}
+
+
+def test_after_the_last_try_the_image_stays_whole() -> None:
+    """An object that must be in view as a whole, and that no square inside the image can hold."""
+    boxes = torch.tensor([[0.0, 70.0, 200.0, 71.0]])
+    strict = replace(AROUND, target_visible=1.0, max_ratio=1.0)
+    assert set(views_of(boxes, strict, 20, (HEIGHT, WIDTH))) == {WHOLE}
+
+
+def test_other_objects_stay_by_how_much_of_them_is_in_view() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10], [90, 0, 100, 10], [96, 0, 106, 10], [95.9, 0, 105.9, 10]])
+    view = View(4, 0, 100, 50)
+    by_share = seen(objects_of(boxes), view, geometry(CROP))
+    assert by_share.labels.tolist() == [1, 2, 3, 4], "60, 100, 40 and 41 percent"
+    assert seen(objects_of(boxes), replace(view, x1=7), geometry(CROP)).labels.tolist() == [2, 3, 4]
+    assert seen(objects_of(boxes), replace(view, x2=99), geometry(CROP)).labels.tolist() == [1, 2]
+    assert seen(objects_of(boxes), view).labels.tolist() == [1, 2], "by centre, without crops around objects"
+
+
+def test_the_visible_share_is_that_of_the_pixels() -> None:
+    source = np.random.default_rng(0)
+    corners = source.integers(0, 40, (30, 2, 2))
+    xyxy = np.concatenate([corners.min(axis=1), corners.max(axis=1) + 1], axis=1)
+    views, boxes = xyxy[:10].astype(np.float64), xyxy[10:].astype(np.float32)
+    share = visible_share(views, boxes)
+    for row, (x1, y1, x2, y2) in enumerate(xyxy[:10]):
+        pixels = np.zeros((41, 41))
+        pixels[y1:y2, x1:x2] = 1
+        counted = [pixels[top:bottom, left:right].mean() for left, top, right, bottom in xyxy[10:]]
+        np.testing.assert_allclose(share[row], counted, atol=1e-12)
+
+
+def test_what_is_inside_a_view_is_visible_to_the_last_bit() -> None:
+    """A setting of 1 asks for exactly that, and boxes that were shrunk with their image are not whole."""
+    corners = np.random.default_rng(0).uniform(0, 200, (500, 2, 2)).astype(np.float32)
+    boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+    assert (visible_share(np.array([[0.0, 0.0, 200.0, 200.0]]), boxes) == 1).all()
+
+
+def test_the_seed_decides_and_the_data_do_not_decide_the_number_of_draws() -> None:
+    first, again, other = (sample_view(HEIGHT, WIDTH, BOXES, geometry(CROP), generator(s)) for s in (1, 1, 5))
+    assert first == again != other
+    after = set()
+    for boxes in (BOXES, BOXES[:0], BOXES[:1], torch.tensor([AWKWARD["the whole image"]])):
+        source = generator(3)
+        crop_view(HEIGHT, WIDTH, boxes.numpy(), np.ones(len(boxes), np.bool_), CROP, source)
+        after.add(float(torch.rand((), generator=source)))
+    assert len(after) == 1
+
+
+@pytest.fixture
+def bars(tmp_path: Path) -> TensorFile:
+    """Wide images: with one long object, with two thin ones of which the second is ignored, with none."""
+    image = encode_png(torch.full((3, 60, 240), 90, dtype=torch.uint8)).numpy().tobytes()
+    boxes = [[(0.0, 0.0, 240.0, 60.0)], [(2.0, 5.0, 8.0, 55.0), (100.0, 5.0, 108.0, 55.0)], []]
+    samples = [
+        Sample(
+            str(i), image, (60, 240), rows, [1] * len(rows), [False, True][: len(rows)], [False] * len(rows)
+        )
+        for i, rows in enumerate(boxes)
+    ]
+    write_tensor_file(tmp_path / "train.safetensors", samples, ["bar"])
+    return TensorFile(tmp_path / "train.safetensors")
+
+
+def test_a_mosaic_that_lost_all_objects_is_not_shown(bars: TensorFile) -> None:
+    """A quadrant shows but a part of a view, and may miss the only objects; the image alone does not."""
+    dataset = DetectionDataset(bars, 32, geometry(replace(CROP, others_visible=0.9), mosaic=1.0))
+    num_mosaics = 0
+    for epoch in range(60):
+        for index in (0, 1):
+            image, objects, view = dataset.sample(SampleKey(epoch, index, 32))
+            assert torch.equal(image, dataset[SampleKey(epoch, index, 32)][0])
+            assert len(objects.labels) > 0 and not objects.ignored.all()
+            num_mosaics += view is None
+        dataset.sample(SampleKey(epoch, 2, 32))
+    assert 10 < num_mosaics < 110
+
+
+def test_a_sample_has_the_objects_of_its_view(bars: TensorFile) -> None:
+    settings = geometry(replace(RESIZED, others_visible=0.05))
+    dataset = DetectionDataset(bars, 32, settings)
+    by_centre = 0
+    for epoch in range(60):
+        _, objects, view = dataset.sample(SampleKey(epoch, 1, 32))
+        assert view is not None
+        expected = seen(bars.objects(1), view, settings)
+        assert torch.equal(objects.boxes, expected.boxes)
+        by_centre += len(seen(bars.objects(1), view).labels) != len(expected.labels)
+    assert by_centre > 0, "the rules differ for some views"
+
+
+def test_images_of_a_mosaic_are_cropped_around_objects_that_count(
+    bars: TensorFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views = []
+
+    def sample_and_note(*arguments: Any) -> View:
+        views.append(sample_view(*arguments))
+        return views[-1]
+
+    monkeypatch.setattr(ssd.loading.mosaic, "sample_view", sample_and_note)
+    part = torch.zeros(3, 60, 240, dtype=torch.uint8), bars.objects(1)
+    for seed in range(10):
+        mosaic([part] * 4, 32, geometry(replace(AROUND, max_multiple=1.5)), generator(seed))
+    assert len(views) == 40
+    assert all(share_by_hand(view, bars.objects(1).boxes[0].tolist()) >= 0.8 for view in views)

@@ -1,0 +1,208 @@
+"""The figures: what they show, that nothing at all can be drawn, and that the files are reproducible."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from ssd.loading.tensor_file import Objects
+from ssd.metrics.detections import Detections
+from ssd.metrics.voc import VocResult, evaluate_voc
+from ssd.plots.figures import (
+    PALETTE,
+    class_colour,
+    detection_grid,
+    history_figure,
+    mean_precision,
+    precision_recall_figure,
+    save_figure,
+)
+
+NAMES = ["ant", "bee", r"a $\sum$ of $\bucks$"]  # mathtext would refuse the last
+
+
+def random_result(num_classes: int, num_images: int = 60) -> VocResult:
+    """Every object is found by a detection whose box is more or less off."""
+    generator = torch.Generator().manual_seed(num_classes)
+    found, truth = [], []
+    for _ in range(num_images):
+        corner = 100 * torch.rand(5, 2, generator=generator)
+        boxes = torch.cat([corner, corner + 40], dim=1)
+        labels = torch.randint(1, num_classes + 1, (5,), generator=generator)
+        scores = torch.rand(5, generator=generator).sort(descending=True).values
+        found.append(Detections(boxes + 8 * torch.randn(5, 4, generator=generator), scores, labels))
+        truth.append(Objects(boxes, labels, torch.zeros(5, dtype=torch.bool)))
+    return evaluate_voc(found, truth, num_classes)
+
+
+def pictures() -> tuple[list[torch.Tensor], list[Detections], list[Objects]]:
+    """Three images of different shapes; the second has neither objects nor detections."""
+    shapes = (40, 60), (64, 32), (50, 50)
+    images = [torch.full((3, height, width), 90, dtype=torch.uint8) for height, width in shapes]
+    nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+    empty = Objects(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
+    boxes = torch.tensor([[5.0, 5, 20, 20], [30, 10, 55, 35]])
+    labels = torch.tensor([1, 3])
+    some = Detections(boxes - 1, torch.tensor([0.75, 0.25]), labels)
+    return images, [some, nothing, some], [Objects(boxes, labels, torch.tensor([False, True])), empty, empty]
+
+
+def history(num_epochs: int) -> list[dict[str, float | None]]:
+    """Validated every second epoch; the best is the fourth."""
+    rows: list[dict[str, float | None]] = []
+    for epoch in range(1, num_epochs + 1):
+        validated = epoch % 2 == 0
+        rows.append(
+            {
+                "epoch": epoch,
+                **{f"train_{part}": 5 / epoch for part in ("loss", "loc", "conf")},
+                **{f"val_{part}": 6 / epoch if validated else None for part in ("loss", "loc", "conf")},
+                "val_map50": (0.5 if epoch == 4 else 0.3) if validated else None,
+                "lr": 1e-3,
+            }
+        )
+    return rows
+
+
+def boxes_in(figure: Figure, panel: int) -> list[Rectangle]:
+    """The coloured outlines in an axes, without their white rims."""
+    patches = [patch for patch in figure.axes[panel].patches if isinstance(patch, Rectangle)]
+    return [patch for patch in patches if to_rgb(patch.get_edgecolor()) != (1, 1, 1)]
+
+
+def texts_in(figure: Figure, panel: int) -> list[str]:
+    return [text.get_text() for text in figure.axes[panel].texts]
+
+
+def test_mean_precision_is_the_mean_of_the_classes_curves() -> None:
+    result = random_result(3)
+    rows = mean_precision(result)
+    assert [recall for recall, _ in rows] == [k / 100 for k in range(101)]
+    precision = [mean for _, mean in rows]
+    assert precision == sorted(precision, reverse=True)
+    assert result.map_area is not None
+    # Its mean over the grid is close to the mean area.
+    assert sum(precision) / 101 == pytest.approx(result.map_area, abs=0.02)
+
+
+def test_without_any_object_there_is_no_mean_precision() -> None:
+    nothing = Objects(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
+    assert mean_precision(evaluate_voc([pictures()[1][1]], [nothing], 3)) == []
+
+
+def test_only_classes_with_objects_have_a_legend_entry() -> None:
+    _, _, truth = pictures()
+    result = evaluate_voc([pictures()[1][1]] * 3, truth, 3)
+    legend = precision_recall_figure(result, NAMES).axes[0].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["0.000  ant"]
+
+
+def test_a_precision_recall_figure_lists_the_best_class_first() -> None:
+    figure = precision_recall_figure(random_result(21), [f"class {k}" for k in range(21)])
+    (axes,) = figure.axes
+    legend = axes.get_legend()
+    assert legend is not None and len(axes.lines) == 21
+    shown = [float(text.get_text().split()[0]) for text in legend.get_texts()]
+    assert shown == sorted(shown, reverse=True) and len(shown) == 21
+    looks = {(line.get_color(), line.get_linestyle()) for line in axes.lines}
+    assert len(looks) == 21
+
+
+def test_a_history_skips_epochs_that_measured_nothing_and_names_the_best() -> None:
+    figure = history_figure(history(7))
+    assert len(figure.axes) == 5
+    panels = {axes.get_title(): axes for axes in figure.axes}
+    train, validation = panels["total loss"].lines
+    np.testing.assert_array_equal(train.get_xdata(), [1, 2, 3, 4, 5, 6, 7])
+    np.testing.assert_array_equal(validation.get_xdata(), [2, 4, 6])
+    assert "validation mAP@0.5 (best 0.500, epoch 4)" in panels
+
+
+def test_a_pair_of_pictures_shows_objects_left_and_good_enough_detections_right() -> None:
+    figure = detection_grid(*pictures(), NAMES, score_threshold=0.5)
+    assert sum(bool(axes.images) for axes in figure.axes) == 6
+    assert texts_in(figure, 0) == ["ant", f"{NAMES[2]} (ignored)"]
+    assert texts_in(figure, 1) == ["ant 0.75"]
+    assert [outline.get_linestyle() for outline in boxes_in(figure, 0)] == ["-", "--"]
+    (detection,) = boxes_in(figure, 1)
+    np.testing.assert_array_equal(detection.get_bbox().extents, [4, 4, 19, 19])
+    assert to_rgb(detection.get_edgecolor()) == to_rgb(class_colour(1))
+    assert boxes_in(figure, 2) == boxes_in(figure, 3) == []
+
+
+def test_a_detection_on_the_score_threshold_is_drawn() -> None:
+    figure = detection_grid(*pictures(), NAMES, score_threshold=0.25)
+    assert texts_in(figure, 1) == [f"{NAMES[2]} 0.25", "ant 0.75"]
+
+
+FIGURES: dict[str, Callable[[], Figure]] = {
+    "precision_recall": lambda: precision_recall_figure(random_result(3), NAMES),
+    "history": lambda: history_figure(history(6)),
+    "detections": lambda: detection_grid(*pictures(), NAMES, 0.1),
+    "precision_recall of nothing": lambda: precision_recall_figure(evaluate_voc([], [], 3), NAMES),
+    "history of nothing": lambda: history_figure([]),
+    "history without validation": lambda: history_figure(history(1)),
+    "detections of nothing": lambda: detection_grid([], [], [], NAMES, 0.1),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_saved_figure_has_the_same_bytes_each_time(name: str, tmp_path: Path) -> None:
+    figure = FIGURES[name]()
+    save_figure(figure, tmp_path / "new folder" / "first.png")
+    save_figure(figure, tmp_path / "second.png")
+    save_figure(FIGURES[name](), tmp_path / "third.png")
+    first = (tmp_path / "new folder" / "first.png").read_bytes()
+    assert first == (tmp_path / "second.png").read_bytes() == (tmp_path / "third.png").read_bytes()
+    with Image.open(tmp_path / "second.png") as picture:
+        assert picture.format == "PNG"
+        assert set(picture.info) <= {"dpi"}
+
+
+def test_figures_leave_pyplot_alone() -> None:
+    for make in FIGURES.values():
+        make()
+    assert plt.get_fignums() == []
+
+
+# Machado et al. 2009, full severity, on linear RGB.
+DEFICIENCIES = {
+    "none": np.eye(3),
+    "protanopia": np.array(
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+    ),
+    "deuteranopia": np.array(
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+    ),
+    "tritanopia": np.array(
+        [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]]
+    ),
+}
+
+
+def cielab(linear_rgb: np.ndarray) -> np.ndarray:
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    ratio = to_xyz @ linear_rgb / to_xyz.sum(axis=1)
+    x, y, z = np.where(ratio > (6 / 29) ** 3, np.cbrt(ratio), ratio * (29 / 6) ** 2 / 3 + 4 / 29)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("deficiency", DEFICIENCIES)
+def test_every_two_colours_differ_for_every_kind_of_colour_vision(deficiency: str) -> None:
+    assert len(PALETTE) >= 21
+    seen = []
+    for colour in PALETTE:
+        rgb = np.array(to_rgb(colour))
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        seen.append(cielab(np.clip(DEFICIENCIES[deficiency] @ linear, 0, 1)))
+    # About 2 is just noticeable side by side.
+    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 14

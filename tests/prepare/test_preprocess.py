@@ -1,0 +1,396 @@
+"""From lists to samples: what becomes of good images and of bad ones, and that nothing depends on chance."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from coco_folder import annotation, image, write_images, write_json
+from data_params import data_params, preprocess_params
+from voc_folder import (
+    DOG,
+    annotation_xml,
+    encode,
+    object_xml,
+    picture,
+    write_folder,
+    write_image,
+    write_lists,
+)
+
+from ssd.errors import UserError
+from ssd.loading.tensor_file import TensorFile
+from ssd.params import PreprocessParams
+from ssd.prepare import preprocess as preprocessing
+from ssd.prepare.annotations import Catalogue, Problem
+from ssd.prepare.coco import read_coco
+from ssd.prepare.preprocess import Preprocessed, all_problems, declared_classes, refuse
+from ssd.prepare.splits import settle
+from ssd.prepare.summary import list_problems, summarise
+from ssd.prepare.voc_lists import VocList, read_voc
+from ssd.tensor_writer import write_tensor_file
+
+Lists = dict[str, list[VocList]]
+
+
+def params(**changes: object) -> PreprocessParams:
+    return preprocess_params(workers=1, **changes)
+
+
+def preprocess(lists: Lists, class_names: list[str], params: PreprocessParams) -> Preprocessed:
+    """From lists in VOC layout to samples; images wait in the folder of the lists' folder."""
+    listing = settle(read_voc(lists), data_params("voc_dir"), params)
+    return preprocessing.preprocess(listing, class_names, params, lists["train"][0].folder.parent)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "own"
+
+
+@pytest.fixture
+def lists(folder: Path) -> Lists:
+    return write_folder(folder, {"train": ["a", "b", "c"], "val": ["v"], "test": ["t", "u"]})
+
+
+def test_a_faultless_data_set_goes_through_as_it_is(folder: Path, lists: Lists) -> None:
+    result = preprocess(lists, [], params())
+    assert result.class_names == ["dog"]
+    assert all_problems(result) == []
+    assert {name: [s.id for s in split.samples] for name, split in result.splits.items()} == {
+        "train": ["a", "b", "c"],
+        "val": ["v"],
+        "test": ["t", "u"],
+    }
+    for split in result.splits.values():
+        for sample in split.samples:
+            assert sample.image == (folder / f"JPEGImages/{sample.id}.jpg").read_bytes()
+            assert sample.size == (30, 40)
+            assert sample.boxes == [(4, 4, 20, 20)]
+            assert (sample.labels, sample.difficult, sample.crowd) == ([1], [False], [False])
+    refuse(result, strict=True, report="problems.json")
+
+
+def test_an_image_without_objects_is_kept(folder: Path, lists: Lists) -> None:
+    write_image(folder, "b", None, annotation_xml())
+    result = preprocess(lists, [], params())
+    assert [sample.labels for sample in result.splits["train"].samples] == [[1], [], [1]]
+    assert all_problems(result) == []
+
+
+def test_boxes_shrink_with_their_image(folder: Path, lists: Lists) -> None:
+    corners = (11, 21, 51, 101)
+    image = encode(picture(width=90, height=121))
+    write_image(folder, "a", image, annotation_xml(object_xml("dog", corners), width=90, height=121))
+    split = preprocess(lists, [], params(max_side=60)).splits["train"]
+    (sample, *_) = split.samples
+    assert sample.size == (60, 45)
+    # The same shares of the image as before.
+    before = np.array([10, 20, 51, 101]) / [90, 121, 90, 121]
+    assert np.allclose(np.array(sample.boxes[0]) / [45, 60, 45, 60], before)
+    assert (split.num_shrunk, split.num_reencoded) == (1, 1)
+
+
+BROKEN = {
+    "no image": (None, annotation_xml(DOG), "own/JPEGImages/b", "there is no .jpg, .jpeg or .png"),
+    "no annotation": (encode(picture(1)), None, "own/Annotations/b.xml", "there is no such annotation"),
+    "truncated": (encode(picture(1))[:-50], annotation_xml(DOG), "own/JPEGImages/b.jpg", "does not decode"),
+    "no image at all": (b"<html>", annotation_xml(DOG), "own/JPEGImages/b.jpg", "not one of JPEG"),
+    "broken XML": (encode(picture(1)), b"<annotation>", "own/Annotations/b.xml", "not well-formed XML"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_an_image_that_cannot_be_used_is_dropped_and_told(folder: Path, lists: Lists, case: str) -> None:
+    image, annotation, file, reason = BROKEN[case]
+    (folder / "JPEGImages/b.jpg").unlink()
+    (folder / "Annotations/b.xml").unlink()
+    write_image(folder, "b", image, annotation)
+    result = preprocess(lists, [], params())
+    assert [sample.id for sample in result.splits["train"].samples] == ["a", "c"]
+    ((split, problem),) = all_problems(result)
+    assert (split, problem.file, problem.box, problem.action) == ("train", file, None, "dropped")
+    assert problem.reason.startswith(reason)
+
+
+def test_more_pixels_than_allowed_drop_the_image(
+    folder: Path, lists: Lists, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_image(folder, "b", encode(picture(width=41)), annotation_xml(DOG, width=41))
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 1200)
+    result = preprocess(lists, [], params())
+    assert [problem.file for _, problem in all_problems(result)] == ["own/JPEGImages/b.jpg"]
+
+
+def test_problems_of_boxes_are_told_with_their_split(folder: Path, lists: Lists) -> None:
+    bad = (
+        object_xml("dog", (9, 9, 9, 9)),
+        object_xml("dog", (20, 9, 10, 19)),
+        object_xml("cow", (1, 1, 9, 9)),
+    )
+    write_image(folder, "t", None, annotation_xml(DOG, *bad))
+    result = preprocess(lists, ["dog"], params())
+    assert all_problems(result) == [
+        ("test", Problem("own/Annotations/t.xml", (9, 9, 9, 9), "zero size", "dropped")),
+        ("test", Problem("own/Annotations/t.xml", (20, 9, 10, 19), "corners in the wrong order", "mended")),
+        ("test", Problem("own/Annotations/t.xml", (1, 1, 9, 9), "unknown class 'cow'", "dropped")),
+    ]
+    assert len(result.splits["test"].samples[0].boxes) == 2
+
+
+def test_the_same_bytes_under_two_names_stay_in_test_only(folder: Path, lists: Lists) -> None:
+    for stem in ("b", "v"):
+        write_image(folder, stem, (folder / "JPEGImages/t.jpg").read_bytes(), annotation_xml(DOG))
+    write_image(folder, "c", (folder / "JPEGImages/a.jpg").read_bytes(), annotation_xml(DOG))
+    result = preprocess(lists, [], params())
+    assert {name: [s.id for s in split.samples] for name, split in result.splits.items()} == {
+        "train": ["a", "c"],  # twice within train: that leaks nothing
+        "val": [],
+        "test": ["t", "u"],
+    }
+    reason = "the same image as own/JPEGImages/t.jpg in test"
+    assert all_problems(result) == [
+        ("train", Problem("own/JPEGImages/b.jpg", None, reason, "dropped")),
+        ("val", Problem("own/JPEGImages/v.jpg", None, reason, "dropped")),
+    ]
+
+
+def test_where_test_is_val_the_two_are_one(lists: Lists) -> None:
+    result = preprocess({"train": lists["train"], "val": lists["test"]}, [], params())
+    assert result.test_is_val
+    assert result.splits["val"] is result.splits["test"]
+    assert [sample.id for sample in result.splits["test"].samples] == ["t", "u"]
+    assert all_problems(result) == []
+    assert "the test split is the val split" in str(summarise(result)["notes"])
+
+
+def test_problems_of_a_test_that_is_val_are_told_once(folder: Path, lists: Lists) -> None:
+    write_image(folder, "t", b"", None)
+    result = preprocess({"train": lists["train"], "val": lists["test"]}, [], params())
+    assert [split for split, _ in all_problems(result)] == ["test"]
+
+
+def test_classes_are_those_of_train_sorted(folder: Path, lists: Lists) -> None:
+    write_image(folder, "b", None, annotation_xml(object_xml("cat", (1, 1, 9, 9))))
+    write_image(folder, "t", None, annotation_xml(object_xml("bird", (1, 1, 9, 9))))
+    result = preprocess(lists, [], params())
+    assert result.class_names == ["cat", "dog"]
+    assert [sample.labels for sample in result.splits["train"].samples] == [[2], [1], [2]]
+    assert [problem.reason for _, problem in all_problems(result)] == ["unknown class 'bird'"]
+
+
+def test_classes_of_held_out_images_count_as_those_of_train(folder: Path) -> None:
+    lists = write_folder(folder, {"train": ["a", "b"], "test": ["t"]})
+    write_image(folder, "a", None, annotation_xml(object_xml("cat", (1, 1, 9, 9))))
+    write_image(folder, "t", None, annotation_xml(object_xml("bird", (1, 1, 9, 9))))
+    result = preprocess(lists, [], params(val_fraction=0.5))
+    assert [len(result.splits[name].samples) for name in ("train", "val", "test")] == [1, 1, 1]
+    assert result.notes == ("1 images were held out as val",)
+    assert result.class_names == ["cat", "dog"]
+
+
+def test_given_classes_keep_their_order(lists: Lists) -> None:
+    result = preprocess(lists, ["zebra", "dog"], params())
+    assert result.class_names == ["zebra", "dog"]
+    assert result.splits["train"].samples[0].labels == [2]
+
+
+def test_classes_are_those_of_params_for_an_own_folder_else_those_of_the_source(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    named, unnamed = Catalogue({}, {}, ("x", "y")), Catalogue({}, {})
+    assert declared_classes(data_params("coco_json", classes=["b", "a"]), named) == ["b", "a"]
+    assert declared_classes(data_params("coco_json"), named) == ["x", "y"]
+    assert declared_classes(data_params("voc_dir"), unnamed) == []
+    assert caplog.messages == []
+    assert declared_classes(data_params("coco", classes=["b"]), named) == ["x", "y"]
+    assert "data.classes is not used: coco" in caplog.text
+
+
+def test_a_crowd_of_coco_reaches_the_tensor_file_with_its_problems(tmp_path: Path) -> None:
+    write_images(tmp_path / "raw/train", "a.jpg")
+    boxes = [[1, 2, 8, 10], [0, 0, 40, 31], [5, 5, 0, 9]]
+    entries = [annotation(number, 1, bbox=box, iscrowd=number % 2) for number, box in enumerate(boxes)]
+    write_json(tmp_path / "raw/annotations/instances_train.json", [image(1, "a.jpg")], entries)
+    listing = settle(read_coco(tmp_path / "raw"), data_params("coco_json"), params())
+    result = preprocessing.preprocess(listing, ["dog"], params(), tmp_path)
+    write_tensor_file(tmp_path / "train.safetensors", result.splits["train"].samples, result.class_names)
+    file = TensorFile(tmp_path / "train.safetensors")
+    assert file.boxes.tolist() == [[1, 2, 9, 12], [0, 0, 40, 30]]
+    assert file.crowd.tolist() == file.objects(0).ignored.tolist() == [False, True]
+    assert bytes(file.encoded(0).numpy()) == (tmp_path / "raw/train/a.jpg").read_bytes()
+    name = "annotations/instances_train.json (a.jpg)"
+    assert all_problems(result) == [
+        (
+            "train",
+            Problem(
+                name, (0, 0, 40, 31), "reaches over the image's edge by a pixel or less; clipped", "mended"
+            ),
+        ),
+        ("train", Problem(name, (5, 5, 0, 9), "zero size", "dropped")),
+    ]
+    assert summarise(result)["splits"]["train"]["num_crowd"] == 1
+
+
+def test_images_wait_in_a_file_that_leaves_no_trace(folder: Path, lists: Lists) -> None:
+    before = sorted(folder.parent.rglob("*"))
+    result = preprocess(lists, [], params())
+    assert isinstance(result.splits["train"].samples[0].image, memoryview)
+    assert sorted(folder.parent.rglob("*")) == before
+
+
+def test_the_number_of_workers_changes_nothing(folder: Path) -> None:
+    stems = [f"{number:03}" for number in range(50)]
+    lists = write_folder(folder, {"train": stems[:40], "test": stems[40:]})
+    write_image(folder, "007", b"", None)
+    write_image(folder, "010", None, annotation_xml(DOG, object_xml("dog", (20, 20, 10, 99))))
+    write_image(folder, "012", (folder / "JPEGImages/045.jpg").read_bytes(), None)
+    one, two, all_cores = (
+        preprocess(lists, [], preprocess_params(val_fraction=0.2, workers=n)) for n in (1, 2, 0)
+    )
+    assert one == two == all_cores
+    assert len(all_problems(one)) == 4
+
+
+def test_strict_refuses_any_problem(folder: Path, lists: Lists) -> None:
+    write_image(
+        folder, "b", None, annotation_xml(object_xml("dog", (9, 9, 9, 9)), object_xml("dog", (0, 1, 9, 9)))
+    )
+    result = preprocess(lists, [], params())
+    refuse(result, strict=False, report="reports/problems.json")
+    with pytest.raises(UserError) as caught:
+        refuse(result, strict=True, report="reports/problems.json")
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in (
+        "2 problem(s)",
+        "reports/problems.json",
+        "own/Annotations/b.xml: zero size",
+        "preprocess.strict",
+    ):
+        assert part in message
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_split_of_which_nothing_is_left_is_refused(folder: Path, lists: Lists, split: str) -> None:
+    for stem in {"train": "abc", "test": "tu"}[split]:
+        write_image(folder, stem, b"", None)
+    with pytest.raises(UserError, match=f"no image is left in {split}; .*own/JPEGImages/.*the file is empty"):
+        refuse(preprocess(lists, ["dog"], params()), strict=False, report="problems.json")
+
+
+def test_nothing_to_test_on_is_refused_with_the_way_out(lists: Lists) -> None:
+    result = preprocess({"train": lists["train"]}, [], params(val_fraction=0.0))
+    with pytest.raises(UserError, match=r"no image is left in test; .*preprocess\.val_fraction"):
+        refuse(result, strict=False, report="problems.json")
+
+
+def test_no_object_at_all_is_refused(folder: Path, lists: Lists) -> None:
+    for stem in "abc":
+        write_image(folder, stem, None, annotation_xml())
+    (folder / "Annotations/t.xml").write_bytes(annotation_xml())
+    (folder / "Annotations/u.xml").write_bytes(annotation_xml())
+    (folder / "Annotations/v.xml").write_bytes(annotation_xml())
+    with pytest.raises(UserError, match="no object is left in train for the classes"):
+        refuse(preprocess(lists, [], params()), strict=False, report="problems.json")
+
+
+def test_summary(folder: Path, lists: Lists) -> None:
+    write_image(
+        folder,
+        "a",
+        encode(picture(width=80, height=80).convert("L")),
+        annotation_xml(
+            object_xml("dog", (1, 1, 80, 80)),
+            object_xml("dog", (1, 1, 20, 20), difficult=True),
+            width=80,
+            height=80,
+        ),
+    )
+    write_image(folder, "b", encode(picture(1).convert("L")), annotation_xml())
+    write_image(
+        folder, "c", None, annotation_xml(object_xml("dog", (1, 1, 0, 2)), object_xml("cat", (1, 1, 10, 30)))
+    )
+    summary = summarise(preprocess(lists, ["bird", "cat", "dog"], params(max_side=40)))
+    train = summary["splits"]["train"]
+    assert train.pop("digest")
+    sizes = train.pop("relative_box_size")
+    assert train == {
+        "num_images": 3,
+        "num_images_without_objects": 1,
+        "num_objects": 4,
+        "num_difficult": 1,
+        "num_crowd": 0,
+        "num_objects_by_class": {"bird": 0, "cat": 1, "dog": 3},
+        "num_shrunk": 1,
+        "num_reencoded": 2,
+        "num_problems": 2,
+    }
+    # Of the image's side: 1 and 20/80; sqrt(300/1200); and the swapped box, clipped to 1x2 pixels.
+    assert sizes["max"] == 1.0
+    assert sizes["min"] == pytest.approx((2 / 1200) ** 0.5, abs=1e-4)
+    assert sizes["p50"] == pytest.approx((0.25 + 0.5) / 2)
+    assert summary["classes_without_training_object"] == ["bird"]
+    assert summary["warnings"] == ["class bird has no object to train on"]
+
+
+def test_a_class_of_which_all_objects_are_difficult_is_warned_of(folder: Path, lists: Lists) -> None:
+    write_image(folder, "a", None, annotation_xml(object_xml("cat", (1, 1, 9, 9), difficult=True)))
+    assert summarise(preprocess(lists, [], params()))["classes_without_training_object"] == ["cat"]
+
+
+def test_a_split_without_objects_or_images_can_be_summarised(lists: Lists) -> None:
+    del lists["val"]
+    summary = summarise(preprocess(lists, [], params()))
+    assert summary["splits"]["val"]["num_images"] == 0
+    assert summary["splits"]["val"]["relative_box_size"] is None
+
+
+def test_what_is_held_out_is_noted(lists: Lists) -> None:
+    del lists["val"]
+    result = preprocess(lists, [], params(val_fraction=0.4))
+    assert summarise(result)["notes"] == ["1 images were held out as val"]
+
+
+def test_the_digest_changes_with_every_part_of_a_split(folder: Path, lists: Lists) -> None:
+    def digest() -> str:
+        return str(summarise(preprocess(lists, ["dog", "cat"], params()))["splits"]["train"]["digest"])
+
+    digests = [digest(), digest()]
+    assert digests[0] == digests[1]
+    for objects in (
+        object_xml("dog", (5, 5, 20, 21)),
+        object_xml("cat", (5, 5, 20, 20)),
+        object_xml("dog", (5, 5, 20, 20), difficult=True),
+    ):
+        write_image(folder, "b", None, annotation_xml(objects))
+        digests.append(digest())
+    write_image(folder, "b", encode(picture(99)), annotation_xml(DOG))
+    digests.append(digest())
+    write_lists(folder, {"train": ["b", "a", "c"]})
+    digests.append(digest())
+    assert len(set(digests)) == len(digests) - 1
+
+
+def test_the_list_of_problems_counts_what_was_done(folder: Path, lists: Lists) -> None:
+    write_image(folder, "a", b"", None)
+    write_image(folder, "t", None, annotation_xml(object_xml("dog", (0, 1, 9, 9))))
+    assert list_problems(preprocess(lists, [], params())) == {
+        "num_mended": 1,
+        "num_dropped": 1,
+        "problems": [
+            {
+                "split": "train",
+                "file": "own/JPEGImages/a.jpg",
+                "box": None,
+                "reason": "the file is empty",
+                "action": "dropped",
+            },
+            {
+                "split": "test",
+                "file": "own/Annotations/t.xml",
+                "box": [0, 1, 9, 9],
+                "reason": "reaches over the image's edge by a pixel or less; clipped",
+                "action": "mended",
+            },
+        ],
+    }

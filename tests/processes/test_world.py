@@ -1,0 +1,175 @@
+"""Several processes: who they are, what they exchange, how they part. As a script, this is one of them."""
+
+import contextlib
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from ranks import free_port, run_ranks, start_rank
+
+from ssd.errors import UserError
+from ssd.processes import world as distributed
+from ssd.processes.world import World, joined, launched, leave, read_world
+
+COMPLETE = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+VARIABLES = [*COMPLETE, "LOCAL_RANK"]
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever started the tests, they start from no world."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_without_variables_the_world_is_this_process() -> None:
+    tensor = torch.tensor([3.0])
+    with joined("cpu") as world:
+        assert world == World(rank=0, size=1, local_rank=0)
+        assert world.is_main
+        assert world.sum_(tensor) is tensor
+        assert tensor.tolist() == [3.0]
+        assert world.gather("x") == ["x"]
+        assert world.broadcast("x") == "x"
+        world.barrier()
+        assert not dist.is_initialized()
+    assert not launched()
+
+
+def test_a_job_of_one_needs_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert launched()
+    with joined("cpu") as world:
+        assert world == World()
+        assert not dist.is_initialized()
+
+
+def test_the_launcher_s_numbers_are_read() -> None:
+    assert read_world(COMPLETE) == World(rank=1, size=2, local_rank=0)
+    assert read_world({**COMPLETE, "RANK": "6", "WORLD_SIZE": "8", "LOCAL_RANK": "2"}) == World(6, 8, 2)
+    assert not read_world(COMPLETE).is_main
+
+
+@pytest.mark.parametrize("name", COMPLETE)
+def test_a_missing_variable_is_named(name: str) -> None:
+    environment = {key: value for key, value in COMPLETE.items() if key != name}
+    with pytest.raises(UserError, match=f"^environment: {name}: missing; .*$"):
+        read_world(environment)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("RANK", "2", "from 0 to 1"),
+        ("RANK", "-1", "from 0 to 1"),
+        ("RANK", "first", "from 0 to 1"),
+        ("RANK", "", "from 0 to 1"),
+        ("WORLD_SIZE", "0", "from 1"),
+        ("WORLD_SIZE", "two", "from 1"),
+        ("LOCAL_RANK", "2", "from 0 to 1"),
+        ("LOCAL_RANK", "1.0", "from 0 to 1"),
+        ("MASTER_PORT", "0", "from 1 to 65535"),
+        ("MASTER_PORT", "http", "from 1 to 65535"),
+    ],
+)
+def test_a_variable_out_of_range_is_one_line(name: str, value: str, allowed: str) -> None:
+    with pytest.raises(UserError) as caught:
+        read_world({**COMPLETE, name: value})
+    assert str(caught.value) == f"environment: {name}: found {value!r}; allowed: a number {allowed}"
+
+
+def test_a_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    with joined("auto"):
+        assert chosen == [0]
+    for name, value in {**COMPLETE, "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="LOCAL_RANK: found 1, but torch sees 1 GPUs"), joined("cuda"):
+        pass
+
+
+def test_partners_that_do_not_come_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "TIMEOUT", timedelta(seconds=1))
+    for name, value in {**COMPLETE, "RANK": "0", "MASTER_PORT": free_port()}.items():
+        monkeypatch.setenv(name, value)
+    message = r"^environment: MASTER_ADDR: process 0 of 2 does not meet .*127.0.0.1:\d+.*$"
+    with pytest.raises(UserError, match=message), joined("cpu"):
+        pass
+    assert not dist.is_initialized()
+
+
+@pytest.mark.slow
+def test_all_processes_exchange_the_same(tmp_path: Path) -> None:
+    outputs = run_ranks(__file__, "exchange", tmp_path)
+    assert [output.returncode for output in outputs] == [0, 0], outputs
+    assert [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)] == [
+        "sum [11.0, 22.0]; gathered [0, 100]; broadcast {'from': 0}; after the barrier: late"
+    ] * 2
+    assert [output.stdout for output in outputs] == ["not flushed by the script"] * 2
+
+
+@pytest.mark.slow
+def test_an_exception_leaves_nobody_waiting() -> None:
+    """The time-out of the test is far below that of the exchange."""
+    waiting, failing = run_ranks(__file__, "fail")
+    assert "ZeroDivisionError" in failing.stderr
+    assert "RuntimeError" in waiting.stderr
+    assert [waiting.returncode, failing.returncode] == [1, 1]
+
+
+@pytest.mark.slow
+def test_a_signal_ends_a_process_that_waits_for_the_others_to_come() -> None:
+    port = free_port()
+    process = start_rank(0, port, __file__, "exchange")
+    deadline = time.monotonic() + 60
+    try:
+        with contextlib.closing(socket.socket()) as client:
+            while client.connect_ex(("127.0.0.1", int(port))) != 0:
+                assert time.monotonic() < deadline, "it does not listen"
+                time.sleep(0.1)
+        process.terminate()
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == -signal.SIGTERM
+
+
+def exchange(world: World, folder: str) -> None:
+    total = world.sum_(torch.tensor([[1.0, 2.0], [10.0, 20.0]][world.rank]))
+    gathered = world.gather(100 * world.rank)
+    told = world.broadcast({"from": world.rank})
+    if not world.is_main:
+        time.sleep(0.5)
+        Path(folder, "late").touch()
+    world.barrier()
+    late = [path.name for path in Path(folder).glob("late")]
+    text = (
+        f"sum {total.tolist()}; gathered {gathered}; broadcast {told}; after the barrier: {', '.join(late)}"
+    )
+    Path(folder, f"{world.rank}.txt").write_text(text)
+
+
+def fail(world: World) -> None:
+    if not world.is_main:
+        raise ZeroDivisionError
+    world.gather("for ever")
+
+
+if __name__ == "__main__":
+    actions: dict[str, Callable[..., None]] = {"exchange": exchange, "fail": fail}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("as an exception"))
+    with joined("cpu") as this:
+        actions[sys.argv[1]](this, *sys.argv[2:])
+    sys.stdout.write("not flushed by the script")
+    leave(0)
