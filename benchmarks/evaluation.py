@@ -15,10 +15,9 @@ from torch import Tensor
 
 from benchmarks.harness import Benchmark, Comparison
 from benchmarks.scenes import random_detections
-from ssd.loading.tensor_file import Objects
 from ssd.metrics.coco import CocoResult, evaluate_coco
-from ssd.metrics.detections import Detections
 from ssd.metrics.voc import VocResult, evaluate_voc
+from ssd.structures import Detections, Objects
 
 NUM_IMAGES, NUM_CLASSES, NUM_DETECTIONS = 5000, 20, 100
 CLASS_NAMES = [f"class {label}" for label in range(1, NUM_CLASSES + 1)]

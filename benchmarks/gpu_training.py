@@ -7,7 +7,7 @@ from statistics import median
 
 import torch
 
-from benchmarks.input_pipeline import GEOMETRY, PHOTOMETRY, SHAPES_SIDE, shapes_sample
+from benchmarks.input_pipeline import SHAPES_SIDE, STRENGTHS, augment_params, shapes_sample
 from benchmarks.results import Candidate, Result, Row, make_result
 from benchmarks.torchvision_ssd import SIDE, our_model
 from benchmarks.training_step import train_params
@@ -18,7 +18,6 @@ from ssd.source.glyphs import GLYPHS
 from ssd.tensor_writer import write_tensor_file
 from ssd.training.history import Epoch
 from ssd.training.loop import Trainer
-from ssd.training.step import BatchAugmentation
 
 BACKBONE = "resnet50"
 BATCH_SIZES = (64, 128, 256)
@@ -73,7 +72,7 @@ def train(
     if hardware.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     model = our_model(backbone, len(GLYPHS) + 1)
-    trainer = Trainer(model, train_file, val_file, params, GEOMETRY, BatchAugmentation(PHOTOMETRY), hardware)
+    trainer = Trainer(model, train_file, val_file, params, augment_params(**STRENGTHS), hardware)
     trainer.run(folder=None)
     peak = torch.cuda.max_memory_allocated() if hardware.device.type == "cuda" else 0
     return trainer.progress.history[1:], peak / 2**20

@@ -18,12 +18,12 @@ from torchvision.transforms import v2
 
 from benchmarks.harness import Benchmark, Comparison
 from benchmarks.torchvision_ssd import SIDE
-from ssd.loading.augment import Geometry, Photometry, distort
+from ssd.loading.batch_augment import distort
 from ssd.loading.batches import EpochBatches, make_loader
 from ssd.loading.cache import DecodedCache
-from ssd.loading.dataset import Batch, DetectionDataset, normalise
+from ssd.loading.dataset import Batch, DetectionDataset
 from ssd.loading.tensor_file import TensorFile
-from ssd.params import load_params
+from ssd.params import AugmentParams, load_params
 from ssd.prepare.preprocess import preprocess
 from ssd.prepare.sources import VOC_CLASSES
 from ssd.prepare.splits import settle
@@ -31,15 +31,27 @@ from ssd.prepare.voc_lists import VocList, read_voc
 from ssd.seeding import seeded
 from ssd.source.glyphs import GLYPHS
 from ssd.source.shapes import draw_scene
-from ssd.tensor_writer import Sample, write_tensor_file
+from ssd.tensor_writer import AnnotatedImage, write_tensor_file
 
 BATCH_SIZE = 16
 NUM_IMAGES = 64
 SHAPES_SIDE = 500
 
-GEOMETRY = Geometry(flip=0.5, zoom_out=0.5, zoom_max=4.0, crop=1.0)
-PHOTOMETRY = Photometry(probability=0.5, brightness=0.125, contrast=0.5, saturation=0.5, hue=0.05)
-"""SSD's augmentation; its strengths are the defaults of torchvision's RandomPhotometricDistort."""
+STRENGTHS: dict[str, object] = {
+    "policy": "ssd",
+    "flip": 0.5,
+    "zoom_out": 0.5,
+    "zoom_max": 4.0,
+    "crop": 1.0,
+    "photometric": 0.5,
+    "brightness": 0.125,
+    "contrast": 0.5,
+    "saturation": 0.5,
+    "hue": 0.05,
+    "mosaic": 0.0,
+    "mixup": 0.0,
+}
+"""SSD's augmentation, with the defaults of torchvision's RandomPhotometricDistort."""
 
 
 @dataclass(frozen=True)
@@ -101,14 +113,14 @@ def make_images(voc: Path | None, num_images: int) -> Images:
     return Images(folder, TensorFile(path))
 
 
-def shapes_sample(index: int) -> Sample:
+def shapes_sample(index: int) -> AnnotatedImage:
     """A scene of the embedded data set at the size of VOC's images."""
     image, objects = draw_scene(np.random.default_rng([0, index]), SHAPES_SIDE)
     content = io.BytesIO()
     image.save(content, "JPEG", quality=92)
-    return Sample(
+    return AnnotatedImage(
         id=f"{index}",
-        image=content.getvalue(),
+        encoded=content.getvalue(),
         size=(image.height, image.width),
         boxes=[item.box for item in objects],
         labels=[GLYPHS.index(item.name) + 1 for item in objects],
@@ -119,7 +131,8 @@ def shapes_sample(index: int) -> Sample:
 
 def ours(file: TensorFile, batch_size: int, cache: DecodedCache | None) -> Callable[[], Tensor]:
     """What `ssd.training` does up to the network: float32 [B, 3, S, S]."""
-    dataset = DetectionDataset(file, SIDE, GEOMETRY, cache=cache)
+    augment = augment_params(**STRENGTHS)
+    dataset = DetectionDataset(file, SIDE, augment, cache=cache)
     sampler = EpochBatches(len(file), batch_size, SIDE, seed=0)
     loader = make_loader(dataset, sampler, workers=0)
 
@@ -131,10 +144,14 @@ def ours(file: TensorFile, batch_size: int, cache: DecodedCache | None) -> Calla
 
     def step() -> Tensor:
         batch = next(iterator)
-        images = distort(batch.images.float(), PHOTOMETRY, seeded("colour", next(number)))
-        return normalise(images)
+        return distort(batch.images, augment, seeded("colour", next(number)))
 
     return step
+
+
+def augment_params(**changes: object) -> AugmentParams:
+    """The `augment` section of the repository with these changes."""
+    return load_params().augment.model_copy(update=changes)
 
 
 def filled_cache(file: TensorFile) -> DecodedCache:

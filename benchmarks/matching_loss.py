@@ -11,7 +11,7 @@ from benchmarks.harness import Benchmark, Comparison
 from benchmarks.scenes import random_targets
 from benchmarks.torchvision_ssd import NUM_CLASSES, anchors, as_torchvision, our_model, torchvision_model
 from ssd.loss import LossSettings, MultiBoxLoss
-from ssd.matching import Targets
+from ssd.structures import Targets
 
 BATCH_SIZES = (8, 32)
 

@@ -4,9 +4,7 @@ import torch
 from torch import Generator, Tensor
 
 from ssd.boxes import cxcywh_to_xyxy, encode, pairwise_iou
-from ssd.loading.tensor_file import Objects
-from ssd.matching import Targets
-from ssd.metrics.detections import Detections
+from ssd.structures import Detections, Objects, Targets
 
 
 def random_targets(batch_size: int, num_classes: int, generator: Generator, most: int = 6) -> Targets:

@@ -10,9 +10,9 @@ from torchvision.models.detection import ssd as torchvision_detection
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 
 from ssd.boxes import cxcywh_to_xyxy
-from ssd.matching import Targets
 from ssd.models.config import paper_config
 from ssd.models.ssd import SSD
+from ssd.structures import Targets
 
 SIDE = 300
 SCALES = (0.1, 0.2, 1.05)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness import Benchmark, Comparison
+from benchmarks.input_pipeline import augment_params
 from benchmarks.scenes import random_targets
 from benchmarks.torchvision_ssd import (
     NUM_CLASSES,
@@ -18,18 +19,14 @@ from benchmarks.torchvision_ssd import (
     training_step,
 )
 from ssd.hardware import choose_hardware
-from ssd.loading.augment import Photometry
 from ssd.loading.dataset import Batch
 from ssd.params import TrainParams, load_params
 from ssd.processes.world import World
-from ssd.training.step import BatchAugmentation, TrainStep
+from ssd.training.step import TrainStep
 
 BACKBONE = "resnet50"
 BATCH_SIZE = 8
 LR = 0.001
-
-NO_COLOURS = Photometry(probability=0.0, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)
-"""Augmentation is part of the input pipeline's benchmark."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,9 @@ def ours(batch: Batch, backbone: str, *, compiled: bool) -> Callable[[], Tensor]
     """The step of our trainer."""
     params = train_params(device="cpu", compile=compiled)
     hardware = choose_hardware(params.device, params.precision)
-    train = TrainStep(our_model(backbone), params, BatchAugmentation(NO_COLOURS), hardware, World())
+    # Augmentation is part of the input pipeline's benchmark.
+    augment = augment_params(policy="none")
+    train = TrainStep(our_model(backbone), params, augment, hardware, World())
     return lambda: train(batch, epoch=0, index=0, lr=LR)
 
 

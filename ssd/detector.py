@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssd.models.ssd import SSD
-from ssd.normalisation import MEAN, STD
 from ssd.postprocess import NMS, PostProcess, PostProcessor, nms_mask
+from ssd.structures import MEAN, STD
 
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor]
 """boxes, scores, labels, num_detections, as `Detector.forward` describes them."""

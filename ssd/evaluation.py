@@ -8,14 +8,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ssd.hardware import Hardware
+from ssd.loading.batch_augment import normalise
 from ssd.loading.batches import EpochBatches, make_loader
-from ssd.loading.dataset import DetectionDataset, normalise
+from ssd.loading.dataset import DetectionDataset
 from ssd.loading.tensor_file import TensorFile
 from ssd.loss import MultiBoxLoss
-from ssd.metrics.detections import Detections
 from ssd.models.ssd import SSD
 from ssd.postprocess import PostProcessor
 from ssd.processes.world import World
+from ssd.structures import Detections
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from torch.nn import functional as F
 from ssd.box_losses import ciou_loss, giou_loss
 from ssd.boxes import cxcywh_to_xyxy, decode, encode
 from ssd.conf_losses import focal_loss, positives_and_hardest
-from ssd.matching import Matches, Targets, match
+from ssd.matching import Matches, match
 from ssd.pruned_matching import PriorTiles, match_pruned
 from ssd.selected_priors import Selection, may_look
+from ssd.structures import Targets
 
 
 @dataclass(frozen=True)

@@ -8,28 +8,7 @@ from torch.nn import functional as F
 
 from ssd.boxes import pairwise_iou
 from ssd.selected_priors import Selection, may_look
-
-
-@dataclass(frozen=True)
-class Targets:
-    """The objects of a batch, padded to the largest number of objects M of an image.
-
-    boxes: float32 [B, M, 4] xyxy, shares of the image; labels: int64 [B, M], 0 where padded;
-    ignored: bool [B, M], objects (difficult, crowd) that are neither to be found nor background.
-    """
-
-    boxes: Tensor
-    labels: Tensor
-    ignored: Tensor
-
-    def to(self, device: torch.device | str) -> "Targets":
-        """Copies on `device`, without waiting for pinned memory."""
-        moved = (t.to(device, non_blocking=True) for t in (self.boxes, self.labels, self.ignored))
-        return Targets(*moved)
-
-    def rows(self, images: slice) -> "Targets":
-        """Some images of the batch; views, no copies."""
-        return Targets(self.boxes[images], self.labels[images], self.ignored[images])
+from ssd.structures import Targets
 
 
 @dataclass(frozen=True)

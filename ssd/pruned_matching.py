@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ssd.matching import Matches, Targets, with_a_column
+from ssd.matching import Matches, with_a_column
+from ssd.structures import Targets
 
 TILE = 32
 """Priors of a tile: large enough for few tiles, small enough for tight bounds."""

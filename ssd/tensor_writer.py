@@ -24,22 +24,22 @@ import numpy as np
 
 from ssd.files import replacing
 
-FORMAT = "ssd-tensors-1"
+TENSOR_FORMAT = "ssd-tensors-1"
 
 _DTYPES = {"int64": "I64", "int32": "I32", "float32": "F32", "bool": "BOOL"}
 
 
 @dataclass(frozen=True)
-class Sample:
+class AnnotatedImage:
     """One image with its objects, as preprocess hands it to the writer.
 
-    image: the encoded JPEG or PNG, perhaps a view of a file, for a large data set is more than memory holds;
-    size: (height, width) in pixels; boxes: xyxy pixels, 0-based, half-open; labels: 1..C; difficult, crowd: a
-    flag an object.
+    encoded: the JPEG or PNG file, perhaps a view of a larger file, for a data set may be more than memory
+    holds; size: (height, width) in pixels; boxes: xyxy pixels, 0-based, half-open; labels: 1..C; difficult,
+    crowd: a flag an object.
     """
 
     id: str
-    image: bytes | memoryview
+    encoded: bytes | memoryview
     size: tuple[int, int]
     boxes: Sequence[tuple[float, float, float, float]]
     labels: Sequence[int]
@@ -47,33 +47,33 @@ class Sample:
     crowd: Sequence[bool]
 
 
-def write_tensor_file(path: str | Path, samples: Sequence[Sample], class_names: Sequence[str]) -> None:
-    """Pack `samples` into `path`, atomically. The same samples give the same bytes.
+def write_tensor_file(path: str | Path, images: Sequence[AnnotatedImage], class_names: Sequence[str]) -> None:
+    """Pack `images` into `path`, atomically. The same images give the same bytes.
 
     The safetensors format is written here and not by its library, for two reasons. The library puts
     metadata in random order, so that DVC would see a change where there is none; and it wants all
     images in one tensor, which would hold them in memory twice.
     """
     arrays = {
-        "offsets": _offsets([len(sample.image) for sample in samples]),
-        "box_offsets": _offsets([len(sample.labels) for sample in samples]),
-        "labels": _joined([sample.labels for sample in samples], np.int64),
-        "boxes": _joined([sample.boxes for sample in samples], np.float32).reshape(-1, 4),
-        "sizes": np.array([sample.size for sample in samples], np.int32).reshape(-1, 2),
-        "difficult": _joined([sample.difficult for sample in samples], np.bool_),
-        "crowd": _joined([sample.crowd for sample in samples], np.bool_),
+        "offsets": _offsets([len(image.encoded) for image in images]),
+        "box_offsets": _offsets([len(image.labels) for image in images]),
+        "labels": _joined([image.labels for image in images], np.int64),
+        "boxes": _joined([image.boxes for image in images], np.float32).reshape(-1, 4),
+        "sizes": np.array([image.size for image in images], np.int32).reshape(-1, 2),
+        "difficult": _joined([image.difficult for image in images], np.bool_),
+        "crowd": _joined([image.crowd for image in images], np.bool_),
     }
     metadata = {
-        "format": FORMAT,
+        "format": TENSOR_FORMAT,
         "class_names": json.dumps(list(class_names)),
-        "image_ids": json.dumps([sample.id for sample in samples]),
+        "image_ids": json.dumps([image.id for image in images]),
     }
     header = _header(arrays, num_image_bytes=int(arrays["offsets"][-1]), metadata=metadata)
     with replacing(path) as temporary, temporary.open("wb") as file:
         file.write(len(header).to_bytes(8, "little"))
         file.write(header)
         file.writelines(array.astype(array.dtype.newbyteorder("<")).tobytes() for array in arrays.values())
-        file.writelines(sample.image for sample in samples)
+        file.writelines(image.encoded for image in images)
 
 
 def _offsets(lengths: Sequence[int]) -> np.ndarray:

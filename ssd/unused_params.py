@@ -1,14 +1,14 @@
-"""Warnings about settings that a training does not use: silence would be taken for effect."""
+"""Warnings about settings that have no effect: silence would be taken for effect."""
 
 import logging
 
 from ssd.hardware import Hardware
-from ssd.params import TrainParams
+from ssd.params import AugmentParams, TrainParams
 
 log = logging.getLogger(__name__)
 
 
-def warn_of_unused(
+def warn_of_unused_training(
     params: TrainParams, num_batches: int, num_val_images: int, hardware: Hardware, num_processes: int
 ) -> None:
     """Log one line for each setting of the `train` section that is switched on and does nothing.
@@ -53,4 +53,26 @@ def warn_of_unused(
             "train.accumulate: %d parts have less than the two images that batch norm needs; %d are used",
             params.accumulate,
             max(num_images // 2, 1),
+        )
+
+
+# What policy none switches off, of the settings that are 0 until somebody sets them.
+OPTIONAL_AUGMENTATION = ("photometric", "mosaic", "mixup")
+
+
+def warn_of_unused_augmentation(augment: AugmentParams) -> None:
+    """Log one line for each setting of the `augment` section that somebody made and that has no effect.
+
+    Only where that is certain: a flip with policy none, or a zoom-out with policy light, may just be what the
+    params file came with.
+    """
+    if augment.policy == "none":
+        for name in OPTIONAL_AUGMENTATION:
+            if getattr(augment, name) > 0:
+                log.warning("augment.%s: not used: augment.policy is none", name)
+    if augment.policy == "object_crop" and augment.target_visible < augment.others_visible:
+        log.warning(
+            "augment.target_visible: %g is not used: no object stays below augment.others_visible, %g",
+            augment.target_visible,
+            augment.others_visible,
         )

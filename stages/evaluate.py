@@ -7,11 +7,9 @@ from ssd.errors import UserError
 from ssd.evaluation import SplitResult, run_split
 from ssd.files import sha256, write_bytes, write_json
 from ssd.hardware import choose_hardware
-from ssd.loading.dataset import decode
-from ssd.loading.tensor_file import Objects, TensorFile
+from ssd.loading.tensor_file import TensorFile
 from ssd.loss import MultiBoxLoss
 from ssd.metrics.coco import evaluate_coco
-from ssd.metrics.detections import Detections
 from ssd.metrics.summary import metrics_summary
 from ssd.metrics.voc import VocResult, evaluate_voc
 from ssd.models.saved import load_model
@@ -19,6 +17,7 @@ from ssd.models.ssd import SSD
 from ssd.params import EvaluateParams, Params
 from ssd.plots.figures import detection_grid, mean_precision, precision_recall_figure, save_figure
 from ssd.postprocess import PostProcess, PostProcessor
+from ssd.structures import Detections, Objects
 from ssd.tracking import Run
 from stages.command import command
 from stages.run import stage_run
@@ -76,7 +75,7 @@ def draw(
     """Ground truth and detections side by side, on images spread over the split."""
     chosen = spread(len(file), params.num_pictures)
     figure = detection_grid(
-        [decode(file, index) for index in chosen],
+        [file.image(index) for index in chosen],
         [detections[index] for index in chosen],
         [objects[index] for index in chosen],
         file.class_names,

@@ -15,7 +15,6 @@ from ssd.export.compare import compare_files
 from ssd.export.onnx import to_onnx
 from ssd.export.torchscript import to_torchscript
 from ssd.files import replacing_folder, write_bytes, write_json
-from ssd.loading.dataset import decode
 from ssd.loading.tensor_file import TensorFile
 from ssd.models.saved import load_model
 from ssd.params import Params
@@ -41,7 +40,7 @@ def main(params: Params) -> None:
     )
     detector = Detector(model, thresholds)
     split = TensorFile("data/tensors/test.safetensors")
-    images = [decode(split, index) for index in range(min(settings.num_images, len(split)))]
+    images = [split.image(index) for index in range(min(settings.num_images, len(split)))]
 
     with replacing_folder(FOLDER) as folder:
         files = [folder / "ssd.onnx", folder / "ssd.torchscript.pt"]

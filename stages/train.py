@@ -6,12 +6,10 @@ from pathlib import Path
 
 from ssd.files import write_bytes
 from ssd.hardware import Hardware, choose_hardware, choose_kernels
-from ssd.loading.augment import Geometry
 from ssd.loading.dataset import DetectionDataset
-from ssd.loading.policies import geometry_of, mixup_of, photometry_of, warn_of_unused_augmentation
 from ssd.loading.tensor_file import TensorFile
 from ssd.models.build import build_model
-from ssd.params import AugmentParams, Params
+from ssd.params import Params
 from ssd.plots.figures import save_figure
 from ssd.processes.launch import launch, num_processes
 from ssd.processes.world import World, joined, launched, leave
@@ -20,7 +18,7 @@ from ssd.training.checkpoints import CheckpointFolder
 from ssd.training.fingerprint import fingerprint
 from ssd.training.history import Epoch
 from ssd.training.loop import Trainer, TrainResult
-from ssd.training.step import BatchAugmentation
+from ssd.unused_params import warn_of_unused_augmentation
 from stages.command import command, resolve_weights, stop, workspace
 from stages.run import stage_run
 from stages.train_report import (
@@ -59,12 +57,11 @@ def train_model(params: Params, world: World) -> None:
     class_names = train_file.class_names
     hardware = choose_hardware(params.train.device, params.train.precision, local_rank=world.local_rank)
     choose_kernels(hardware.device, params.train.deterministic)
-    geometry, augmentation = augmentations(params.augment)
     weights = resolve_weights(params.model.weights, workspace())
-    boxes, seed = train_file.relative_boxes(), params.train.seed
+    boxes, seed = train_file.normalised_boxes(), params.train.seed
     trainer = Trainer(
         build_model(params.model, len(class_names), boxes, seed, weights),
-        train_file, val_file, params.train, geometry, augmentation, hardware, world,
+        train_file, val_file, params.train, params.augment, hardware, world,
     )  # fmt: skip
     if not world.is_main:
         trainer.run(None, stop=stop)
@@ -79,8 +76,8 @@ def train_model(params: Params, world: World) -> None:
                 run.params(flatten(params.model_dump(exclude={"tracking"})))
             log_data(run, train_file, val_file)
             warn_of_unused_augmentation(params.augment)
-            pictures = DetectionDataset(train_file, params.model.input_size, geometry, seed)
-            figure = augmented_figure(pictures, augmentation.photometry, class_names, params.augment.policy)
+            pictures = DetectionDataset(train_file, params.model.input_size, params.augment, seed)
+            figure = augmented_figure(pictures, params.augment, class_names)
             save_figure(figure, AUGMENTED)
             report_priors(trainer.step.model, boxes, params.model.priors == "kmeans", run)
             result = run_training(trainer, folder, run)
@@ -140,11 +137,6 @@ def train_run(params: Params, resume: str | None) -> AbstractContextManager[Run]
     name = f"{params.data.source} {params.model.backbone}-{params.model.input_size} lr={params.train.lr:g}"
     sections = {"model", "augment", "train"}
     return stage_run(params, "train", sections=sections, name=name, resume=resume)
-
-
-def augmentations(params: AugmentParams) -> tuple[Geometry, BatchAugmentation]:
-    """The `augment` section: of images, and of batches."""
-    return geometry_of(params), BatchAugmentation(photometry_of(params), mixup_of(params))
 
 
 if __name__ == "__main__":

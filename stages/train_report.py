@@ -9,19 +9,20 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ssd.files import sha256, write_bytes, write_json
-from ssd.loading.augment import Photometry, distort
-from ssd.loading.batches import SampleKey
-from ssd.loading.dataset import DetectionDataset
-from ssd.loading.tensor_file import Objects, TensorFile
+from ssd.loading.batch_augment import distort
+from ssd.loading.dataset import DetectionDataset, SampleKey
+from ssd.loading.tensor_file import TensorFile
 from ssd.models.config import SSDConfig
 from ssd.models.kmeans_priors import PAPER_SCALES, prior_fit
 from ssd.models.priors import make_priors, paper_levels
 from ssd.models.saved import save_model
 from ssd.models.ssd import SSD
+from ssd.params import AugmentParams
 from ssd.plots.augmentation import AugmentedImage, Version, augmented_page
 from ssd.plots.figures import history_figure, save_figure
 from ssd.plots.priors import prior_figure
 from ssd.seeding import seeded
+from ssd.structures import Objects
 from ssd.tracking import MODEL_TAG, Run
 from ssd.training.history import Epoch, history_tsv
 from ssd.training.loop import TrainResult
@@ -31,6 +32,7 @@ REPORTS = Path("reports/train")
 AUGMENTED = Path("reports/preprocess/augmented.png")
 NUM_AUGMENTED = 6
 NUM_VERSIONS = 4
+NO_MEAN, NO_STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 
 def log_data(run: Run, *files: TensorFile) -> None:
@@ -40,22 +42,22 @@ def log_data(run: Run, *files: TensorFile) -> None:
     run.metrics({f"data/{file.path.stem}_images": len(file) for file in files})
 
 
-def augmented_figure(
-    dataset: DetectionDataset, photometry: Photometry, class_names: list[str], policy: str
-) -> Figure:
+def augmented_figure(dataset: DetectionDataset, augment: AugmentParams, class_names: list[str]) -> Figure:
     """Some training images, and what the network sees of each in the first epochs, but for mixup."""
     rows = []
     for index in range(0, len(dataset), max(len(dataset) // NUM_AUGMENTED, 1))[:NUM_AUGMENTED]:
-        samples = [dataset.sample(SampleKey(epoch, index, dataset.side)) for epoch in range(NUM_VERSIONS)]
-        images = torch.stack([image for image, _, _ in samples]).float()
-        generator = seeded("colour", dataset.seed, 0, index, 0)
-        images = distort(images, photometry, generator).round().to(torch.uint8)
+        samples = [dataset[SampleKey(epoch, index, dataset.side)] for epoch in range(NUM_VERSIONS)]
+        images = torch.stack([sample.image for sample in samples])
+        if augment.policy != "none":
+            generator = seeded("colour", dataset.seed, 0, index, 0)
+            images = distort(images, augment, generator, NO_MEAN, NO_STD).round().to(torch.uint8)
         versions = [
-            Version(image, Objects(o.boxes * dataset.side, o.labels, o.ignored), view)
-            for image, (_, o, view) in zip(images, samples, strict=True)
+            Version(image, Objects(t.boxes * dataset.side, t.labels, t.ignored), sample.view)
+            for image, sample in zip(images, samples, strict=True)
+            for t in [sample.target]
         ]
         rows.append(AugmentedImage(*dataset.part(index), versions))
-    return augmented_page(rows, class_names, f"Augmentation, policy {policy}")
+    return augmented_page(rows, class_names, f"Augmentation, policy {augment.policy}")
 
 
 def report_priors(model: SSD, boxes: Tensor, clustered: bool, run: Run) -> None:

@@ -9,10 +9,11 @@ import pytest
 import torch
 import yaml
 
-from ssd.loading.tensor_file import Sample, TensorFile, write_tensor_file
+from ssd.loading.tensor_file import TensorFile
 from ssd.params import Params, load_params
 from ssd.source.glyphs import GLYPHS
 from ssd.source.shapes import draw_scene
+from ssd.tensor_writer import AnnotatedImage, write_tensor_file
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -54,9 +55,9 @@ def shapes_file(tmp_path_factory: pytest.TempPathFactory) -> TensorFile:
         content = io.BytesIO()
         image.save(content, "JPEG", quality=92)
         samples.append(
-            Sample(
+            AnnotatedImage(
                 id=f"scene{index}",
-                image=content.getvalue(),
+                encoded=content.getvalue(),
                 size=(image.height, image.width),
                 boxes=[item.box for item in objects],
                 labels=[GLYPHS.index(item.name) + 1 for item in objects],

@@ -6,7 +6,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssd.conf_losses import focal_loss, positives_and_hardest
-from ssd.matching import Matches, Targets
+from ssd.matching import Matches
+from ssd.structures import Targets
 
 
 def random_logits(*shape: int, seed: int = 0) -> Tensor:

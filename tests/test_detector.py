@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from ssd.detector import Detector, scale_boxes
-from ssd.loading.dataset import normalise
-from ssd.loading.view import render, whole
+from ssd.loading.batch_augment import normalise
+from ssd.loading.view import full_view, render
 from ssd.models.config import paper_config
 from ssd.models.ssd import SSD
 from ssd.postprocess import PostProcess, PostProcessor
@@ -31,7 +31,9 @@ def test_it_resizes_as_training_and_evaluation_do_up_to_their_rounding(
     hook = detector.model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     detector(images)
     hook.remove()
-    rendered = torch.stack([render(x, whole(*size), 64, torch.zeros(3, dtype=torch.uint8)) for x in images])
+    rendered = torch.stack(
+        [render(x, full_view(*size), 64, torch.zeros(3, dtype=torch.uint8)) for x in images]
+    )
     levels = (seen[0] - normalise(rendered)) * detector.std
     # That kernel rounds to whole levels after the rows and after the columns: half a level each.
     assert levels.abs().max() < 1.01

@@ -14,14 +14,16 @@ from torch import nn
 
 from ssd.evaluation import SplitResult, run_split
 from ssd.hardware import choose_hardware
+from ssd.loading.batch_augment import normalise
 from ssd.loading.batches import SampleKey
-from ssd.loading.dataset import DetectionDataset, collate, normalise
-from ssd.loading.tensor_file import Sample, TensorFile, write_tensor_file
+from ssd.loading.dataset import DetectionDataset, collate
+from ssd.loading.tensor_file import TensorFile
 from ssd.loss import MultiBoxLoss
 from ssd.models.config import paper_config
 from ssd.models.ssd import SSD
 from ssd.postprocess import PostProcess, PostProcessor
 from ssd.processes.world import World, joined, leave
+from ssd.tensor_writer import AnnotatedImage, write_tensor_file
 
 SIDE = 64
 SETTINGS = PostProcess(score_threshold=0.3, max_detections=20)
@@ -71,9 +73,9 @@ def write_split(path: Path, source: TensorFile, num_images: int) -> TensorFile:
         objects = source.objects(row)
         height, width = source.sizes[row].tolist()
         samples.append(
-            Sample(
+            AnnotatedImage(
                 id=source.image_ids[row],
-                image=source.encoded(row).numpy().tobytes(),
+                encoded=source.encoded(row).numpy().tobytes(),
                 size=(height, width),
                 boxes=objects.boxes.tolist(),
                 labels=objects.labels.tolist(),

@@ -10,8 +10,9 @@ from torchvision.ops import complete_box_iou_loss, generalized_box_iou_loss
 
 from ssd.boxes import cxcywh_to_xyxy, decode, encode
 from ssd.loss import Losses, LossSettings, MultiBoxLoss
-from ssd.matching import Matches, Targets, match
+from ssd.matching import Matches, match
 from ssd.models.priors import make_priors, paper_levels
+from ssd.structures import Targets
 
 PRIORS = make_priors([(8, 8), (4, 4), (2, 2), (1, 1)], paper_levels(4, 0.1, 0.2, 1.05))
 NUM_CLASSES = 4

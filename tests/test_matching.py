@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ssd.boxes import cxcywh_to_xyxy, pairwise_iou
-from ssd.matching import Matches, Targets, claim_priors, match
+from ssd.matching import Matches, claim_priors, match
 from ssd.models.priors import make_priors, paper_levels
 from ssd.pruned_matching import PriorTiles, match_pruned
+from ssd.structures import Targets
 
 MAPS = [(8, 8), (4, 4), (2, 2), (1, 1)]
 PRIORS = cxcywh_to_xyxy(make_priors(MAPS, paper_levels(4, 0.1, 0.2, 1.05)))

@@ -12,15 +12,12 @@ from ssd.export.onnx import open_onnx, to_onnx
 from ssd.export.torchscript import to_torchscript
 from ssd.files import write_bytes
 from ssd.hardware import choose_hardware
-from ssd.loading.dataset import decode
-from ssd.loading.policies import geometry_of, photometry_of
 from ssd.loading.tensor_file import TensorFile
 from ssd.models.build import build_model
 from ssd.models.ssd import SSD
 from ssd.params import Params, load_params
 from ssd.postprocess import PostProcess
 from ssd.training.loop import Trainer
-from ssd.training.step import BatchAugmentation
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 NUM_PRIORS = {
@@ -76,8 +73,7 @@ def test_it_trains_and_exports(name: str, shapes_file: TensorFile, tmp_path: Pat
         shapes_file,
         shapes_file,
         params.train.model_copy(update=small),
-        geometry_of(params.augment),
-        BatchAugmentation(photometry_of(params.augment)),
+        params.augment,
         choose_hardware("cpu", "auto"),
     )
     batches = list(islice(trainer.loader, 2))
@@ -91,7 +87,7 @@ def test_it_trains_and_exports(name: str, shapes_file: TensorFile, tmp_path: Pat
 
 def assert_files_agree(detector: Detector, file: TensorFile, folder: Path, *, onnx: bool) -> None:
     """The exported files find what the detector finds."""
-    images = decode(file, 0)[None]
+    images = file.image(0)[None]
     with torch.inference_mode():
         expected = detector(images)
     assert expected[3].item() > 0

@@ -18,7 +18,7 @@ from ssd.export.match_detections import Agreement, Reference, compare_detections
 from ssd.export.metadata import describe
 from ssd.export.onnx import open_onnx
 from ssd.export.torchscript import open_torchscript
-from ssd.metrics.detections import Detections
+from ssd.structures import Detections
 
 Run = Callable[[Tensor], Outputs]
 

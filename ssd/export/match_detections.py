@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ssd.boxes import pairwise_iou
-from ssd.metrics.detections import Detections
 from ssd.postprocess import PostProcess
+from ssd.structures import Detections
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from ssd.errors import UserError
-from ssd.loading.dataset import DetectionDataset, LoadedSample, SampleKey, collate
+from ssd.loading.dataset import DetectionDataset, Sample, SampleKey, collate
 from ssd.seeding import seeded
-
-__all__ = ["EpochBatches", "SampleKey", "make_loader", "repeat_factors"]
 
 
 class EpochBatches(Sampler[list[SampleKey]]):
@@ -140,7 +138,7 @@ def _systematic_counts(weights: Tensor, generator: torch.Generator) -> Tensor:
 
 def make_loader(
     dataset: DetectionDataset, sampler: EpochBatches, workers: int, *, pin_memory: bool = False
-) -> DataLoader[LoadedSample]:
+) -> DataLoader[Sample]:
     """A loader that gives a `Batch` at a time.
 
     Args:

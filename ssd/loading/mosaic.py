@@ -9,20 +9,21 @@ from dataclasses import replace
 import torch
 from torch import Generator, Tensor
 
-from ssd.loading.augment import Geometry, sample_view, seen
-from ssd.loading.tensor_file import Objects
+from ssd.loading.augment import objects_in_view, sample_view
 from ssd.loading.view import View, resample
+from ssd.params import AugmentParams
+from ssd.structures import Objects, Target
 
 MIDDLE = (0.25, 0.75)
-"""Where the four images may meet, shares of the canvas."""
+"""Where the four images may meet, normalised to the sides of the canvas."""
 
 Part = tuple[Tensor, Objects]
 """An image, uint8 [3, H, W], and its objects in pixels."""
 
 
 def mosaic(
-    parts: Sequence[Part], side: int, geometry: Geometry, generator: Generator
-) -> tuple[Tensor, Objects]:
+    parts: Sequence[Part], side: int, augment: AugmentParams, generator: Generator
+) -> tuple[Tensor, Target]:
     """Draw four images around a centre.
 
     Each image goes through a view of its own and fills its quadrant with the part of the view that has
@@ -31,14 +32,15 @@ def mosaic(
     Args:
         parts: four images, for the quadrants at the top left, top right, bottom left and bottom right.
         side: of the canvas, pixels.
-        geometry: probabilities of flip and of crops.
+        augment: flip, and the crops of the policy.
         generator: source of all randomness.
 
     Returns:
-        The canvas, uint8 [3, side, side], and the objects that stay in their quadrant's view (see `seen`),
-        clipped to it, in shares of the canvas. There may be none: a quadrant shows but a part of a view.
+        The canvas, uint8 [3, side, side], and the objects that stay in their quadrant's view (see
+        `objects_in_view`), clipped to it, normalised by the sides of the canvas. There may be none: a
+        quadrant shows but a part of a view.
     """
-    geometry = replace(geometry, zoom_out=0.0)
+    augment = augment.model_copy(update={"zoom_out": 0.0})
     low, high = MIDDLE
     column, row = (
         round(side * (low + (high - low) * x)) for x in torch.rand(2, generator=generator).tolist()
@@ -53,14 +55,14 @@ def mosaic(
     found = []
     for (image, objects), (x1, y1, x2, y2) in zip(parts, quadrants, strict=True):
         height, width = image.shape[1:]
-        view = sample_view(height, width, objects.boxes, geometry, generator, objects.ignored)
+        view = sample_view(height, width, objects, augment, generator)
         view = _window(view, x2 - x1, y2 - y1, generator)
         canvas[:, y1:y2, x1:x2], _, _ = resample(image, view, y2 - y1, x2 - x1)
-        inside = seen(objects, view, geometry)
+        inside = objects_in_view(objects, view, augment)
         scale, shift = torch.tensor([x2 - x1, y2 - y1] * 2), torch.tensor([x1, y1, x1, y1])
         found.append(replace(inside, boxes=(inside.boxes * scale + shift) / side))
     boxes, labels, ignored = zip(*((o.boxes, o.labels, o.ignored) for o in found), strict=True)
-    return canvas, Objects(torch.cat(boxes), torch.cat(labels), torch.cat(ignored))
+    return canvas, Target(torch.cat(boxes), torch.cat(labels), torch.cat(ignored))
 
 
 def _window(view: View, width: int, height: int, generator: Generator) -> View:

@@ -1,27 +1,17 @@
-"""Reads the tensor file, whose format and writer are in ssd/tensor_writer.py."""
+"""Reads the tensor file, whose format and writer are in ssd/tensor_writer.py, and decodes its images."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torchvision.io import ImageReadMode, decode_image
 
 from ssd.errors import UserError
-from ssd.tensor_writer import FORMAT, Sample, write_tensor_file
-
-__all__ = ["FORMAT", "Objects", "Sample", "TensorFile", "write_tensor_file"]
-
-
-@dataclass(frozen=True)
-class Objects:
-    """The objects of one image: boxes float32 [m, 4] xyxy pixels, labels int64 [m], ignored bool [m]."""
-
-    boxes: Tensor
-    labels: Tensor
-    ignored: Tensor
+from ssd.structures import Objects
+from ssd.tensor_writer import TENSOR_FORMAT
 
 
 class TensorFile:
@@ -41,9 +31,9 @@ class TensorFile:
                 tensors = {name: file.get_tensor(name) for name in names}
         except SafetensorError as error:
             raise UserError(f"{path}: damaged ({error}); `dvc repro -f preprocess` makes it anew") from None
-        if metadata.get("format") != FORMAT:
+        if metadata.get("format") != TENSOR_FORMAT:
             found = metadata.get("format", "no format")
-            raise UserError(f"{path}: {found}, not {FORMAT}; `dvc repro -f preprocess` makes it anew")
+            raise UserError(f"{path}: {found}, not {TENSOR_FORMAT}; `dvc repro -f preprocess` makes it anew")
         self.class_names: list[str] = json.loads(metadata["class_names"])
         self.image_ids: list[str] = json.loads(metadata["image_ids"])
         self.sizes: Tensor = tensors["sizes"]
@@ -68,13 +58,28 @@ class TensorFile:
             self._images = _map_images(self.path)
         return torch.from_numpy(self._images[start:end].copy())
 
+    def image(self, index: int) -> Tensor:
+        """Decode image `index` to uint8 RGB [3, H, W], in its stored orientation.
+
+        Raises:
+            UserError: it does not decode.
+        """
+        try:
+            image: Tensor = decode_image(self.encoded(index), ImageReadMode.RGB)
+        except RuntimeError as error:
+            raise UserError(
+                f"{self.path}: image {self.image_ids[index]} does not decode ({error}); "
+                "`dvc repro -f preprocess` checks every image"
+            ) from None
+        return image
+
     def objects(self, index: int) -> Objects:
         """The objects of image `index`."""
         rows = slice(*self.box_offsets[index : index + 2].tolist())
         return Objects(self.boxes[rows], self.labels[rows], self.difficult[rows] | self.crowd[rows])
 
-    def relative_boxes(self) -> Tensor:
-        """All objects that are not ignored, float32 [m, 4] xyxy, shares of their image."""
+    def normalised_boxes(self) -> Tensor:
+        """Boxes of all objects that are not ignored: float32 [M, 4], xyxy, normalised to [0, 1]."""
         sizes = self.sizes.repeat_interleave(self.box_offsets.diff(), dim=0).flip(1).repeat(1, 2)
         return (self.boxes / sizes)[~(self.difficult | self.crowd)]
 

@@ -1,4 +1,4 @@
-"""One resample an image: crop, zoom-out, flip and resize are a single axis-aligned map.
+"""One resample per image: crop, zoom-out, flip and resize are a single axis-aligned map.
 
 A `View` is sampled on box coordinates, which is cheap; then the decoded uint8 image is resampled
 once, with antialiasing, and the boxes go through the same map.
@@ -30,13 +30,16 @@ class View:
     flip: bool = False
 
 
-def whole(height: int, width: int) -> View:
+def full_view(height: int, width: int) -> View:
     """The view of validation and inference: the whole image, stretched to the input."""
     return View(0.0, 0.0, float(width), float(height))
 
 
-def map_boxes(boxes: Tensor, view: View) -> Tensor:
-    """Boxes xyxy in pixels of the source to shares of the view; float32 [m, 4], clipped to it."""
+def normalise_boxes(boxes: Tensor, view: View) -> Tensor:
+    """Boxes xyxy in pixels of the source to boxes normalised to [0, 1] by the view's sides and clipped to it.
+
+    float32 [M, 4] to float32 [M, 4].
+    """
     origin = np.array([view.x1, view.y1, view.x1, view.y1], np.float32)
     size = np.array([view.x2 - view.x1, view.y2 - view.y1] * 2, np.float32)
     # A handful of boxes: numpy calls take a third of torch's time.

@@ -19,9 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ssd.loading.tensor_file import Objects
-from ssd.metrics.detections import Detections
 from ssd.metrics.pairs import Bools, Flat, Floats, Ints, area, flatten, intersection, join, pairs_of_equal_key
+from ssd.structures import Detections, Objects
 
 MAX_DETECTIONS = 100
 IOU_THRESHOLDS: Floats = np.linspace(0.5, 0.95, 10)

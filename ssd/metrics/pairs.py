@@ -8,8 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ssd.loading.tensor_file import Objects
-from ssd.metrics.detections import Detections
+from ssd.structures import Detections, Objects
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ssd.loading.tensor_file import Objects
-from ssd.metrics.detections import Detections
 from ssd.metrics.pairs import Bools, Flat, Floats, Ints, area, flatten, intersection, join, pairs_of_equal_key
+from ssd.structures import Detections, Objects
 
 # k / 10 correctly rounded, so that a recall of 3 / 10 reaches the point 0.3; in steps of 0.1 (as in the
 # kit) that point is 0.30000000000000004 and misses it.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import vgg16
 
-from ssd.normalisation import MEAN, STD
+from ssd.structures import MEAN, STD
 
 log = logging.getLogger(__name__)
 

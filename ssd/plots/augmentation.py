@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from ssd.loading.tensor_file import Objects
 from ssd.loading.view import View
 from ssd.plots.figures import draw_objects, show_image
+from ssd.structures import Objects
 
 PANEL_INCHES = 2.6  # width of one picture
 TITLE_INCHES = 0.4

@@ -15,10 +15,9 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from ssd.files import replacing
-from ssd.loading.tensor_file import Objects
-from ssd.metrics.detections import Detections
 from ssd.metrics.pairs import Floats
 from ssd.metrics.voc import ClassResult, VocResult, interpolated_precision
+from ssd.structures import Detections, Objects
 
 # One colour a class, then from the start again. Made by adding to the first two, again and again, the colour
 # farthest (CIELAB) from all before it, as seen with full colour vision and without each kind of cone (Machado

@@ -16,7 +16,7 @@ from ssd.prepare.checks import CheckedObject, check_annotation, drop_leaks
 from ssd.prepare.images import ImageError, PackedImage, pack_image
 from ssd.prepare.splits import Listing
 from ssd.prepare.spool import Spool
-from ssd.tensor_writer import Sample
+from ssd.tensor_writer import AnnotatedImage
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Split:
     num_shrunk, num_reencoded: images (every shrunk one is re-encoded).
     """
 
-    samples: list[Sample]
+    samples: list[AnnotatedImage]
     problems: list[Problem]
     num_shrunk: int
     num_reencoded: int
@@ -207,13 +207,13 @@ def _check_split(
     )
 
 
-def _sample(image: KeptImage, objects: Sequence[CheckedObject], content: memoryview) -> Sample:
+def _sample(image: KeptImage, objects: Sequence[CheckedObject], content: memoryview) -> AnnotatedImage:
     height, width = image.size
     original_height, original_width = image.original_size
     scale = width / original_width, height / original_height
-    return Sample(
+    return AnnotatedImage(
         id=image.ref.id,
-        image=content[image.place],
+        encoded=content[image.place],
         size=image.size,
         boxes=[_scaled(found.box, *scale) for found in objects],
         labels=[found.label for found in objects],

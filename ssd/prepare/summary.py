@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ssd.prepare.preprocess import Preprocessed, Split, all_problems
-from ssd.tensor_writer import Sample
+from ssd.tensor_writer import AnnotatedImage
 
 QUANTILES = {"min": 0.0, "p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
 
@@ -67,13 +67,13 @@ def summarise_split(split: Split, class_names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def digest(samples: Sequence[Sample], class_names: Sequence[str]) -> str:
+def digest(samples: Sequence[AnnotatedImage], class_names: Sequence[str]) -> str:
     """SHA-256 over all that a tensor file of these samples holds."""
     total = hashlib.sha256(json.dumps(list(class_names)).encode())
     for sample in samples:
         facts = [sample.id, sample.size, sample.boxes, sample.labels, sample.difficult, sample.crowd]
         total.update(json.dumps(facts).encode())
-        total.update(hashlib.sha256(sample.image).digest())
+        total.update(hashlib.sha256(sample.encoded).digest())
     return total.hexdigest()
 
 
@@ -88,7 +88,7 @@ def _classes_without_training_object(result: Preprocessed) -> list[str]:
     return [name for label, name in enumerate(result.class_names, start=1) if label not in taught]
 
 
-def _relative_sizes(sample: Sample) -> list[float]:
+def _relative_sizes(sample: AnnotatedImage) -> list[float]:
     height, width = sample.size
     return [math.sqrt((x2 - x1) * (y2 - y1) / (height * width)) for x1, y1, x2, y2 in sample.boxes]
 

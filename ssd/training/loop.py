@@ -15,13 +15,12 @@ from ssd.errors import UserError
 from ssd.evaluation import SplitResult, run_split
 from ssd.hardware import Hardware
 from ssd.interrupt import StopSignal
-from ssd.loading.augment import Geometry
 from ssd.loading.batches import EpochBatches, make_loader, repeat_factors
 from ssd.loading.cache import DecodedCache
 from ssd.loading.dataset import Batch, DetectionDataset
 from ssd.loading.tensor_file import TensorFile
 from ssd.models.ssd import SSD
-from ssd.params import TrainParams
+from ssd.params import AugmentParams, TrainParams
 from ssd.postprocess import PostProcess, PostProcessor
 from ssd.processes.world import World
 from ssd.training.checkpoints import CheckpointFolder
@@ -30,8 +29,8 @@ from ssd.training.progress import Progress, random_state, set_random_state
 from ssd.training.schedule import lr_factor
 from ssd.training.selection import Scores, score, validation_scores
 from ssd.training.sizes import side_of_batch, sizes_vary
-from ssd.training.step import BatchAugmentation, TrainStep
-from ssd.unused_params import warn_of_unused
+from ssd.training.step import TrainStep
+from ssd.unused_params import warn_of_unused_training
 from ssd.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
@@ -57,7 +56,7 @@ class Trainer:
         model: a network with its starting weights; trained in place.
         train_file, val_file: the splits.
         params: the `train` section.
-        geometry, augmentation: of each image, and of whole batches.
+        augment: the `augment` section.
         hardware: where, and in which precision.
         world: the processes that share the work; each makes a Trainer.
     """
@@ -68,25 +67,24 @@ class Trainer:
         train_file: TensorFile,
         val_file: TensorFile,
         params: TrainParams,
-        geometry: Geometry,
-        augmentation: BatchAugmentation,
+        augment: AugmentParams,
         hardware: Hardware,
         world: World | None = None,
     ) -> None:
         self.params, self.hardware, self.world = params, hardware, world or World()
         self.train_file, self.val_file = train_file, val_file
         self.input_size = model.config.input_size
-        self.step = TrainStep(model, params, augmentation, hardware, self.world)
+        self.step = TrainStep(model, params, augment, hardware, self.world)
         # The paper's settings, whatever `evaluate` says: they must not decide what is trained.
         self.postprocessor = PostProcessor(self.step.model.priors, PostProcess())
         cache = DecodedCache(train_file, self.world.size) if params.cache == "ram" else None
-        dataset = DetectionDataset(train_file, self.input_size, geometry, params.seed, cache)
+        dataset = DetectionDataset(train_file, self.input_size, augment, params.seed, cache)
         self.sampler = self._sampler()
         pin_memory = hardware.device.type == "cuda"
         self.loader = make_loader(dataset, self.sampler, params.workers, pin_memory=pin_memory)
         self.progress = Progress()
         if self.world.is_main:
-            warn_of_unused(params, len(self.sampler), len(val_file), hardware, self.world.size)
+            warn_of_unused_training(params, len(self.sampler), len(val_file), hardware, self.world.size)
 
     def _sampler(self) -> EpochBatches:
         params, file = self.params, self.train_file

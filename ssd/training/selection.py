@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ssd.loading.tensor_file import Objects
 from ssd.metrics.coco import evaluate_coco
-from ssd.metrics.detections import Detections
 from ssd.metrics.voc import evaluate_voc
+from ssd.structures import Detections, Objects
 
 
 @dataclass(frozen=True)

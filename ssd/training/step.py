@@ -4,7 +4,6 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -14,28 +13,17 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ssd.errors import UserError
 from ssd.hardware import Hardware
-from ssd.loading.augment import Photometry, distort
+from ssd.loading.batch_augment import augment_batch
 from ssd.loading.dataset import Batch
-from ssd.loading.mixup import mixup
 from ssd.loss import LossSettings, MultiBoxLoss
-from ssd.matching import Targets
 from ssd.models.ssd import SSD
-from ssd.normalisation import MEAN, STD
-from ssd.params import TrainParams
+from ssd.params import AugmentParams, TrainParams
 from ssd.processes.world import World
-from ssd.seeding import seeded
+from ssd.structures import Targets
 from ssd.training.ema import Average
 from ssd.training.freezing import freeze, set_training
 from ssd.training.optimizer import build_optimizer
 from ssd.training.sizes import sizes_vary
-
-
-@dataclass(frozen=True)
-class BatchAugmentation:
-    """What is done to a whole batch on the device that trains: colours, and the probability of mixup."""
-
-    photometry: Photometry
-    mixup: float = 0.0
 
 
 class TrainStep:
@@ -51,11 +39,11 @@ class TrainStep:
         self,
         model: SSD,
         params: TrainParams,
-        augmentation: BatchAugmentation,
+        augment: AugmentParams,
         hardware: Hardware,
         world: World,
     ) -> None:
-        self.params, self.augmentation, self.hardware, self.world = params, augmentation, hardware, world
+        self.params, self.augment, self.hardware, self.world = params, augment, hardware, world
         device = hardware.device
         self.memory_format = torch.channels_last if params.channels_last else torch.contiguous_format
         self.model = model.to(device).to(memory_format=self.memory_format)
@@ -142,8 +130,7 @@ class TrainStep:
         """The batch on the device, augmented and normalised."""
         device, key = self.hardware.device, (self.params.seed, epoch, index, self.world.rank)
         images, targets = batch.images.to(device, non_blocking=True), batch.targets.to(device)
-        images = distort(images, self.augmentation.photometry, seeded("colour", *key), MEAN, STD)
-        images, targets = mixup(images, targets, self.augmentation.mixup, seeded("mixup", *key))
+        images, targets = augment_batch(images, targets, self.augment, key)
         return images.contiguous(memory_format=self.memory_format), targets
 
     def _parts(self, num_images: int) -> list[slice]:

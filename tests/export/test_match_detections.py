@@ -10,8 +10,8 @@ from torch import Tensor
 from ssd.boxes import decode
 from ssd.detector import Detector, scale_boxes
 from ssd.export.match_detections import Agreement, Reference, compare_detections
-from ssd.metrics.detections import Detections
 from ssd.postprocess import PostProcess
+from ssd.structures import Detections
 
 TOLERANCE = 0.001
 FAR_LEFT, LEFT, RIGHT = (0.0, 0.0, 20.0, 20.0), (30.0, 0.0, 50.0, 20.0), (60.0, 0.0, 80.0, 20.0)

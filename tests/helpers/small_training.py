@@ -4,17 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from augmentation import augment_params
 
 from ssd.hardware import choose_hardware
-from ssd.loading.augment import Geometry, Photometry
-from ssd.loading.tensor_file import TensorFile, write_tensor_file
+from ssd.loading.tensor_file import TensorFile
 from ssd.models.config import paper_config
 from ssd.models.ssd import SSD
 from ssd.params import Params
 from ssd.processes.world import World
+from ssd.tensor_writer import write_tensor_file
 from ssd.training.checkpoints import CheckpointFolder
 from ssd.training.loop import Trainer, TrainResult
-from ssd.training.step import BatchAugmentation
 
 SMALL: dict[str, Any] = {
     "train.batch_size": 4,
@@ -42,11 +42,13 @@ def trainer(
     colours: float = 0.5,
     world: World | None = None,
 ) -> Trainer:
-    geometry = Geometry(0.5, 0.1, 2.0, 0.3, mosaic)
-    augmentation = BatchAugmentation(Photometry(colours, 0.1, 0.3, 0.3, 0.05), mixup)
+    augment = augment_params(
+        flip=0.5, zoom_out=0.1, zoom_max=2.0, crop=0.3, mosaic=mosaic, mixup=mixup,
+        photometric=colours, brightness=0.1, contrast=0.3, saturation=0.3, hue=0.05,
+    )  # fmt: skip
     hardware = choose_hardware("cpu", params.train.precision)
     val = file if val is None else val
-    return Trainer(model or build(), file, val, params.train, geometry, augmentation, hardware, world)
+    return Trainer(model or build(), file, val, params.train, augment, hardware, world)
 
 
 def run(running: Trainer, folder: Path, **callbacks: Any) -> TrainResult:

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from augmentation import augment_params
 from PIL import Image
 
-import ssd.loading.dataset
 from ssd.errors import UserError
-from ssd.loading.augment import Geometry
 from ssd.loading.batches import EpochBatches, make_loader
 from ssd.loading.cache import WRITING, DecodedCache, free_memory
-from ssd.loading.dataset import Batch, DetectionDataset, decode
-from ssd.loading.tensor_file import Sample, TensorFile, write_tensor_file
+from ssd.loading.dataset import Batch, DetectionDataset
+from ssd.loading.tensor_file import TensorFile
+from ssd.tensor_writer import AnnotatedImage, write_tensor_file
 
 NUM_IMAGES = 9
 
@@ -29,14 +29,17 @@ def file(tmp_path: Path) -> TensorFile:
         content = io.BytesIO()
         Image.fromarray(pixels).save(content, "JPEG" if index % 2 else "PNG")
         samples.append(
-            Sample(f"{index}", content.getvalue(), (height, width), [(2, 2, 20, 20)], [1], [False], [False])
+            AnnotatedImage(
+                f"{index}", content.getvalue(), (height, width), [(2, 2, 20, 20)], [1], [False], [False]
+            )
         )
     write_tensor_file(tmp_path / "train.safetensors", samples, ["noise"])
     return TensorFile(tmp_path / "train.safetensors")
 
 
 def epochs(file: TensorFile, cache: DecodedCache | None, workers: int) -> list[list[Batch]]:
-    dataset = DetectionDataset(file, 32, Geometry(0.5, 0.5, 2, 0.5, mosaic=0.5), seed=1, cache=cache)
+    augment = augment_params(flip=0.5, zoom_out=0.5, zoom_max=2.0, crop=0.5, mosaic=0.5)
+    dataset = DetectionDataset(file, 32, augment, seed=1, cache=cache)
     sampler = EpochBatches(len(file), 3, 32, seed=1)
     loader = make_loader(dataset, sampler, workers)
     return [list(loader) for sampler.epoch in range(2)]
@@ -60,18 +63,20 @@ def test_what_worker_processes_decode_is_there_for_this_one(file: TensorFile) ->
     for index in range(NUM_IMAGES):
         cached = cache.get(index)
         assert cached is not None
-        assert torch.equal(cached, decode(file, index))
+        assert torch.equal(cached, file.image(index))
 
 
 def test_an_image_is_decoded_once(file: TensorFile, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = DetectionDataset(file, 32, cache=DecodedCache(file))
     decoded: list[int] = []
 
+    decode = TensorFile.image
+
     def counting(file: TensorFile, index: int) -> torch.Tensor:
         decoded.append(index)
         return decode(file, index)
 
-    monkeypatch.setattr(ssd.loading.dataset, "decode", counting)
+    monkeypatch.setattr(TensorFile, "image", counting)
     for index in [3, 1, 3, 3, 1]:
         assert torch.equal(dataset.image(index), decode(file, index))
     assert decoded == [3, 1]

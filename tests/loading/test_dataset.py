@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from augmentation import augment_params
 from PIL import Image
 
 from ssd.errors import UserError
-from ssd.loading.augment import Geometry
 from ssd.loading.batches import EpochBatches, SampleKey, make_loader
-from ssd.loading.dataset import MEAN, STD, Batch, DetectionDataset, normalise
-from ssd.loading.tensor_file import Sample, TensorFile, write_tensor_file
+from ssd.loading.dataset import Batch, DetectionDataset
+from ssd.loading.tensor_file import TensorFile
+from ssd.tensor_writer import AnnotatedImage, write_tensor_file
+
+ALL = augment_params(flip=0.5, zoom_out=0.5, zoom_max=3.0, crop=0.8, mosaic=0.5)
 
 
 def encoded(width: int, height: int, colour: tuple[int, int, int]) -> bytes:
@@ -25,9 +28,9 @@ def encoded(width: int, height: int, colour: tuple[int, int, int]) -> bytes:
 def file(tmp_path: Path) -> TensorFile:
     """Seven images; image i has i objects."""
     samples = [
-        Sample(
+        AnnotatedImage(
             id=f"image{i}",
-            image=encoded(80 + i, 60, (i * 30, 0, 0)),
+            encoded=encoded(80 + i, 60, (i * 30, 0, 0)),
             size=(60, 80 + i),
             boxes=[(10.0, 10.0, 20.0 + j, 30.0) for j in range(i)],
             labels=[1 + j % 2 for j in range(i)],
@@ -42,9 +45,9 @@ def file(tmp_path: Path) -> TensorFile:
 
 def load(file: TensorFile, batch_size: int, workers: int, *epochs: int) -> list[list[Batch]]:
     """The batches of training epochs, with all augmentation, or of an evaluation if there are none."""
-    geometry = Geometry(0.5, 0.5, 3, 0.8, 0.5) if epochs else None
+    augment = ALL if epochs else None
     sampler = EpochBatches(len(file), batch_size, 32, seed=5 if epochs else None)
-    loader = make_loader(DetectionDataset(file, 32, geometry, seed=5), sampler, workers)
+    loader = make_loader(DetectionDataset(file, 32, augment, seed=5), sampler, workers)
     if not epochs:
         return [list(loader)]
     return [list(loader) for sampler.epoch in epochs]
@@ -83,9 +86,9 @@ def test_images_of_a_batch_lie_pixel_by_pixel(file: TensorFile, workers: int) ->
 
 
 def test_every_showing_of_an_image_has_a_view_of_its_own(file: TensorFile) -> None:
-    dataset = DetectionDataset(file, 32, Geometry(0.5, 1, 3, 0.8))
+    dataset = DetectionDataset(file, 32, augment_params(flip=0.5, zoom_out=1.0, zoom_max=3.0, crop=0.8))
     keys = [SampleKey(epoch, 4, 32, showing) for epoch in (0, 1) for showing in (0, 1)]
-    pictures = [dataset[key][0] for key in [*keys, *keys]]
+    pictures = [dataset[key].image for key in [*keys, *keys]]
     assert all(torch.equal(*pair) for pair in zip(pictures[:4], pictures[4:], strict=True))
     assert not any(torch.equal(a, b) for a, b in combinations(pictures[:4], 2))
 
@@ -93,35 +96,20 @@ def test_every_showing_of_an_image_has_a_view_of_its_own(file: TensorFile) -> No
 def test_the_key_decides_the_size(file: TensorFile) -> None:
     dataset = DetectionDataset(file, 32)
     small, large = dataset[SampleKey(0, 3, 32)], dataset[SampleKey(0, 3, 48)]
-    assert (small[0].shape, large[0].shape) == ((3, 32, 32), (3, 48, 48))
-    assert torch.equal(small[1].boxes, large[1].boxes)
+    assert (small.image.shape, large.image.shape) == ((3, 32, 32), (3, 48, 48))
+    assert torch.equal(small.target.boxes, large.target.boxes)
 
 
 def test_an_image_that_does_not_decode_is_named(tmp_path: Path) -> None:
-    broken = Sample("broken", b"\xff\xd8 no jpeg", (10, 10), [], [], [], [])
+    broken = AnnotatedImage("broken", b"\xff\xd8 no jpeg", (10, 10), [], [], [], [])
     write_tensor_file(tmp_path / "x.safetensors", [broken], ["cat"])
     with pytest.raises(UserError, match="image broken does not decode"):
         DetectionDataset(TensorFile(tmp_path / "x.safetensors"), 32)[SampleKey(0, 0, 32)]
 
 
 def test_an_error_in_a_worker_process_is_still_one_line(tmp_path: Path) -> None:
-    broken = Sample("broken", b"\xff\xd8 no jpeg", (10, 10), [], [], [], [])
+    broken = AnnotatedImage("broken", b"\xff\xd8 no jpeg", (10, 10), [], [], [], [])
     write_tensor_file(tmp_path / "x.safetensors", [broken], ["cat"])
     with pytest.raises(UserError, match="image broken does not decode") as caught:
         load(TensorFile(tmp_path / "x.safetensors"), 1, 1)
     assert "\n" not in str(caught.value)
-
-
-def test_normalised_images_have_imagenet_s_mean_at_zero() -> None:
-    images = torch.tensor([123.675, 116.28, 103.53]).view(1, 3, 1, 1).expand(2, 3, 4, 4)
-    out = normalise(images)
-    torch.testing.assert_close(out, torch.zeros_like(out), atol=1e-5, rtol=0)
-    assert out.is_contiguous(memory_format=torch.channels_last)
-
-
-def test_normalising_leaves_the_images_that_came_in() -> None:
-    images = torch.randint(0, 256, (2, 3, 5, 7)).float().contiguous(memory_format=torch.channels_last)
-    before = images.clone()
-    expected = (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
-    assert torch.equal(normalise(images), expected)
-    assert torch.equal(images, before)

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
+from augmentation import augment_params
 
-from ssd.loading.augment import Geometry
 from ssd.loading.mosaic import MIDDLE, mosaic
-from ssd.loading.tensor_file import Objects
+from ssd.structures import Objects
 
 SIDE = 160
-AS_IT_IS = Geometry(flip=0, zoom_out=0, zoom_max=4, crop=0)
-ALL = Geometry(flip=0.5, zoom_out=0.5, zoom_max=4, crop=0.7)
+AS_IT_IS = augment_params()
+ALL = augment_params(flip=0.5, zoom_out=0.5, crop=0.7)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -78,14 +78,14 @@ def test_four_images_meet_in_the_middle() -> None:
     assert len(columns) > 15, "the centre is drawn anew each time"
 
 
-@pytest.mark.parametrize("flip", [0, 1])
-def test_images_are_mirrored_as_the_geometry_asks(flip: int) -> None:
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_images_are_mirrored_as_params_ask(flip: float) -> None:
     image = torch.zeros(3, 80, 80, dtype=torch.uint8)
     image[:, :, 40:] = 200
     nothing = Objects(torch.zeros(0, 4), torch.zeros(0).long(), torch.zeros(0).bool())
     num_edges = 0
     for seed in range(10):
-        canvas, _ = mosaic([(image, nothing)] * 4, SIDE, Geometry(flip, 0, 4, 0), generator(seed))
+        canvas, _ = mosaic([(image, nothing)] * 4, SIDE, augment_params(flip=flip), generator(seed))
         steps = canvas[0, 0, : int(MIDDLE[0] * SIDE)].int().diff()
         assert (steps <= 0 if flip else steps >= 0).all()
         num_edges += int(steps.any())

@@ -8,30 +8,40 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from augmentation import augment_params
 from torchvision.io import encode_png
 
 import ssd.loading.mosaic
-from ssd.loading.augment import Geometry, sample_view, seen
-from ssd.loading.batches import SampleKey
-from ssd.loading.dataset import DetectionDataset
+from ssd.loading.augment import objects_in_view, sample_view
+from ssd.loading.dataset import DetectionDataset, SampleKey
 from ssd.loading.mosaic import mosaic
-from ssd.loading.object_crop import ObjectCrop, choose, crop_view, visible_share
-from ssd.loading.tensor_file import Objects, Sample, TensorFile, write_tensor_file
+from ssd.loading.object_crop import choose, crop_view, visible_share
+from ssd.loading.tensor_file import TensorFile
 from ssd.loading.view import View
+from ssd.params import AugmentParams
+from ssd.structures import Objects
+from ssd.tensor_writer import AnnotatedImage, write_tensor_file
 
-CROP = ObjectCrop(
-    probability=0.5,
-    resized=0.3,
-    min_multiple=1.5,
-    max_multiple=6.0,
-    min_area=0.1,
-    max_ratio=2.0,
+CROP = augment_params(
+    "object_crop",
+    object_crop=0.5,
+    resized_crop=0.3,
+    object_min=1.5,
+    object_max=6.0,
+    crop_area=0.1,
+    crop_ratio=2.0,
     target_visible=0.8,
     others_visible=0.4,
-    tries=20,
+    crop_tries=20,
 )
-AROUND = replace(CROP, probability=1.0, resized=0.0)
-RESIZED = replace(CROP, probability=0.0, resized=1.0)
+
+
+def changed(augment: AugmentParams, **changes: object) -> AugmentParams:
+    return AugmentParams.model_validate(augment.model_dump() | changes)
+
+
+AROUND = changed(CROP, object_crop=1.0, resized_crop=0.0)
+RESIZED = changed(CROP, object_crop=0.0, resized_crop=1.0)
 HEIGHT, WIDTH = 150, 200
 WHOLE = View(0, 0, WIDTH, HEIGHT)
 BOXES = torch.tensor([[20.0, 30.0, 50.0, 70.0], [150.0, 40.0, 162.0, 54.0]])
@@ -54,17 +64,15 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def geometry(crop: ObjectCrop, flip: float = 0.0, mosaic: float = 0.0) -> Geometry:
-    return Geometry(flip, 0, 1, 0, mosaic, crop)
-
-
 def objects_of(boxes: torch.Tensor, ignored: torch.Tensor | None = None) -> Objects:
     flags = torch.zeros(len(boxes), dtype=torch.bool) if ignored is None else ignored
     return Objects(boxes, torch.arange(1, len(boxes) + 1), flags)
 
 
-def views_of(boxes: torch.Tensor, crop: ObjectCrop, num_views: int, size: tuple[int, int]) -> list[View]:
-    return [sample_view(*size, boxes, geometry(crop), generator(seed)) for seed in range(num_views)]
+def views_of(
+    boxes: torch.Tensor, augment: AugmentParams, num_views: int, size: tuple[int, int]
+) -> list[View]:
+    return [sample_view(*size, objects_of(boxes), augment, generator(seed)) for seed in range(num_views)]
 
 
 def share_by_hand(view: View, box: list[float]) -> float:
@@ -81,18 +89,18 @@ SETTINGS = {
     "as shipped": CROP,
     "only around objects": AROUND,
     "only resized": RESIZED,
-    "others need more than the target": replace(AROUND, target_visible=0.05, others_visible=0.9),
-    "others may vanish": replace(CROP, others_visible=0.0, target_visible=0.01),
-    "all must be visible": replace(CROP, others_visible=1.0, target_visible=1.0),
-    "one try": replace(CROP, tries=1),
-    "any size": replace(CROP, min_area=0.001, max_ratio=20.0, min_multiple=1.0),
+    "others need more than the target": changed(AROUND, target_visible=0.05, others_visible=0.9),
+    "others may vanish": changed(CROP, others_visible=0.0, target_visible=0.01),
+    "all must be visible": changed(CROP, others_visible=1.0, target_visible=1.0),
+    "one try": changed(CROP, crop_tries=1),
+    "any size": changed(CROP, crop_area=0.001, crop_ratio=20.0, object_min=1.0),
 }
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_no_sample_loses_all_objects_that_count(name: str) -> None:
     """Whatever they look like, and however many there are that do not count."""
-    crop, source = SETTINGS[name], generator(1)
+    augment, source = changed(SETTINGS[name], flip=0.5), generator(1)
     awkward = torch.tensor(list(AWKWARD.values()))
     for seed in range(400):
         size = int(torch.randint(1, 4, (), generator=source))
@@ -100,10 +108,11 @@ def test_no_sample_loses_all_objects_that_count(name: str) -> None:
         ignored = torch.rand(size, generator=source) < 0.4
         if ignored.all():
             ignored[0] = False
-        view = sample_view(HEIGHT, WIDTH, boxes, geometry(crop, flip=0.5), generator(seed), ignored)
+        objects = objects_of(boxes, ignored)
+        view = sample_view(HEIGHT, WIDTH, objects, augment, generator(seed))
         assert 0 <= view.x1 < view.x2 <= WIDTH and 0 <= view.y1 < view.y2 <= HEIGHT
         assert all(float(edge).is_integer() for edge in (view.x1, view.y1, view.x2, view.y2))
-        kept = seen(objects_of(boxes, ignored), view, geometry(crop))
+        kept = objects_in_view(objects, view, augment)
         assert not kept.ignored.all() and len(kept.labels) > 0
         assert (kept.boxes[:, 2:] > kept.boxes[:, :2]).all(), "of no size, nothing can be learned"
         assert kept.boxes.min() >= 0 and kept.boxes.max() <= 1
@@ -132,7 +141,7 @@ def test_a_crop_around_an_object_is_bounded_and_shows_it(name: str, size: tuple[
 
 def test_the_side_is_a_log_uniform_multiple_of_the_longer_side_of_the_object() -> None:
     boxes = torch.tensor([[400.0, 300.0, 440.0, 310.0]])
-    small = replace(AROUND, min_area=1e-6)
+    small = changed(AROUND, crop_area=1e-6)
     sides = [math.sqrt(area_of(view)) / 40 for view in views_of(boxes, small, 1500, (600, 900))]
     assert 1.45 < min(sides) < 1.6 and 5.8 < max(sides) < 6.05
     logs = np.log(np.array(sides) / 1.5) / math.log(4)
@@ -149,7 +158,7 @@ def test_a_tiny_object_s_crop_is_as_small_as_allowed() -> None:
 
 def test_an_object_is_anywhere_in_its_crops() -> None:
     boxes = torch.tensor([[400.0, 300.0, 440.0, 340.0]])
-    views = views_of(boxes, replace(AROUND, min_area=1e-6, max_ratio=1.0), 1500, (600, 900))
+    views = views_of(boxes, changed(AROUND, crop_area=1e-6, crop_ratio=1.0), 1500, (600, 900))
     places = np.array([((420 - v.x1) / (v.x2 - v.x1), (320 - v.y1) / (v.y2 - v.y1)) for v in views])
     assert np.abs(places.mean(axis=0) - 0.5).max() < 0.02
     assert places.min() < 0.1 and places.max() > 0.9
@@ -174,10 +183,10 @@ def test_ignored_objects_are_not_chosen() -> None:
     """The only one that counts is in every crop, whatever else there is."""
     ignored = torch.tensor([True, False])
     for seed in range(100):
-        view = sample_view(HEIGHT, WIDTH, BOXES, geometry(AROUND), generator(seed), ignored)
+        view = sample_view(HEIGHT, WIDTH, objects_of(BOXES, ignored), AROUND, generator(seed))
         assert share_by_hand(view, BOXES[1].tolist()) >= 0.8
     for seed in range(100):
-        view = sample_view(HEIGHT, WIDTH, BOXES, geometry(RESIZED), generator(seed), ignored)
+        view = sample_view(HEIGHT, WIDTH, objects_of(BOXES, ignored), RESIZED, generator(seed))
         assert share_by_hand(view, BOXES[1].tolist()) >= 0.4
 
 
@@ -199,19 +208,22 @@ def test_without_objects_that_count_there_is_the_whole_image_or_a_resized_crop(
 ) -> None:
     boxes = torch.zeros(0, 4) if ignored is None else BOXES
     flags = torch.zeros(0, dtype=torch.bool) if ignored is None else torch.tensor(ignored)
-    views = [sample_view(HEIGHT, WIDTH, boxes, geometry(CROP), generator(s), flags) for s in range(1000)]
+    objects = objects_of(boxes, flags)
+    views = [sample_view(HEIGHT, WIDTH, objects, CROP, generator(seed)) for seed in range(1000)]
     assert sum(view == WHOLE for view in views) / 1000 == pytest.approx(0.7, abs=0.05)
-    assert {sample_view(HEIGHT, WIDTH, boxes, geometry(AROUND), generator(), flags)} == {WHOLE}
+    assert sample_view(HEIGHT, WIDTH, objects, AROUND, generator()) == WHOLE
 
 
 def test_each_kind_of_view_comes_as_often_as_the_settings_say() -> None:
-    views = views_of(BOXES, replace(CROP, probability=0.2, resized=0.5), 2000, (HEIGHT, WIDTH))
+    views = views_of(BOXES, changed(CROP, object_crop=0.2, resized_crop=0.5), 2000, (HEIGHT, WIDTH))
     assert sum(view == WHOLE for view in views) / 2000 == pytest.approx(0.3, abs=0.03)
-    assert views_of(BOXES, replace(CROP, probability=0.0, resized=0.0), 50, (HEIGHT, WIDTH)) == [WHOLE] * 50
+    assert (
+        views_of(BOXES, changed(CROP, object_crop=0.0, resized_crop=0.0), 50, (HEIGHT, WIDTH)) == [WHOLE] * 50
+    )
 
 
 def test_where_no_crop_of_the_allowed_shapes_is_large_enough_the_image_stays_whole() -> None:
-    panorama = replace(CROP, probability=0.5, resized=0.5, min_area=0.5, max_ratio=1.5)
+    panorama = changed(CROP, object_crop=0.5, resized_crop=0.5, crop_area=0.5, crop_ratio=1.5)
     views = views_of(torch.tensor([[10.0, 10.0, 40.0, 40.0]]), panorama, 50, (60, 600))
     assert set(views) == {View(0, 0, 600, 60)}
 
@@ -219,18 +231,19 @@ def test_where_no_crop_of_the_allowed_shapes_is_large_enough_the_image_stays_who
 def test_after_the_last_try_the_image_stays_whole() -> None:
     """An object that must be in view as a whole, and that no square inside the image can hold."""
     boxes = torch.tensor([[0.0, 70.0, 200.0, 71.0]])
-    strict = replace(AROUND, target_visible=1.0, max_ratio=1.0)
+    strict = changed(AROUND, target_visible=1.0, crop_ratio=1.0)
     assert set(views_of(boxes, strict, 20, (HEIGHT, WIDTH))) == {WHOLE}
 
 
 def test_other_objects_stay_by_how_much_of_them_is_in_view() -> None:
     boxes = torch.tensor([[0.0, 0, 10, 10], [90, 0, 100, 10], [96, 0, 106, 10], [95.9, 0, 105.9, 10]])
     view = View(4, 0, 100, 50)
-    by_share = seen(objects_of(boxes), view, geometry(CROP))
+    by_share = objects_in_view(objects_of(boxes), view, CROP)
     assert by_share.labels.tolist() == [1, 2, 3, 4], "60, 100, 40 and 41 percent"
-    assert seen(objects_of(boxes), replace(view, x1=7), geometry(CROP)).labels.tolist() == [2, 3, 4]
-    assert seen(objects_of(boxes), replace(view, x2=99), geometry(CROP)).labels.tolist() == [1, 2]
-    assert seen(objects_of(boxes), view).labels.tolist() == [1, 2], "by centre, without crops around objects"
+    assert objects_in_view(objects_of(boxes), replace(view, x1=7), CROP).labels.tolist() == [2, 3, 4]
+    assert objects_in_view(objects_of(boxes), replace(view, x2=99), CROP).labels.tolist() == [1, 2]
+    by_centre = objects_in_view(objects_of(boxes), view)
+    assert by_centre.labels.tolist() == [1, 2], "without crops around objects"
 
 
 def test_the_visible_share_is_that_of_the_pixels() -> None:
@@ -254,7 +267,9 @@ def test_what_is_inside_a_view_is_visible_to_the_last_bit() -> None:
 
 
 def test_the_seed_decides_and_the_data_do_not_decide_the_number_of_draws() -> None:
-    first, again, other = (sample_view(HEIGHT, WIDTH, BOXES, geometry(CROP), generator(s)) for s in (1, 1, 5))
+    first, again, other = (
+        sample_view(HEIGHT, WIDTH, objects_of(BOXES), CROP, generator(seed)) for seed in (1, 1, 5)
+    )
     assert first == again != other
     after = set()
     for boxes in (BOXES, BOXES[:0], BOXES[:1], torch.tensor([AWKWARD["the whole image"]])):
@@ -270,7 +285,7 @@ def bars(tmp_path: Path) -> TensorFile:
     image = encode_png(torch.full((3, 60, 240), 90, dtype=torch.uint8)).numpy().tobytes()
     boxes = [[(0.0, 0.0, 240.0, 60.0)], [(2.0, 5.0, 8.0, 55.0), (100.0, 5.0, 108.0, 55.0)], []]
     samples = [
-        Sample(
+        AnnotatedImage(
             str(i), image, (60, 240), rows, [1] * len(rows), [False, True][: len(rows)], [False] * len(rows)
         )
         for i, rows in enumerate(boxes)
@@ -281,28 +296,27 @@ def bars(tmp_path: Path) -> TensorFile:
 
 def test_a_mosaic_that_lost_all_objects_is_not_shown(bars: TensorFile) -> None:
     """A quadrant shows but a part of a view, and may miss the only objects; the image alone does not."""
-    dataset = DetectionDataset(bars, 32, geometry(replace(CROP, others_visible=0.9), mosaic=1.0))
+    dataset = DetectionDataset(bars, 32, changed(CROP, others_visible=0.9, mosaic=1.0))
     num_mosaics = 0
     for epoch in range(60):
         for index in (0, 1):
-            image, objects, view = dataset.sample(SampleKey(epoch, index, 32))
-            assert torch.equal(image, dataset[SampleKey(epoch, index, 32)][0])
-            assert len(objects.labels) > 0 and not objects.ignored.all()
-            num_mosaics += view is None
-        dataset.sample(SampleKey(epoch, 2, 32))
+            sample = dataset[SampleKey(epoch, index, 32)]
+            assert len(sample.target.labels) > 0 and not sample.target.ignored.all()
+            num_mosaics += sample.view is None
+        assert dataset[SampleKey(epoch, 2, 32)].image.shape == (3, 32, 32)
     assert 10 < num_mosaics < 110
 
 
 def test_a_sample_has_the_objects_of_its_view(bars: TensorFile) -> None:
-    settings = geometry(replace(RESIZED, others_visible=0.05))
-    dataset = DetectionDataset(bars, 32, settings)
+    augment = changed(RESIZED, others_visible=0.05)
+    dataset = DetectionDataset(bars, 32, augment)
     by_centre = 0
     for epoch in range(60):
-        _, objects, view = dataset.sample(SampleKey(epoch, 1, 32))
-        assert view is not None
-        expected = seen(bars.objects(1), view, settings)
-        assert torch.equal(objects.boxes, expected.boxes)
-        by_centre += len(seen(bars.objects(1), view).labels) != len(expected.labels)
+        sample = dataset[SampleKey(epoch, 1, 32)]
+        assert sample.view is not None
+        expected = objects_in_view(bars.objects(1), sample.view, augment)
+        assert torch.equal(sample.target.boxes, expected.boxes)
+        by_centre += len(objects_in_view(bars.objects(1), sample.view).labels) != len(expected.labels)
     assert by_centre > 0, "the rules differ for some views"
 
 
@@ -318,6 +332,6 @@ def test_images_of_a_mosaic_are_cropped_around_objects_that_count(
     monkeypatch.setattr(ssd.loading.mosaic, "sample_view", sample_and_note)
     part = torch.zeros(3, 60, 240, dtype=torch.uint8), bars.objects(1)
     for seed in range(10):
-        mosaic([part] * 4, 32, geometry(replace(AROUND, max_multiple=1.5)), generator(seed))
+        mosaic([part] * 4, 32, changed(AROUND, object_max=1.5), generator(seed))
     assert len(views) == 40
     assert all(share_by_hand(view, bars.objects(1).boxes[0].tolist()) >= 0.8 for view in views)

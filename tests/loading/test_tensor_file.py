@@ -9,14 +9,15 @@ from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Dataset
 
 from ssd.errors import UserError
-from ssd.loading.tensor_file import Sample, TensorFile, write_tensor_file
+from ssd.loading.tensor_file import TensorFile
+from ssd.tensor_writer import AnnotatedImage, write_tensor_file
 
 SAMPLES = [
-    Sample(
+    AnnotatedImage(
         "a", b"first image", (30, 40), [(0, 0, 9.5, 9), (1, 2, 3, 4)], [2, 1], [False, True], [False, False]
     ),
-    Sample("VOC2012/ö", b"", (1, 2), [], [], [], []),
-    Sample("c", b"the third", (375, 500), [(5, 6, 7, 8)], [1], [False], [True]),
+    AnnotatedImage("VOC2012/ö", b"", (1, 2), [], [], [], []),
+    AnnotatedImage("c", b"the third", (375, 500), [(5, 6, 7, 8)], [1], [False], [True]),
 ]
 NAMES = ["cat", "köter"]
 
@@ -35,7 +36,7 @@ def test_what_was_written_is_read(path: Path) -> None:
     file = TensorFile(path)
     assert file.class_names == NAMES
     assert file.image_ids == [sample.id for sample in SAMPLES]
-    assert encoded(file) == [sample.image for sample in SAMPLES]
+    assert encoded(file) == [sample.encoded for sample in SAMPLES]
     assert file.sizes.tolist() == [list(sample.size) for sample in SAMPLES]
     for index, sample in enumerate(SAMPLES):
         objects = file.objects(index)
@@ -95,7 +96,7 @@ def test_the_same_samples_give_the_same_bytes(path: Path, tmp_path: Path) -> Non
 def test_encoded_is_a_copy(path: Path) -> None:
     file = TensorFile(path)
     file.encoded(0).zero_()
-    assert encoded(file)[0] == SAMPLES[0].image
+    assert encoded(file)[0] == SAMPLES[0].encoded
 
 
 class Lengths(Dataset[int]):
@@ -125,7 +126,7 @@ def test_an_opened_file_may_go_to_a_worker_process(path: Path) -> None:
     file = TensorFile(path)
     assert encoded(file)
     loader = DataLoader(Lengths(file), batch_size=None, num_workers=1)
-    assert list(loader) == [len(sample.image) for sample in SAMPLES]
+    assert list(loader) == [len(sample.encoded) for sample in SAMPLES]
 
 
 def test_a_missing_file_is_an_error_that_tells_what_makes_it(tmp_path: Path) -> None:
@@ -158,7 +159,7 @@ def test_another_format_is_an_error(tmp_path: Path, metadata: dict[str, str] | N
 
 def test_an_interrupted_write_leaves_the_old_file(path: Path) -> None:
     before = path.read_bytes()
-    broken = Sample("d", "no bytes", (1, 1), [], [], [], [])  # type: ignore[arg-type]
+    broken = AnnotatedImage("d", "no bytes", (1, 1), [], [], [], [])  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         write_tensor_file(path, [broken], NAMES)
     assert path.read_bytes() == before

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional as F
 
-from ssd.loading.view import View, map_boxes, render, resample, whole
+from ssd.loading.view import View, full_view, normalise_boxes, render, resample
 
 FILL = torch.tensor([9, 9, 9], dtype=torch.uint8)
 
@@ -31,7 +31,7 @@ def test_the_white_pixels_are_where_the_box_is(corners: tuple[float, float, floa
     box = (70, 80, 130, 120)
     window = View(*corners)
     rendered = render(picture(200, 240, box), window, 128, FILL)[0]
-    x1, y1, x2, y2 = (map_boxes(torch.tensor([box], dtype=torch.float32), window)[0] * 128).tolist()
+    x1, y1, x2, y2 = (normalise_boxes(torch.tensor([box], dtype=torch.float32), window)[0] * 128).tolist()
     ys, xs = np.nonzero((rendered > 127).numpy())
     found = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
     assert found == pytest.approx([x1, y1, x2, y2], abs=1.6)
@@ -40,7 +40,7 @@ def test_the_white_pixels_are_where_the_box_is(corners: tuple[float, float, floa
 def test_the_whole_image_is_pillow_s_resize() -> None:
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (3, 90, 140), dtype=torch.uint8, generator=generator)
-    rendered = render(image, whole(90, 140), 64, FILL)
+    rendered = render(image, full_view(90, 140), 64, FILL)
     expected = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((64, 64), Image.Resampling.BILINEAR)
     difference = rendered.permute(1, 2, 0).int() - torch.from_numpy(np.array(expected)).int()
     assert difference.abs().max() <= 1
@@ -53,7 +53,7 @@ def test_the_layout_of_the_memory_does_not_matter(flip: bool) -> None:
     for view in (View(0, 0, 140, 90, flip), View(20, 10, 100, 60, flip), View(-50, -20, 200, 300, flip)):
         assert torch.equal(render(planes, view, 64, FILL), render(pixels, view, 64, FILL))
     expected = F.interpolate(planes[None], (64, 64), mode="bilinear", antialias=True)[0]
-    assert torch.equal(render(pixels, whole(90, 140), 64, FILL), expected)
+    assert torch.equal(render(pixels, full_view(90, 140), 64, FILL), expected)
 
 
 def test_a_resampled_part_belongs_where_it_is_seen() -> None:
@@ -71,8 +71,8 @@ def test_flip_mirrors_pixels_and_boxes() -> None:
     plain, flipped = View(5, 5, 60, 45), View(5, 5, 60, 45, flip=True)
     assert torch.equal(render(image, flipped, 32, FILL), render(image, plain, 32, FILL).flip(-1))
     boxes = torch.tensor([[10.0, 10.0, 30.0, 40.0]])
-    x1, y1, x2, y2 = map_boxes(boxes, plain)[0].tolist()
-    assert map_boxes(boxes, flipped)[0].tolist() == pytest.approx([1 - x2, y1, 1 - x1, y2])
+    x1, y1, x2, y2 = normalise_boxes(boxes, plain)[0].tolist()
+    assert normalise_boxes(boxes, flipped)[0].tolist() == pytest.approx([1 - x2, y1, 1 - x1, y2])
 
 
 def test_zoom_out_shows_the_canvas_around_the_image() -> None:
@@ -84,12 +84,12 @@ def test_zoom_out_shows_the_canvas_around_the_image() -> None:
 
 
 def test_boxes_are_clipped_to_the_view() -> None:
-    mapped = map_boxes(torch.tensor([[0.0, 0.0, 100.0, 100.0]]), View(50, 50, 150, 150))
+    mapped = normalise_boxes(torch.tensor([[0.0, 0.0, 100.0, 100.0]]), View(50, 50, 150, 150))
     assert mapped.tolist() == [[0, 0, 0.5, 0.5]]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (2000, 3)])
 def test_thin_and_tiny_images_render(size: tuple[int, int]) -> None:
     image = torch.zeros(3, *size, dtype=torch.uint8)
-    assert render(image, whole(*size), 64, FILL).shape == (3, 64, 64)
+    assert render(image, full_view(*size), 64, FILL).shape == (3, 64, 64)
     assert render(image, View(-1000, -1000, 3000, 3000), 64, FILL).shape == (3, 64, 64)

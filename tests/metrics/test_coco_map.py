@@ -8,9 +8,8 @@ import torch
 from torchmetrics.detection import MeanAveragePrecision
 
 from benchmarks.evaluation import coco_dataset, coco_results, pycocotools_result
-from ssd.loading.tensor_file import Objects
 from ssd.metrics.coco import IOU_THRESHOLDS, RECALL_POINTS, CocoResult, evaluate_coco
-from ssd.metrics.detections import Detections
+from ssd.structures import Detections, Objects
 
 NAMES = ["ant", "bee", "cat", "dog"]
 

@@ -8,9 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssd.loading.tensor_file import Objects
-from ssd.metrics.detections import Detections
 from ssd.metrics.voc import evaluate_voc, interpolated_precision, mean_ap
+from ssd.structures import Detections, Objects
 
 Box = tuple[float, float, float, float]
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from torchvision.models.detection import ssd300_vgg16
 
 from ssd.boxes import cxcywh_to_xyxy
-from ssd.loading.dataset import normalise
+from ssd.loading.batch_augment import normalise
 from ssd.models.ssd import SSD
 from ssd.models.torchvision_ssd import convert_ssd300_vgg16, ssd300_vgg16_config
 from ssd.postprocess import PostProcess, PostProcessor

@@ -10,10 +10,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ssd.loading.tensor_file import Objects
 from ssd.loading.view import View
 from ssd.plots.augmentation import AugmentedImage, Version, augmented_page, describe
 from ssd.plots.figures import class_colour, save_figure
+from ssd.structures import Objects
 
 NAMES = ["ant", r"a $\sum$ of $\bucks$"]  # mathtext would refuse the last
 CROP = View(10, 5, 40, 35)

@@ -13,8 +13,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from ssd.loading.tensor_file import Objects
-from ssd.metrics.detections import Detections
 from ssd.metrics.voc import VocResult, evaluate_voc
 from ssd.plots.figures import (
     PALETTE,
@@ -25,6 +23,7 @@ from ssd.plots.figures import (
     precision_recall_figure,
     save_figure,
 )
+from ssd.structures import Detections, Objects
 
 NAMES = ["ant", "bee", r"a $\sum$ of $\bucks$"]  # mathtext would refuse the last
 

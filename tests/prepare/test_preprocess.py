@@ -63,7 +63,7 @@ def test_a_faultless_data_set_goes_through_as_it_is(folder: Path, lists: Lists) 
     }
     for split in result.splits.values():
         for sample in split.samples:
-            assert sample.image == (folder / f"JPEGImages/{sample.id}.jpg").read_bytes()
+            assert sample.encoded == (folder / f"JPEGImages/{sample.id}.jpg").read_bytes()
             assert sample.size == (30, 40)
             assert sample.boxes == [(4, 4, 20, 20)]
             assert (sample.labels, sample.difficult, sample.crowd) == ([1], [False], [False])
@@ -234,7 +234,7 @@ def test_a_crowd_of_coco_reaches_the_tensor_file_with_its_problems(tmp_path: Pat
 def test_images_wait_in_a_file_that_leaves_no_trace(folder: Path, lists: Lists) -> None:
     before = sorted(folder.parent.rglob("*"))
     result = preprocess(lists, [], params())
-    assert isinstance(result.splits["train"].samples[0].image, memoryview)
+    assert isinstance(result.splits["train"].samples[0].encoded, memoryview)
     assert sorted(folder.parent.rglob("*")) == before
 
 

@@ -6,8 +6,7 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from ssd.loading.tensor_file import Objects
-from ssd.metrics.detections import Detections
+from ssd.structures import Detections, Objects
 from ssd.training.schedule import Plateau
 from ssd.training.selection import Patience, Scores, score, validation_scores
 
