@@ -37,8 +37,8 @@ lock: $(READY) ## renew requirements.txt, the lock, from pyproject.toml
 
 # A kill in the middle leaves no .ready, so the next call goes on.
 $(READY): requirements.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1); try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' \
+		|| { echo "Python 3.11.4 or newer is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1); try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
 	test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
 	@# uv takes half a minute for what takes pip three; it comes from the lock itself.
 	sed -n '/^uv==/,/[^\\]$$/p' requirements.txt > $(VENV)/uv.txt

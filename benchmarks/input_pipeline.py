@@ -26,8 +26,8 @@ from ssd.loading.tensor_file import TensorFile
 from ssd.params import AugmentParams, load_params
 from ssd.prepare.preprocess import preprocess
 from ssd.prepare.sources import VOC_CLASSES
-from ssd.prepare.splits import settle
-from ssd.prepare.voc_lists import VocList, read_voc
+from ssd.prepare.splits import make_splits
+from ssd.prepare.voc import VocList, read_voc
 from ssd.seeding import seeded
 from ssd.source.glyphs import GLYPHS
 from ssd.source.shapes import draw_scene
@@ -107,7 +107,7 @@ def make_images(voc: Path | None, num_images: int) -> Images:
         changes = {"max_side": 640, "val_fraction": 0.0, "test_fraction": 0.0, "workers": 1}
         settings = params.preprocess.model_copy(update=changes)
         data = params.data.model_copy(update={"folds": 0, "fold": 0})
-        listing = settle(read_voc({"train": [VocList(voc, "trainval")]}, VOC_CLASSES), data, settings)
+        listing = make_splits(read_voc({"train": [VocList(voc, "trainval")]}, VOC_CLASSES), data, settings)
         result = preprocess(listing, VOC_CLASSES, settings, Path(folder.name))
         write_tensor_file(path, result.splits["train"].samples, VOC_CLASSES)
     return Images(folder, TensorFile(path))

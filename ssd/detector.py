@@ -1,5 +1,8 @@
 """The whole detector as one module: an image of any size in, final detections out. What export writes."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -7,6 +10,9 @@ from torch.nn import functional as F
 from ssd.models.ssd import SSD
 from ssd.postprocess import NMS, PostProcess, PostProcessor, nms_mask
 from ssd.structures import MEAN, STD
+
+DETECTOR_FORMAT = "ssd-detector-1"
+"""Names the inputs and outputs of `Detector.forward`; a change of those is a new format."""
 
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor]
 """boxes, scores, labels, num_detections, as `Detector.forward` describes them."""
@@ -58,3 +64,20 @@ def scale_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
     """xyxy [..., 4] in shares of an image to pixels. Makes no tensor, which a trace would pin to a device."""
     x, y = boxes[..., 0::2] * width, boxes[..., 1::2] * height
     return torch.stack([x, y], dim=-1).flatten(-2)
+
+
+def describe(detector: Detector, class_names: Sequence[str]) -> dict[str, Any]:
+    """All that a program needs beside the file, as JSON values.
+
+    Label i of the outputs is `class_names[i - 1]`: 0 is background. `input_size` (pixels) is for
+    information, the file resizes by itself.
+    """
+    settings = detector.postprocessor.settings
+    return {
+        "format": DETECTOR_FORMAT,
+        "class_names": list(class_names),
+        "input_size": detector.side,
+        "score_threshold": settings.score_threshold,
+        "nms_iou": settings.nms_iou,
+        "max_detections": settings.max_detections,
+    }

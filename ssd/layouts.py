@@ -1,4 +1,6 @@
-"""Where a folder with COCO annotations has its JSON files and images.
+"""What download and preprocess both know of data sets on disk: splits, image files, COCO's layouts.
+
+Where a folder with COCO annotations has its JSON files and images:
 
 Three layouts are understood, as COCO itself and labelling tools write them:
     annotations/instances_X.json    X begins with train, val or test; images in X/, images/X/, images/ or
@@ -15,6 +17,10 @@ from pathlib import Path
 from ssd.errors import UserError
 
 SPLITS = ("train", "val", "test")
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+"""In any case; where one name has several, the first of these is taken."""
+
 _MEND = "name it after its split: annotations/instances_train.json, instances_val.json, instances_test.json"
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ssd.files import write_json
+from ssd.layouts import SPLITS
 from ssd.params import Params
-from ssd.prepare.preprocess import SPLITS, Preprocessed, all_problems, declared_classes, preprocess, refuse
+from ssd.prepare.preprocess import Preprocessed, all_problems, declared_classes, preprocess, raise_if_unusable
 from ssd.prepare.sources import read_source
-from ssd.prepare.splits import settle
+from ssd.prepare.splits import make_splits
 from ssd.prepare.summary import list_problems, summarise
 from ssd.tensor_writer import write_tensor_file
 from stages.command import command
@@ -35,7 +36,7 @@ COLUMNS = {
 @command
 def main(params: Params) -> None:
     catalogue = read_source(params.data, RAW)
-    listing = settle(catalogue, params.data, params.preprocess)
+    listing = make_splits(catalogue, params.data, params.preprocess)
     class_names = declared_classes(params.data, catalogue)
     result = preprocess(listing, class_names, params.preprocess, scratch=RAW.parent)
     # The reports come before the refusal, which points to them.
@@ -43,7 +44,7 @@ def main(params: Params) -> None:
     write_json(REPORTS / "summary.json", summary)
     write_json(REPORTS / "problems.json", list_problems(result))
     print_problems(result)
-    refuse(result, strict=params.preprocess.strict, report=REPORTS / "problems.json")
+    raise_if_unusable(result, strict=params.preprocess.strict, report=REPORTS / "problems.json")
     for split in SPLITS:
         write_tensor_file(TENSORS / f"{split}.safetensors", result.splits[split].samples, result.class_names)
     print_summary(summary)

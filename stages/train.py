@@ -14,10 +14,9 @@ from ssd.plots.figures import save_figure
 from ssd.processes.launch import launch, num_processes
 from ssd.processes.world import World, joined, launched, leave
 from ssd.tracking import Run, flatten
-from ssd.training.checkpoints import CheckpointFolder
-from ssd.training.fingerprint import fingerprint
-from ssd.training.history import Epoch
+from ssd.training.checkpoints import CheckpointFolder, fingerprint
 from ssd.training.loop import Trainer, TrainResult
+from ssd.training.progress import Epoch
 from ssd.unused_params import warn_of_unused_augmentation
 from stages.command import command, resolve_weights, stop, workspace
 from stages.run import stage_run

@@ -24,8 +24,8 @@ from ssd.plots.priors import prior_figure
 from ssd.seeding import seeded
 from ssd.structures import Objects
 from ssd.tracking import MODEL_TAG, Run
-from ssd.training.history import Epoch, history_tsv
 from ssd.training.loop import TrainResult
+from ssd.training.progress import Epoch, history_tsv
 
 MODEL = Path("models/model.pt")
 REPORTS = Path("reports/train")

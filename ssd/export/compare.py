@@ -12,10 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssd.boxes import decode
-from ssd.detector import Detector, Outputs, scale_boxes
+from ssd.detector import Detector, Outputs, describe, scale_boxes
 from ssd.errors import UserError
 from ssd.export.match_detections import Agreement, Reference, compare_detections
-from ssd.export.metadata import describe
 from ssd.export.onnx import open_onnx
 from ssd.export.torchscript import open_torchscript
 from ssd.structures import Detections

@@ -11,8 +11,7 @@ import onnxscript
 import torch
 from torch import Tensor
 
-from ssd.detector import Detector, Outputs
-from ssd.export.metadata import describe
+from ssd.detector import Detector, Outputs, describe
 from ssd.postprocess import nms_mask
 
 # NMS needs only operators to which 18 to 23 added data types and nothing else. Any: onnxscript's type

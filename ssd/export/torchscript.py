@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssd.detector import Detector, Outputs
-from ssd.export.metadata import describe
+from ssd.detector import Detector, Outputs, describe
 
 METADATA = "metadata.json"
 """Name of the extra file, inside the TorchScript file, that holds the metadata."""

@@ -13,7 +13,7 @@ from ssd.files import write_bytes
 from ssd.models.config import SSDConfig
 from ssd.models.ssd import SSD
 
-FORMAT = "ssd-model-2"
+MODEL_FORMAT = "ssd-model-2"
 
 
 def save_model(
@@ -21,7 +21,7 @@ def save_model(
 ) -> None:
     """Write a model file atomically. The same content gives the same bytes, whatever the file's name."""
     content = {
-        "format": FORMAT,
+        "format": MODEL_FORMAT,
         "config": asdict(config),
         "class_names": list(class_names),
         "weights": {name: value.detach().cpu().contiguous() for name, value in weights.items()},
@@ -47,8 +47,10 @@ def load_model(path: str | Path) -> tuple[SSD, list[str]]:
         raise UserError(
             f"{path}: not a model file, or damaged ({reason}); `dvc repro -f train` makes it"
         ) from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"{path}: not a model file of format {FORMAT}; `dvc repro -f train` makes it anew")
+    if not isinstance(content, dict) or content.get("format") != MODEL_FORMAT:
+        raise UserError(
+            f"{path}: not a model file of format {MODEL_FORMAT}; `dvc repro -f train` makes it anew"
+        )
     model = SSD(SSDConfig.from_state(content["config"]))
     model.load_state_dict(content["weights"])
     return model.eval(), content["class_names"]

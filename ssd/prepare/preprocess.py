@@ -2,25 +2,26 @@
 
 import hashlib
 import logging
+import mmap
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from ssd.errors import UserError
+from ssd.layouts import SPLITS
 from ssd.parallel import ordered_map
 from ssd.params import DataParams, PreprocessParams
 from ssd.prepare.annotations import Box, Catalogue, ImageRef, Problem
 from ssd.prepare.checks import CheckedObject, check_annotation, drop_leaks
 from ssd.prepare.images import ImageError, PackedImage, pack_image
 from ssd.prepare.splits import Listing
-from ssd.prepare.spool import Spool
 from ssd.tensor_writer import AnnotatedImage
 
 log = logging.getLogger(__name__)
 
-SPLITS = ("train", "val", "test")
 OWN_SOURCES = ("voc_dir", "coco_json", "yolo_dir")
 
 
@@ -76,6 +77,33 @@ class Preprocessed:
     notes: tuple[str, ...]
 
 
+class Spool:
+    """Takes pieces of bytes one after the other; gives views of them once all are there.
+
+    The file lies in `folder` (not in the system's temporary folder, which may be memory itself) and is gone
+    with the last view of it, or with the process, however that ends.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = TemporaryFile(dir=folder)  # noqa: SIM115 (lives as long as the spool)
+        self._size = 0
+
+    def add(self, content: bytes) -> slice:
+        """Append `content`; returns its place in `view`."""
+        self._file.write(content)
+        place = slice(self._size, self._size + len(content))
+        self._size = place.stop
+        return place
+
+    def view(self) -> memoryview:
+        """All bytes so far, mapped from the file: the system loads and drops them as they are used."""
+        if not self._size:
+            return memoryview(b"")
+        self._file.flush()
+        return memoryview(mmap.mmap(self._file.fileno(), self._size, access=mmap.ACCESS_READ))
+
+
 def declared_classes(data: DataParams, catalogue: Catalogue) -> list[str]:
     """The class names that a source has by `data.classes` or by nature; [] where its annotations tell."""
     if data.classes and data.source in OWN_SOURCES:
@@ -93,9 +121,9 @@ def preprocess(
     The result does not depend on `params.workers`.
 
     Args:
-        listing: see `ssd.prepare.splits.settle`.
+        listing: see `ssd.prepare.splits.make_splits`.
         class_names: in label order; [] takes all names in the annotations of train's list, sorted.
-        params: max_side, jpeg_quality and workers; `strict` is for `refuse`.
+        params: max_side, jpeg_quality and workers; `strict` is for `raise_if_unusable`.
         scratch: a folder with room for all images, which wait there in a file without a name.
 
     Raises:
@@ -115,7 +143,7 @@ def preprocess(
     return Preprocessed(names, {split: splits[split] for split in SPLITS}, listing.test_is_val, listing.notes)
 
 
-def refuse(result: Preprocessed, *, strict: bool, report: str | Path) -> None:
+def raise_if_unusable(result: Preprocessed, *, strict: bool, report: str | Path) -> None:
     """Refuse data that nothing can be learned from or, if `strict`, that has any problem.
 
     Args:

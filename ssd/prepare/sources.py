@@ -9,7 +9,7 @@ from ssd.params import DataParams, Source
 from ssd.prepare.annotations import Catalogue
 from ssd.prepare.coco import read_coco
 from ssd.prepare.penn_fudan import read_penn_fudan
-from ssd.prepare.voc_lists import VocList, own_lists, read_voc
+from ssd.prepare.voc import VocList, own_lists, read_voc
 from ssd.prepare.yolo import read_yolo
 
 VOC_CLASSES = (

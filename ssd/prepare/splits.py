@@ -32,8 +32,8 @@ class Listing:
     notes: tuple[str, ...]
 
 
-def settle(catalogue: Catalogue, data: DataParams, params: PreprocessParams) -> Listing:
-    """Settle which image is in which split.
+def make_splits(catalogue: Catalogue, data: DataParams, params: PreprocessParams) -> Listing:
+    """Decide which image is in which split.
 
     An image that two lists have stays in test rather than val, in val rather than train. Without a list for
     val, `preprocess.val_fraction` of train is held out. Without one for test, `preprocess.test_fraction` of

@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from ssd.errors import UserError
-from ssd.image_files import IMAGE_SUFFIXES
+from ssd.layouts import IMAGE_SUFFIXES, SPLITS
 from ssd.prepare.annotations import (
     AnnotatedObject,
     Annotation,
@@ -26,7 +26,6 @@ from ssd.prepare.annotations import (
 )
 from ssd.prepare.images import FORMATS
 
-SPLITS = ("train", "val", "test")
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 

@@ -7,16 +7,13 @@ from pathlib import Path, PurePosixPath
 
 from ssd.errors import UserError
 from ssd.files import replacing_folder
-from ssd.image_files import IMAGE_SUFFIXES
-from ssd.layouts import find_coco_files
+from ssd.layouts import IMAGE_SUFFIXES, find_coco_files
 from ssd.params import DataParams
 from ssd.source.fetch import fetch
-from ssd.source.own_folder import copy_folder, existing_folder
+from ssd.source.own_folder import copy_folder, copy_voc_folder, existing_folder
 from ssd.source.public_sets import ARCHIVES, Archive
 from ssd.source.shapes import write_shapes
-from ssd.source.unpack import unpack
-from ssd.source.voc_dir import copy_voc_dir
-from ssd.source.zip_archive import is_wanted, unpack_zip
+from ssd.source.unpack import is_wanted, unpack_tar, unpack_zip
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +40,7 @@ def download(data: DataParams, raw_folder: Path, root: Path) -> None:
             case "shapes":
                 _draw_shapes(data, folder / "VOCdevkit/shapes")
             case "voc_dir":
-                copy_voc_dir(data.path, root, folder / "VOCdevkit/own")
+                copy_voc_folder(data.path, root, folder / "VOCdevkit/own")
             case "coco_json" | "yolo_dir":
                 _copy_own(data, root, folder)
         for archive, path in found:
@@ -94,7 +91,7 @@ def _find(archive: Archive, data: DataParams, root: Path) -> Path:
 def _put(archive: Archive, path: Path, folder: Path) -> None:
     """Unpack an archive into `folder`, or copy the folder that stands for it."""
     if archive.folder is None:
-        unpack(path, folder, archive.wanted)
+        unpack_tar(path, folder, archive.wanted)
     elif path.is_dir():
         wanted = partial(_is_wanted_below, archive.folder, archive.wanted)
         copy_folder("data.archives", path, folder / archive.folder, wanted)

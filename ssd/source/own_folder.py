@@ -1,13 +1,20 @@
-"""Copies what the pipeline needs of a folder here: an own data set, or a public one unpacked by hand."""
+"""Copies what the pipeline needs of a folder: a data set of one's own, or a public one unpacked by hand.
+
+Hidden files and folders are left out. A link to a file is copied as the file, which must lie in the same
+folder.
+"""
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
 from ssd.errors import UserError
+
+VOC_FOLDERS = ("JPEGImages", "Annotations", "ImageSets/Main")
 
 
 def existing_folder(key: str, path: str, root: Path, needed: str) -> Path:
@@ -27,32 +34,63 @@ def existing_folder(key: str, path: str, root: Path, needed: str) -> Path:
 def copy_folder(key: str, source: Path, target: Path, is_wanted: Callable[[PurePosixPath], bool]) -> int:
     """Copy the files below `source` whose path in it is wanted to the same place in `target`; their number.
 
-    Hidden files and folders are left out. A link to a file is copied as the file, which must lie in `source`
-    as well; links to folders are refused.
-
     Args:
         key: of params.yaml, for messages.
 
     Raises:
-        UserError: a link leads elsewhere, nothing is wanted, or files are not readable or writable.
+        UserError: a link leads elsewhere or to a folder, nothing is wanted, or files are not readable or
+            writable.
     """
-    top = os.path.realpath(source)
-    try:
-        files = [name for name in _plain_files(key, source) if is_wanted(name)]
-        for name in files:
-            if not Path(os.path.realpath(source / name)).is_relative_to(top):
-                raise UserError(f"params.yaml: {key}: {name} is a link out of {source}; put the file there")
-        for name in tqdm(files, f"copying {source.name}", unit="file", leave=False, disable=None):
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / name, target / name)
-    except OSError as error:
-        raise UserError(f"params.yaml: {key}: {source} cannot be copied: {error}") from None
-    if not files:
-        raise UserError(f"params.yaml: {key}: {source} holds nothing of the data set")
+    with _copying(key, source):
+        files = [name for name in _files_below(key, source) if is_wanted(name)]
+        if not files:
+            raise UserError(f"params.yaml: {key}: {source} holds nothing of the data set")
+        _copy(key, source, target, files)
     return len(files)
 
 
-def _plain_files(key: str, source: Path) -> Iterator[PurePosixPath]:
+def copy_voc_folder(path: str, root: Path, target: Path) -> None:
+    """Check the folder that `data.path` names and copy its images, annotations and lists to `target`.
+
+    Args:
+        path: as in params.yaml; relative to `root`, `~` is the home folder.
+        target: is created; holds JPEGImages, Annotations and ImageSets/Main afterwards.
+
+    Raises:
+        UserError: the folder is missing, not in VOC layout, without a list to train on or not
+            readable, or a link leads out of it.
+    """
+    source = existing_folder("data.path", path, root, f"one that holds {', '.join(VOC_FOLDERS)}")
+    _check_voc_folders(path, source)
+    _check_voc_lists(path, source / "ImageSets/Main")
+    with _copying("data.path", source):
+        files = [file for name in VOC_FOLDERS for file in _files_in(source, name)]
+        _copy("data.path", source, target, files)
+        for name in VOC_FOLDERS:
+            (target / name).mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def _copying(key: str, source: Path) -> Iterator[None]:
+    """Turn what the disk refuses into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"params.yaml: {key}: {source} cannot be copied: {error}") from None
+
+
+def _copy(key: str, source: Path, target: Path, files: Sequence[PurePosixPath]) -> None:
+    """Copy files of `source` to the same places in `target`, unless one of them is a link to elsewhere."""
+    top = os.path.realpath(source)
+    for name in files:
+        if not Path(os.path.realpath(source / name)).is_relative_to(top):
+            raise UserError(f"params.yaml: {key}: {name} is a link out of {source}; put the file there")
+    for name in tqdm(files, f"copying {source.name}", unit="file", leave=False, disable=None):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, target / name)
+
+
+def _files_below(key: str, source: Path) -> Iterator[PurePosixPath]:
     """Paths of the files below `source`, relative to it, in order."""
     for folder, names, files in os.walk(source, onerror=_fail):
         names[:] = sorted(name for name in names if not name.startswith("."))
@@ -65,5 +103,45 @@ def _plain_files(key: str, source: Path) -> Iterator[PurePosixPath]:
         yield from (here / name for name in sorted(files) if not name.startswith("."))
 
 
+def _files_in(source: Path, folder: str) -> list[PurePosixPath]:
+    """Paths of the files directly in `source / folder`, relative to `source`, in order."""
+    found = sorted(path for path in (source / folder).iterdir() if not path.name.startswith("."))
+    return [PurePosixPath(folder, path.name) for path in found if path.is_file()]
+
+
 def _fail(error: OSError) -> None:
     raise error
+
+
+def _check_voc_folders(path: str, source: Path) -> None:
+    missing = [name for name in VOC_FOLDERS if not (source / name).is_dir()]
+    if missing:
+        meant = " or ".join(os.path.normpath(Path(path, near)) for near in _voc_folders_near(source))
+        hint = f"; perhaps you meant {meant}" if meant else ""
+        raise UserError(
+            f"params.yaml: data.path: {path} lacks {', '.join(missing)}; needed is a folder that holds "
+            f"{', '.join(VOC_FOLDERS)}{hint}"
+        )
+
+
+def _check_voc_lists(path: str, lists: Path) -> None:
+    if any((lists / name).is_file() for name in ("train.txt", "trainval.txt")):
+        return
+    found = sorted(file.name for file in lists.glob("[!.]*.txt"))[:5]
+    raise UserError(
+        f"params.yaml: data.path: {path}/ImageSets/Main holds neither train.txt nor trainval.txt "
+        f"(found: {', '.join(found) or 'no list'}); needed is one of them, an image id a line"
+    )
+
+
+def _voc_folders_near(source: Path) -> list[str]:
+    """Folders in VOC layout up to two levels below `source` (at most three), else the one above it."""
+    mains = sorted([*source.glob("*/ImageSets/Main"), *source.glob("*/*/ImageSets/Main")])
+    below = [main.parent.parent for main in mains if _is_voc_folder(main.parent.parent)]
+    if below:
+        return [str(folder.relative_to(source)) for folder in below[:3]]
+    return [".."] if _is_voc_folder(source / "..") else []
+
+
+def _is_voc_folder(folder: Path) -> bool:
+    return all((folder / name).is_dir() for name in VOC_FOLDERS)

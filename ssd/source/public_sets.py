@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ssd.params import Source
 from ssd.source.fetch import RemoteFile
-from ssd.source.voc_dir import VOC_FOLDERS
+from ssd.source.own_folder import VOC_FOLDERS
 
 
 @dataclass(frozen=True)

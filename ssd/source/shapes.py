@@ -18,10 +18,10 @@ from numpy.random import Generator
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from ssd.files import write_bytes
+from ssd.layouts import SPLITS
 from ssd.parallel import ordered_map
 from ssd.source.glyphs import BLACK_OR_WHITE, GLYPHS, draw_glyph
 
-SPLITS = ("train", "val", "test")
 EMPTY_SHARE = 0.08  # images without objects
 SMALLEST, LARGEST = 0.09, 0.9  # side of an object, share of the image's longer side
 MAX_OBJECTS = 6

@@ -14,11 +14,12 @@ every moment, a process may be killed and a state with all its weights is there.
 
 import hashlib
 import io
+import json
 import logging
 import os
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -29,14 +30,14 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from ssd.errors import UserError
-from ssd.files import replacing, write_bytes
+from ssd.files import replacing, sha256, write_bytes
 
 log = logging.getLogger(__name__)
 
 State = dict[str, Any]  # nested dicts, lists, tensors and plain values: what torch.load reads without pickle
 
-FORMAT = "ssd-checkpoint-1"
-HEADER_LENGTH = len(FORMAT) + 66  # a space, 64 hex digits, a line end
+CHECKPOINT_FORMAT = "ssd-checkpoint-1"
+HEADER_LENGTH = len(CHECKPOINT_FORMAT) + 66  # a space, 64 hex digits, a line end
 
 STATE_NAME = re.compile(r"step-(\d{8,})\.pt")
 OUR_NAMES = re.compile(r"(step-\d{8,}|best-\d{4,})\.pt")
@@ -215,12 +216,37 @@ class CheckpointFolder:
         return digest
 
 
+def fingerprint(settings: Mapping[str, object], files: Sequence[Path], code: Path) -> str:
+    """16 hex digits of a SHA-256 over all that decides the result of a training.
+
+    Names of data files, the order of keys and the place of the checkout do not count.
+
+    Args:
+        settings: plain values, as JSON knows them.
+        files: data, in an order that means something: the training images first, say.
+        code: folder of the package. All its Python files count, with their place in it: a training that
+            began with other code must not go on with this one.
+
+    Raises:
+        ValueError, TypeError: a setting is NaN or infinite, or nothing that JSON knows.
+        OSError: a file cannot be read.
+    """
+    content = {
+        "settings": settings,
+        "files": [sha256(path) for path in files],
+        "code": {path.relative_to(code).as_posix(): sha256(path) for path in code.rglob("*.py")},
+        "torch": torch.__version__,
+    }
+    text = json.dumps(content, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 class _DamagedError(Exception):
     """A file that is not what was written; the message says what is wrong."""
 
 
 def _header(digest: str) -> bytes:
-    return f"{FORMAT} {digest}\n".encode()
+    return f"{CHECKPOINT_FORMAT} {digest}\n".encode()
 
 
 def _state_name(step: int) -> str:

@@ -24,11 +24,16 @@ from ssd.params import AugmentParams, TrainParams
 from ssd.postprocess import PostProcess, PostProcessor
 from ssd.processes.world import World
 from ssd.training.checkpoints import CheckpointFolder
-from ssd.training.history import Epoch
-from ssd.training.progress import Progress, random_state, set_random_state
-from ssd.training.schedule import lr_factor
-from ssd.training.selection import Scores, score, validation_scores
-from ssd.training.sizes import side_of_batch, sizes_vary
+from ssd.training.progress import (
+    Epoch,
+    Progress,
+    Scores,
+    random_state,
+    score,
+    set_random_state,
+    validation_scores,
+)
+from ssd.training.schedule import lr_factor, side_of_batch, sizes_vary
 from ssd.training.step import TrainStep
 from ssd.unused_params import warn_of_unused_training
 from ssd.watchdog import Watchdog

@@ -1,9 +1,11 @@
-"""The optimiser that params ask for; weight decay on convolution weights only, learning rates by depth."""
+"""What updates the weights, and what follows them: optimizer, frozen parts, moving average."""
 
+import copy
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from ssd.models.ssd import SSD
@@ -62,3 +64,62 @@ def lr_scales(model: SSD, params: TrainParams) -> dict[str, float]:
         scale = params.backbone_lr * params.layer_decay**depth
         scales.update({names[id(p)]: scale for module in stage for p in module.parameters()})
     return scales
+
+
+def freeze(model: SSD, num_stages: int, norms: bool) -> list[nn.Module]:
+    """Freeze the first stages of the backbone, and perhaps all of its batch norms.
+
+    Args:
+        model: changed in place: what is frozen requires no gradient.
+        num_stages: 0 none, 1 the stem, 2 the stem and layer1, ... 5 the whole backbone.
+        norms: whether every batch norm of the backbone is frozen, those of trained stages too.
+
+    Returns:
+        The batch norms whose running statistics must not move; see `set_training`.
+    """
+    stages = model.backbone.stages()
+    frozen = [module for stage in stages[:num_stages] for module in stage]
+    if norms:
+        frozen += _norms_of([module for stage in stages for module in stage])
+    for module in frozen:
+        module.requires_grad_(False)
+    return list(dict.fromkeys(_norms_of(frozen)))
+
+
+def set_training(model: nn.Module, frozen_norms: list[nn.Module]) -> None:
+    """`model.train()` that leaves the frozen batch norms in eval mode."""
+    model.train()
+    for norm in frozen_norms:
+        norm.eval()
+
+
+def _norms_of(modules: list[nn.Module]) -> list[nn.Module]:
+    return [part for module in modules for part in module.modules() if isinstance(part, _BatchNorm)]
+
+
+class EMA:
+    """Exponential moving average of the weights and running statistics, which often detects better than they
+    do.
+
+    After n updates the decay is min(decay, (1 + n) / (10 + n)), so that the random start is soon forgotten
+    (as TensorFlow's ExponentialMovingAverage does with num_updates). Torch's AveragedModel would wait for a
+    GPU at every step.
+
+    Attributes:
+        model: the average, in eval mode.
+        num_updates: so far; part of a checkpoint, beside the state of `model`.
+    """
+
+    def __init__(self, model: SSD, decay: float) -> None:
+        self.decay = decay
+        self.num_updates = 0
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, model: SSD) -> None:
+        """Follow `model` by one step."""
+        self.num_updates += 1
+        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
+        averages, values = list(self.model.state_dict().values()), list(model.state_dict().values())
+        floats = [index for index, value in enumerate(values) if value.is_floating_point()]
+        torch._foreach_lerp_([averages[i] for i in floats], [values[i] for i in floats], 1 - decay)

@@ -1,10 +1,17 @@
-"""The learning rate as a pure function of the step, and the one schedule that cannot be: plateau."""
+"""What depends on the step alone: the learning rate and the input size, as pure functions.
+
+The one schedule that cannot be such a function is plateau, see `ssd.training.progress.Plateau`.
+"""
 
 import math
-from dataclasses import dataclass
+
+import torch
 
 from ssd.params import TrainParams
-from ssd.training.selection import Patience
+from ssd.seeding import seeded
+
+STRIDE = 32  # of the backbone's last map: sizes between its multiples only move the borders
+SMALLEST = 64
 
 
 def lr_factor(step: int, num_steps: int, params: TrainParams) -> float:
@@ -23,22 +30,27 @@ def lr_factor(step: int, num_steps: int, params: TrainParams) -> float:
     return 1.0
 
 
-@dataclass
-class Plateau:
-    """Lowers the learning rate when the validation score stops rising.
+def side_of_batch(params: TrainParams, input_size: int, epoch: int, batch: int) -> int:
+    """Side in pixels of the images of a step; `input_size` itself unless a switch of params says otherwise.
 
-    factor: what the learning rate is multiplied by; best: highest score so far; waited: validations since,
-    or since the last lowering.
+    Progressive resizing: the first `small_epochs` train at `small_scale` of the input size (Howard, "Training
+    Imagenet in 3 hours", 2018). Multi-scale: each batch has a side of its own, drawn from 1 +- `multi_scale`
+    of it (Redmon and Farhadi, "YOLO9000", 2017, section 2). Both in multiples of 32.
+
+    Args:
+        params: the `train` section.
+        input_size: full size, pixels.
+        epoch, batch: counted from 0; with the seed they decide the draw.
     """
+    scale = params.small_scale if epoch < params.small_epochs else 1.0
+    if params.multi_scale > 0:
+        draw = float(torch.rand((), generator=seeded("size", params.seed, epoch, batch)))
+        scale *= 1 + params.multi_scale * (2 * draw - 1)
+    if scale == 1.0:
+        return input_size
+    return max(round(input_size * scale / STRIDE) * STRIDE, SMALLEST)
 
-    factor: float = 1.0
-    best: float = -math.inf
-    waited: int = 0
 
-    def observe(self, score: float, patience: int, gamma: float) -> None:
-        """Take note of a validation; after `patience` of them without gain, multiply the factor by gamma."""
-        counter = Patience(self.best, self.waited)
-        counter.observe(score)
-        if counter.exceeded(patience):
-            self.factor, counter.waited = self.factor * gamma, 0
-        self.best, self.waited = counter.best, counter.waited
+def sizes_vary(params: TrainParams) -> bool:
+    """Whether steps have different input sizes."""
+    return params.multi_scale > 0 or (params.small_epochs > 0 and params.small_scale < 1)

@@ -20,10 +20,8 @@ from ssd.models.ssd import SSD
 from ssd.params import AugmentParams, TrainParams
 from ssd.processes.world import World
 from ssd.structures import Targets
-from ssd.training.ema import Average
-from ssd.training.freezing import freeze, set_training
-from ssd.training.optimizer import build_optimizer
-from ssd.training.sizes import sizes_vary
+from ssd.training.optimizer import EMA, build_optimizer, freeze, set_training
+from ssd.training.schedule import sizes_vary
 
 
 class TrainStep:
@@ -54,7 +52,7 @@ class TrainStep:
         self._criteria: dict[int, MultiBoxLoss] = {}
         self.optimizer = build_optimizer(self.model, params)
         self.scaler = torch.amp.GradScaler(device.type, enabled=hardware.dtype == torch.float16)
-        self.average = Average(self.model, params.ema) if params.ema > 0 else None
+        self.average = EMA(self.model, params.ema) if params.ema > 0 else None
         self.network = self._wrapped()
         norms = [m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         self._statistics = [b for norm in norms for b in norm.buffers() if b.is_floating_point()]

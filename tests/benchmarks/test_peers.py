@@ -10,7 +10,7 @@ import torch
 from benchmarks import evaluation, gpu_training, input_pipeline, matching_loss, postprocess, training_step
 from benchmarks.harness import Benchmark, take_turns
 from benchmarks.torchvision_ssd import SIDE, anchors, as_torchvision, our_model, torchvision_model
-from ssd.training.history import Epoch
+from ssd.training.progress import Epoch
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,10 @@ import pytest
 import torch
 from small_detector import CLASS_NAMES, build_model, scenes
 
-from ssd.detector import Detector, Outputs
+from ssd.detector import Detector, Outputs, describe
 from ssd.errors import UserError
 from ssd.export import compare
 from ssd.export.compare import compare_files
-from ssd.export.metadata import describe
 from ssd.export.torchscript import to_torchscript
 
 IMAGES = [scenes(1, 90, 60)[0], scenes(1, 40, 100, seed=1)[0]]

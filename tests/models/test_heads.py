@@ -8,8 +8,7 @@ from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 from torchvision.ops import FeaturePyramidNetwork
 
 from ssd.models.config import paper_config
-from ssd.models.neck import FPN
-from ssd.models.ssd import SSD
+from ssd.models.ssd import FPN, SSD
 
 
 def build(neck: str, heads: str, backbone: str = "resnet18") -> SSD:

@@ -23,10 +23,10 @@ from ssd.params import PreprocessParams
 from ssd.prepare import preprocess as preprocessing
 from ssd.prepare.annotations import Catalogue, Problem
 from ssd.prepare.coco import read_coco
-from ssd.prepare.preprocess import Preprocessed, all_problems, declared_classes, refuse
-from ssd.prepare.splits import settle
+from ssd.prepare.preprocess import Preprocessed, Spool, all_problems, declared_classes, raise_if_unusable
+from ssd.prepare.splits import make_splits
 from ssd.prepare.summary import list_problems, summarise
-from ssd.prepare.voc_lists import VocList, read_voc
+from ssd.prepare.voc import VocList, read_voc
 from ssd.tensor_writer import write_tensor_file
 
 Lists = dict[str, list[VocList]]
@@ -38,7 +38,7 @@ def params(**changes: object) -> PreprocessParams:
 
 def preprocess(lists: Lists, class_names: list[str], params: PreprocessParams) -> Preprocessed:
     """From lists in VOC layout to samples; images wait in the folder of the lists' folder."""
-    listing = settle(read_voc(lists), data_params("voc_dir"), params)
+    listing = make_splits(read_voc(lists), data_params("voc_dir"), params)
     return preprocessing.preprocess(listing, class_names, params, lists["train"][0].folder.parent)
 
 
@@ -67,7 +67,7 @@ def test_a_faultless_data_set_goes_through_as_it_is(folder: Path, lists: Lists) 
             assert sample.size == (30, 40)
             assert sample.boxes == [(4, 4, 20, 20)]
             assert (sample.labels, sample.difficult, sample.crowd) == ([1], [False], [False])
-    refuse(result, strict=True, report="problems.json")
+    raise_if_unusable(result, strict=True, report="problems.json")
 
 
 def test_an_image_without_objects_is_kept(folder: Path, lists: Lists) -> None:
@@ -211,7 +211,7 @@ def test_a_crowd_of_coco_reaches_the_tensor_file_with_its_problems(tmp_path: Pat
     boxes = [[1, 2, 8, 10], [0, 0, 40, 31], [5, 5, 0, 9]]
     entries = [annotation(number, 1, bbox=box, iscrowd=number % 2) for number, box in enumerate(boxes)]
     write_json(tmp_path / "raw/annotations/instances_train.json", [image(1, "a.jpg")], entries)
-    listing = settle(read_coco(tmp_path / "raw"), data_params("coco_json"), params())
+    listing = make_splits(read_coco(tmp_path / "raw"), data_params("coco_json"), params())
     result = preprocessing.preprocess(listing, ["dog"], params(), tmp_path)
     write_tensor_file(tmp_path / "train.safetensors", result.splits["train"].samples, result.class_names)
     file = TensorFile(tmp_path / "train.safetensors")
@@ -256,9 +256,9 @@ def test_strict_refuses_any_problem(folder: Path, lists: Lists) -> None:
         folder, "b", None, annotation_xml(object_xml("dog", (9, 9, 9, 9)), object_xml("dog", (0, 1, 9, 9)))
     )
     result = preprocess(lists, [], params())
-    refuse(result, strict=False, report="reports/problems.json")
+    raise_if_unusable(result, strict=False, report="reports/problems.json")
     with pytest.raises(UserError) as caught:
-        refuse(result, strict=True, report="reports/problems.json")
+        raise_if_unusable(result, strict=True, report="reports/problems.json")
     message = str(caught.value)
     assert "\n" not in message
     for part in (
@@ -275,13 +275,13 @@ def test_a_split_of_which_nothing_is_left_is_refused(folder: Path, lists: Lists,
     for stem in {"train": "abc", "test": "tu"}[split]:
         write_image(folder, stem, b"", None)
     with pytest.raises(UserError, match=f"no image is left in {split}; .*own/JPEGImages/.*the file is empty"):
-        refuse(preprocess(lists, ["dog"], params()), strict=False, report="problems.json")
+        raise_if_unusable(preprocess(lists, ["dog"], params()), strict=False, report="problems.json")
 
 
 def test_nothing_to_test_on_is_refused_with_the_way_out(lists: Lists) -> None:
     result = preprocess({"train": lists["train"]}, [], params(val_fraction=0.0))
     with pytest.raises(UserError, match=r"no image is left in test; .*preprocess\.val_fraction"):
-        refuse(result, strict=False, report="problems.json")
+        raise_if_unusable(result, strict=False, report="problems.json")
 
 
 def test_no_object_at_all_is_refused(folder: Path, lists: Lists) -> None:
@@ -291,7 +291,7 @@ def test_no_object_at_all_is_refused(folder: Path, lists: Lists) -> None:
     (folder / "Annotations/u.xml").write_bytes(annotation_xml())
     (folder / "Annotations/v.xml").write_bytes(annotation_xml())
     with pytest.raises(UserError, match="no object is left in train for the classes"):
-        refuse(preprocess(lists, [], params()), strict=False, report="problems.json")
+        raise_if_unusable(preprocess(lists, [], params()), strict=False, report="problems.json")
 
 
 def test_summary(folder: Path, lists: Lists) -> None:
@@ -394,3 +394,17 @@ def test_the_list_of_problems_counts_what_was_done(folder: Path, lists: Lists) -
             },
         ],
     }
+
+
+def test_pieces_come_back_from_their_places_after_the_spool_is_gone(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "folder")
+    pieces = [b"first", b"", b"second" * 10_000]
+    places = [spool.add(piece) for piece in pieces]
+    view = spool.view()
+    del spool
+    assert [bytes(view[place]) for place in places] == pieces
+    assert list((tmp_path / "folder").iterdir()) == []
+
+
+def test_a_spool_of_nothing_comes_back_as_nothing(tmp_path: Path) -> None:
+    assert bytes(Spool(tmp_path).view()) == b""

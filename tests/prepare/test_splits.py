@@ -9,7 +9,7 @@ from data_params import data_params, preprocess_params
 
 from ssd.errors import UserError
 from ssd.prepare.annotations import AnnotatedObject, Annotation, Catalogue, ImageRef, Problem
-from ssd.prepare.splits import Listing, settle
+from ssd.prepare.splits import Listing, make_splits
 
 IDS = [f"{number:03}" for number in range(200)]
 
@@ -27,7 +27,7 @@ def catalogue(**splits: Sequence[str]) -> Catalogue:
 
 
 def settled(found: Catalogue, *, folds: int = 0, fold: int = 0, **preprocess: object) -> Listing:
-    return settle(found, data_params("voc_dir", folds=folds, fold=fold), preprocess_params(**preprocess))
+    return make_splits(found, data_params("voc_dir", folds=folds, fold=fold), preprocess_params(**preprocess))
 
 
 def ids(listing: Listing) -> dict[str, list[str]]:

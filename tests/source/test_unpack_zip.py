@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from ssd.errors import UserError
-from ssd.source.zip_archive import unpack_zip
+from ssd.source.unpack import unpack_zip
 
 WANTED = ("annotations/instances_*.json", "val2017/*.jpg")
 FILES = {"annotations/instances_val2017.json": b"{}", "val2017/1.jpg": b"image" * 1000, "val2017/2.jpg": b"x"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ssd.training.fingerprint import fingerprint
+from ssd.training.checkpoints import fingerprint
 
 SETTINGS = {"train": {"lr": 0.1, "epochs": 3, "milestones": [0.5, 0.8]}, "model": {"backbone": "resnet18"}}
 

@@ -10,8 +10,7 @@ from small_training import SMALL, empty_file, run, same_weights, trainer
 from ssd.errors import UserError
 from ssd.loading.tensor_file import TensorFile
 from ssd.params import Params
-from ssd.training.history import Epoch, history_tsv
-from ssd.training.selection import Scores
+from ssd.training.progress import Epoch, Scores, history_tsv
 
 MakeParams = Callable[..., Params]
 

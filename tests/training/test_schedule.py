@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from ssd.params import Params
-from ssd.training.schedule import Plateau, lr_factor
+from ssd.training.progress import Plateau
+from ssd.training.schedule import lr_factor
 
 MakeParams = Callable[..., Params]
 

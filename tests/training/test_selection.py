@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from ssd.structures import Detections, Objects
-from ssd.training.schedule import Plateau
-from ssd.training.selection import Patience, Scores, score, validation_scores
+from ssd.training.progress import Patience, Plateau, Scores, score, validation_scores
 
 
 def test_the_chosen_score_decides() -> None:

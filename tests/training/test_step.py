@@ -15,7 +15,7 @@ from ssd.loading.tensor_file import TensorFile
 from ssd.params import Params
 from ssd.training.loop import Trainer
 from ssd.training.optimizer import build_optimizer, lr_scales
-from ssd.training.sizes import side_of_batch
+from ssd.training.schedule import side_of_batch
 
 MakeParams = Callable[..., Params]
 PLAIN_SGD = {"train.optimizer": "sgd", "train.momentum": 0.0, "train.weight_decay": 0.0}
