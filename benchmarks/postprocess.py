@@ -10,7 +10,7 @@ from torch import Tensor
 from benchmarks.harness import Benchmark, Comparison
 from benchmarks.scenes import random_targets, trained_outputs
 from benchmarks.torchvision_ssd import NUM_CLASSES, SIDE, anchors, our_model, torchvision_model
-from ssd.postprocess import PostProcess, PostProcessor
+from ssd.postprocess import PostProcessor, PostProcessSettings
 
 BATCH_SIZE = 8
 
@@ -29,7 +29,7 @@ class Outputs:
 
 def benchmark(batch_size: int = BATCH_SIZE) -> Benchmark[Outputs]:
     """Both with the paper's thresholds: score 0.01, IoU 0.45, 400 candidates a class, 200 kept."""
-    settings = PostProcess()
+    settings = PostProcessSettings()
     outputs = make_outputs(batch_size)
     candidates = outputs.logits.softmax(-1)[..., 1:] > settings.score_threshold
     return Benchmark(
@@ -60,7 +60,7 @@ def make_outputs(batch_size: int) -> Outputs:
 
 
 def ours(outputs: Outputs) -> Callable[[], Found]:
-    postprocessor = PostProcessor(outputs.priors, PostProcess())
+    postprocessor = PostProcessor(outputs.priors, PostProcessSettings())
 
     @torch.inference_mode()
     def step() -> Found:

@@ -25,30 +25,28 @@ def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
     return torch.cat([centre - half, centre + half], dim=-1)
 
 
-def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union of every pair; xyxy [..., N, 4] and [..., M, 4] to [..., N, M].
-
-    A pair of which both boxes are empty has an IoU of 0.
-    """
-    return iou(a.movedim(-1, 0)[..., None], b.movedim(-1, 0).contiguous()[..., None, :])
-
-
 def iou(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union of boxes whose xyxy coordinates come first; [4, ...] each, broadcast to [...].
+    """Intersection over union of boxes; xyxy [..., 4] each, same units, broadcast to [...].
 
-    Coordinate by coordinate, each one contiguous in `b`: a quarter of the time of [..., 4] tensors.
+    A pair of which both boxes are empty has an IoU of 0, and a finite gradient.
     """
-    ax1, ay1, ax2, ay2 = a.unbind(0)
-    bx1, by1, bx2, by2 = b.unbind(0)
-    width = torch.minimum(ax2, bx2).sub_(torch.maximum(ax1, bx1)).clamp_(min=0)
-    height = torch.minimum(ay2, by2).sub_(torch.maximum(ay1, by1)).clamp_(min=0)
-    intersection = width.mul_(height)
+    ax1, ay1, ax2, ay2 = a.unbind(-1)
+    bx1, by1, bx2, by2 = b.unbind(-1)
+    width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp(min=0)
+    height = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp(min=0)
+    intersection = width * height
     # The smallest normal float32, so that two empty boxes are not 0 / 0; as a literal, because TorchScript,
     # which NMS is exported to, knows no finfo.
     area_a = ((ax2 - ax1) * (ay2 - ay1)).clamp(min=1.1754943508222875e-38)
     area_b = (bx2 - bx1) * (by2 - by1)
-    union = (area_a + area_b).sub_(intersection)
-    return intersection.div_(union)
+    return intersection / (area_a + area_b - intersection)
+
+
+def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
+    """`iou` of every pair; xyxy [..., N, 4] and [..., M, 4] to [..., N, M]."""
+    # Each coordinate of b contiguous: four times as fast as steps of four numbers.
+    b = b.transpose(-1, -2).contiguous().transpose(-1, -2)
+    return iou(a.unsqueeze(-2), b.unsqueeze(-3))
 
 
 def encode(boxes: Tensor, priors: Tensor) -> Tensor:

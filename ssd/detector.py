@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssd.models.ssd import SSD
-from ssd.postprocess import NMS, PostProcess, PostProcessor, nms_mask
+from ssd.postprocess import NMS, PostProcessor, PostProcessSettings, nms_mask
 from ssd.structures import MEAN, STD
 
 DETECTOR_FORMAT = "ssd-detector-1"
@@ -30,7 +30,7 @@ class Detector(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: SSD, settings: PostProcess, nms: NMS = nms_mask) -> None:
+    def __init__(self, model: SSD, settings: PostProcessSettings, nms: NMS = nms_mask) -> None:
         super().__init__()
         self.model = model
         self.side = model.config.input_size

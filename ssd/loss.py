@@ -1,26 +1,32 @@
-"""MultiBox loss: the criterion that turns raw outputs and targets into named losses (SSD, section 2.2)."""
+"""MultiBox loss: the criterion that turns raw outputs and targets into named losses.
 
+L = (L_conf + box_weight * L_loc) / N (Liu et al., "SSD", ECCV 2016, section 2.2, equation 1), with hard
+negative mining; as later variants of the two terms focal loss, GIoU (Rezatofighi et al., CVPR 2019) and CIoU.
+"""
+
+import math
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import generalized_box_iou_loss
 
-from ssd.box_losses import ciou_loss, giou_loss
-from ssd.boxes import cxcywh_to_xyxy, decode, encode
-from ssd.conf_losses import focal_loss, positives_and_hardest
-from ssd.matching import Matches, match
-from ssd.pruned_matching import PriorTiles, match_pruned
-from ssd.selected_priors import Selection, may_look
+from ssd.boxes import cxcywh_to_xyxy, decode, encode, iou
+from ssd.matching import Matches, Selection, match
 from ssd.structures import Targets
+
+TINY = 1e-12
+"""Added where a length may be zero: a millionth of an image side, squared."""
 
 
 @dataclass(frozen=True)
 class LossSettings:
-    """What the criterion computes: the paper's unless told otherwise.
+    """What the criterion computes: the paper's unless told otherwise. The names are those of params.yaml.
 
     match_iou: a prior is positive at this IoU; conf_loss: cross-entropy on positives and hard negatives, or
-    focal loss on all priors; negatives: hard negatives a positive; min_negatives: hard negatives of an image
+    focal loss on all priors; negatives: hard negatives per positive; min_negatives: hard negatives per image
     at least, so that images without objects teach; focal_gamma, focal_alpha: see `focal_loss`;
     label_smoothing: share of the target that is spread over all classes, background too (Szegedy et al.,
     "Rethinking the Inception Architecture", CVPR 2016, section 7); box_loss: smooth L1 on the offsets, or
@@ -51,12 +57,12 @@ class Losses:
 
 
 class MultiBoxLoss(nn.Module):
-    """Box loss of the positives plus confidence loss (equation 1, and later variants of its two terms).
+    """Box loss of the positives plus confidence loss.
 
     Both are summed over the batch and divided by the number of positives, at least 1.
 
     Args:
-        priors: float32 [P, 4], cxcywh, shares of the image.
+        priors: float32 [P, 4], cxcywh, normalised to [0, 1].
         settings: which losses.
     """
 
@@ -67,33 +73,31 @@ class MultiBoxLoss(nn.Module):
         super().__init__()
         self.register_buffer("priors", priors, persistent=False)
         self.register_buffer("priors_xyxy", cxcywh_to_xyxy(priors), persistent=False)
-        self.tiles = PriorTiles.of(self.priors_xyxy)
         self.settings = settings
 
     def match(self, targets: Targets) -> Matches:
-        """Match priors to objects; `targets` xyxy in shares of the image."""
-        if may_look(targets.boxes):
-            return match_pruned(targets, self.tiles, self.settings.match_iou)
+        """Match priors to objects."""
         return match(targets, self.priors_xyxy, self.settings.match_iou)
 
     def forward(
         self, loc: Tensor, logits: Tensor, matches: Matches, num_positives: Tensor | None = None
     ) -> Losses:
-        """Losses of a batch, or of a part of one.
+        """Losses of a batch, or of a micro-batch.
 
         Args:
             loc: [B, P, 4] predicted offsets.
             logits: [B, P, C] class scores, background first.
             matches: what `match` says of these images.
             num_positives: what the sums are divided by, where that is not the number of these images alone:
-                over all parts of a batch and all devices, say. A scalar; 0 counts as 1.
+                over all micro-batches of a step and all devices, say. A scalar; 0 counts as 1.
         """
         settings = self.settings
         positives = Selection.of(matches.positive)
         if settings.conf_loss == "focal":
             taught = Selection.of(~matches.ignored)
         else:
-            taught = positives_and_hardest(logits, matches, settings.negatives, settings.min_negatives)
+            negatives = hard_negatives(logits, matches, settings.negatives, settings.min_negatives)
+            taught = Selection.of(matches.positive | negatives)
         own_positives = positives.count
         scale = (own_positives if num_positives is None else num_positives).clamp(min=1)
         loc_loss = self._box_loss(loc, matches, positives) * settings.box_weight / scale
@@ -108,21 +112,93 @@ class MultiBoxLoss(nn.Module):
             offsets, beta = encode(boxes, priors), self.settings.smooth_l1_beta
             error = F.smooth_l1_loss(loc, offsets, reduction="none", beta=beta).sum(-1)
         elif self.settings.box_loss == "giou":
-            error = giou_loss(decode(loc, priors), boxes)
+            error = generalized_box_iou_loss(decode(loc, priors), boxes)
         else:
             error = ciou_loss(decode(loc, priors), boxes)
         return positives.sum(error)
 
     def _conf_loss(self, logits: Tensor, matches: Matches, taught: Selection) -> Tensor:
         """Sum over the priors that are taught."""
-        settings = self.settings
+        settings, smoothing = self.settings, self.settings.label_smoothing
         logits, labels = taught.take(logits).float(), matches.labels(taught)
         if settings.conf_loss == "focal":
-            error = focal_loss(
-                logits, labels, settings.focal_gamma, settings.focal_alpha, settings.label_smoothing
-            )
+            error = focal_loss(logits, labels, settings.focal_gamma, settings.focal_alpha, smoothing)
         else:
-            error = F.cross_entropy(
-                logits, labels, reduction="none", label_smoothing=settings.label_smoothing
-            )
+            error = F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
         return taught.sum(error)
+
+
+def hard_negatives(logits: Tensor, matches: Matches, negatives: float, min_negatives: int) -> Tensor:
+    """The background priors with the highest confidence loss (SSD, section 2.2, "hard negative mining").
+
+    The loss that ranks them is without label smoothing, under which the surest background would look hard.
+
+    Args:
+        logits: [B, P, C], background first.
+        matches: of the same images. What is ignored there is no negative.
+        negatives: per positive of the image, rounded up.
+        min_negatives: per image at least, where it has as many.
+
+    Returns:
+        bool [B, P].
+    """
+    wanted = (matches.positive.sum(1).double() * negatives).ceil().clamp(min=min_negatives)
+    barred = matches.positive | matches.ignored
+    background_loss = -logits.detach().float().log_softmax(-1)[..., 0]
+    order = background_loss.masked_fill(barred, -1).argsort(dim=1, descending=True)
+    first = torch.arange(order.shape[1], device=order.device) < wanted[:, None]
+    return torch.zeros_like(barred).scatter(1, order, first) & ~barred
+
+
+def focal_loss(
+    logits: Tensor, labels: Tensor, gamma: float, alpha: float, label_smoothing: float = 0.0
+) -> Tensor:
+    """Focal loss of each prior (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 5).
+
+    Here in its softmax form: alpha_t (1 - p_t)^gamma times the cross-entropy, where p_t is the probability of
+    the right class.
+
+    Args:
+        logits: float32 [N, C], background first.
+        labels: int64 [N].
+        gamma: how much priors that are nearly right are played down; 0 = not at all.
+        alpha: weight of objects; background has 1 - alpha.
+        label_smoothing: of the cross-entropy.
+
+    Returns:
+        float32 [N].
+    """
+    error = F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
+    log_p = -F.cross_entropy(logits, labels, reduction="none") if label_smoothing > 0 else -error
+    # Not 0, where the power has no finite gradient for gamma below 1.
+    wrong = (-torch.expm1(log_p)).clamp(min=torch.finfo(log_p.dtype).eps)
+    return torch.where(labels > 0, alpha, 1 - alpha) * wrong**gamma * error
+
+
+def ciou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
+    """1 - CIoU (Zheng et al., "Distance-IoU Loss", AAAI 2020, equations 8 to 11).
+
+    On top of the IoU: the squared distance of the centres over the squared diagonal of the enclosing box,
+    and the difference of the aspect ratios, weighted with the `alpha` of equation 11, which as in the paper
+    has no gradient. Not torchvision's, which gives NaN for a box without area.
+
+    Args:
+        boxes, targets: float32 [..., 4], xyxy, normalised; no corners swapped.
+
+    Returns:
+        float32 [...], from 0 (the same box).
+    """
+    overlap = iou(boxes, targets)
+    low, high = torch.minimum(boxes, targets)[..., :2], torch.maximum(boxes, targets)[..., 2:]
+    between = (boxes[..., :2] + boxes[..., 2:] - targets[..., :2] - targets[..., 2:]) / 2
+    distance = between.square().sum(-1) / ((high - low).square().sum(-1) + TINY)
+    aspect = 4 / math.pi**2 * (_diagonal_angle(boxes) - _diagonal_angle(targets)).square()
+    with torch.no_grad():
+        alpha = aspect / (1 - overlap + aspect + TINY)
+    return 1 - overlap + distance + alpha * aspect
+
+
+def _diagonal_angle(boxes: Tensor) -> Tensor:
+    """arctan(width / height)."""
+    width, height = (boxes[..., 2:] - boxes[..., :2]).unbind(-1)
+    return torch.atan2(width, height + TINY)

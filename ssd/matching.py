@@ -1,4 +1,4 @@
-"""Which prior answers for which object: SSD's matching, batched (SSD, section 2.2)."""
+"""Which prior answers for which object: SSD's matching, batched (Liu et al., ECCV 2016, section 2.2)."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,63 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssd.boxes import pairwise_iou
-from ssd.selected_priors import Selection, may_look
 from ssd.structures import Targets
+
+
+def eager_on_cpu(tensor: Tensor) -> bool:
+    """Whether reading values costs nothing: on a CPU, unless a graph is being recorded.
+
+    A GPU would have to finish its queue first, and a graph must hold for other values, too.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+        return False
+    return tensor.device.type == "cpu"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Some priors of a batch, by a mask [B, P].
+
+    CPU: gather the rows (less work). GPU: keep all rows and mask their sum (static shapes, no sync).
+
+    rows: int64 [R], what is computed, as rows of the flattened batch [B * P]; mask: bool [R], what counts of
+    it, None for all; num_priors: P.
+    """
+
+    rows: Tensor
+    mask: Tensor | None
+    num_priors: int
+
+    @staticmethod
+    def of(mask: Tensor) -> "Selection":
+        """Select by a mask, bool [B, P]."""
+        if eager_on_cpu(mask):
+            return Selection(mask.flatten().nonzero()[:, 0], None, mask.shape[1])
+        return Selection(torch.arange(mask.numel(), device=mask.device), mask.flatten(), mask.shape[1])
+
+    @property
+    def count(self) -> Tensor:
+        """How many are selected: int64 scalar, on the device, without a sync."""
+        return torch.tensor(len(self.rows)) if self.mask is None else self.mask.sum()
+
+    @property
+    def images(self) -> Tensor:
+        """Index of the image of each row: int64 [R]."""
+        return self.rows // self.num_priors
+
+    @property
+    def priors(self) -> Tensor:
+        """Index of the prior of each row: int64 [R]."""
+        return self.rows % self.num_priors
+
+    def take(self, values: Tensor) -> Tensor:
+        """The rows of [B, P, ...]: [R, ...]."""
+        flat = values.flatten(0, 1)
+        return flat if len(self.rows) == len(flat) else flat.index_select(0, self.rows)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum of [R] values over what is selected."""
+        return (values if self.mask is None else torch.where(self.mask, values, 0)).sum()
 
 
 @dataclass(frozen=True)
@@ -26,15 +81,12 @@ class Matches:
     @property
     def positive(self) -> Tensor:
         """Where a prior answers for an object: bool [B, P]."""
-        if may_look(self.objects):
-            # In NumPy, where steps are too small to be shared by threads.
-            return torch.from_numpy(self.objects.numpy() >= 0)
         return self.objects >= 0
 
     @property
     def num_positives(self) -> Tensor:
-        """How many priors do: int64 scalar, not waited for."""
-        return Selection.of(self.positive).count
+        """How many priors do: int64 scalar, on the device, without a sync."""
+        return self.positive.sum()
 
     def rows(self, images: slice) -> "Matches":
         """The answer for some images of the batch; views, no copies."""
@@ -46,7 +98,7 @@ class Matches:
         return labels * selection.take(self.positive)
 
     def boxes(self, selection: Selection) -> Tensor:
-        """Box of each selected prior's object (any box where background): float32 [R, 4] xyxy."""
+        """Box of each selected prior's object: float32 [R, 4], xyxy, normalised; any box where background."""
         return self.targets.boxes.flatten(0, 1).index_select(0, self._owners(selection))
 
     def _owners(self, selection: Selection) -> Tensor:
@@ -64,10 +116,10 @@ def match(targets: Targets, priors_xyxy: Tensor, iou_threshold: float) -> Matche
 
     Args:
         targets: the objects.
-        priors_xyxy: float32 [P, 4], shares of the image.
+        priors_xyxy: float32 [P, 4], normalised to [0, 1].
         iou_threshold: 0.5 in the paper, above 0.
     """
-    targets = with_a_column(targets)
+    targets = _with_a_column(targets)
     wanted = (targets.labels > 0) & ~targets.ignored
     iou = pairwise_iou(targets.boxes, priors_xyxy)
     ignored_iou = iou.masked_fill(~targets.ignored[..., None], -1).amax(dim=1)
@@ -76,13 +128,13 @@ def match(targets: Targets, priors_xyxy: Tensor, iou_threshold: float) -> Matche
     objects = torch.where(best_iou >= iou_threshold, objects, -1)
 
     # Objects without a prior write to one column past the end, which is cut off.
-    own_prior = claim_priors(iou, wanted)
+    own_prior = assign_unique_priors(iou, wanted)
     column = torch.arange(iou.shape[1], device=iou.device).expand_as(own_prior)
     objects = F.pad(objects, (0, 1)).scatter(1, own_prior, column)[:, :-1]
     return Matches(objects, (ignored_iou >= iou_threshold) & (objects < 0), targets)
 
 
-def with_a_column(targets: Targets) -> Targets:
+def _with_a_column(targets: Targets) -> Targets:
     """The same objects, with a column of padding where a batch has no objects at all."""
     if targets.labels.shape[1] > 0:
         return targets
@@ -91,11 +143,11 @@ def with_a_column(targets: Targets) -> Targets:
     )
 
 
-def claim_priors(iou: Tensor, wanted: Tensor) -> Tensor:
+def assign_unique_priors(iou: Tensor, wanted: Tensor) -> Tensor:
     """Give every wanted object a prior of its own.
 
     In each round every object without a prior asks for its best free one, and a prior that several ask
-    for goes to the highest IoU (the first object on a tie). A round serves at least one object an
+    for goes to the highest IoU (the first object on a tie). A round serves at least one object per
     image, so M rounds serve all; a CPU stops at the first round that leaves nobody waiting (on a GPU
     that question would stall the queue).
 
@@ -110,7 +162,7 @@ def claim_priors(iou: Tensor, wanted: Tensor) -> Tensor:
     num_objects, num_priors = iou.shape[1:]
     free = iou
     waiting = wanted
-    claimed = torch.full_like(wanted, num_priors, dtype=torch.int64)
+    assigned = torch.full_like(wanted, num_priors, dtype=torch.int64)
     earlier = torch.ones(num_objects, num_objects, dtype=torch.bool, device=iou.device).tril(-1)
     for _ in range(min(num_objects, num_priors)):
         best_iou, best = free.max(dim=2)
@@ -118,10 +170,10 @@ def claim_priors(iou: Tensor, wanted: Tensor) -> Tensor:
         mine, other = best_iou[:, :, None], best_iou[:, None, :]
         beaten = (same & ((other > mine) | ((other == mine) & earlier))).any(dim=2)
         served = waiting & ~beaten & (best_iou >= 0)
-        claimed = torch.where(served, best, claimed)
+        assigned = torch.where(served, best, assigned)
         waiting = waiting & ~served
-        if may_look(iou) and not waiting.any():
+        if eager_on_cpu(iou) and not waiting.any():
             break
         taken = torch.zeros_like(free[:, 0]).scatter_add(1, best, served.to(free.dtype)) > 0
         free = free.masked_fill(taken[:, None, :], -2)
-    return claimed
+    return assigned

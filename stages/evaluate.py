@@ -16,7 +16,7 @@ from ssd.models.saved import load_model
 from ssd.models.ssd import SSD
 from ssd.params import EvaluateParams, Params
 from ssd.plots.figures import detection_grid, mean_precision, precision_recall_figure, save_figure
-from ssd.postprocess import PostProcess, PostProcessor
+from ssd.postprocess import PostProcessor, PostProcessSettings
 from ssd.structures import Detections, Objects
 from ssd.tracking import Run
 from stages.command import command
@@ -48,7 +48,9 @@ def detect(model: SSD, file: TensorFile, params: EvaluateParams) -> SplitResult:
     """Run the model over the split, in float32 so that the figures do not depend on the machine."""
     hardware = choose_hardware(params.device, "fp32", "evaluate.device")
     model = model.to(hardware.device)
-    settings = PostProcess(params.score_threshold, params.nms_iou, max_detections=params.max_detections)
+    settings = PostProcessSettings(
+        params.score_threshold, params.nms_iou, max_detections=params.max_detections
+    )
     return run_split(
         model,
         # The paper's constants, so that the losses of differently trained models compare.

@@ -18,7 +18,7 @@ from ssd.files import replacing_folder, write_bytes, write_json
 from ssd.loading.tensor_file import TensorFile
 from ssd.models.saved import load_model
 from ssd.params import Params
-from ssd.postprocess import PostProcess
+from ssd.postprocess import PostProcessSettings
 from stages.command import command
 from stages.run import stage_run
 
@@ -35,7 +35,7 @@ def main(params: Params) -> None:
     REPORT.unlink(missing_ok=True)
 
     model, class_names = load_model(MODEL)
-    thresholds = PostProcess(
+    thresholds = PostProcessSettings(
         settings.score_threshold, settings.nms_iou, max_detections=settings.max_detections
     )
     detector = Detector(model, thresholds)

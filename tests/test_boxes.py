@@ -35,9 +35,9 @@ def test_iou_of_a_box_with_itself_is_one_and_of_empty_boxes_zero() -> None:
     assert pairwise_iou(empty, boxes).sum() == pairwise_iou(boxes, empty).sum() == 0
 
 
-def test_iou_of_coordinates_broadcasts() -> None:
+def test_iou_of_pairs_broadcasts() -> None:
     a, b = random_boxes(5), random_boxes(1, seed=1)
-    torch.testing.assert_close(iou(a.t(), b.t()), box_iou(a, b)[:, 0])
+    torch.testing.assert_close(iou(a, b), box_iou(a, b)[:, 0])
 
 
 def test_decode_inverts_encode() -> None:

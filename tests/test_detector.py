@@ -9,7 +9,7 @@ from ssd.loading.batch_augment import normalise
 from ssd.loading.view import full_view, render
 from ssd.models.config import paper_config
 from ssd.models.ssd import SSD
-from ssd.postprocess import PostProcess, PostProcessor
+from ssd.postprocess import PostProcessor, PostProcessSettings
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def detector() -> Detector:
     model = SSD(paper_config("resnet18", 64, 4, 0.1, 0.2, 1.05)).eval()
     for head in model.heads.conf:
         torch.nn.init.normal_(head.bias)
-    return Detector(model, PostProcess(score_threshold=0.2, max_detections=20))
+    return Detector(model, PostProcessSettings(score_threshold=0.2, max_detections=20))
 
 
 @pytest.mark.parametrize("size", [(64, 64), (480, 640), (90, 33), (30, 20), (1, 5), (65, 63), (700, 9)])

@@ -21,12 +21,12 @@ from ssd.loading.tensor_file import TensorFile
 from ssd.loss import MultiBoxLoss
 from ssd.models.config import paper_config
 from ssd.models.ssd import SSD
-from ssd.postprocess import PostProcess, PostProcessor
+from ssd.postprocess import PostProcessor, PostProcessSettings
 from ssd.processes.world import World, joined, leave
 from ssd.tensor_writer import AnnotatedImage, write_tensor_file
 
 SIDE = 64
-SETTINGS = PostProcess(score_threshold=0.3, max_detections=20)
+SETTINGS = PostProcessSettings(score_threshold=0.3, max_detections=20)
 SPLIT_SIZES = [7, 1, 0]
 """Odd, smaller than the number of processes, and empty."""
 

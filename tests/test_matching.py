@@ -1,6 +1,4 @@
-"""Matching: every object has a prior of its own, batches equal single images, and both ways are one."""
-
-from collections.abc import Callable
+"""Matching: every object has a prior of its own, batches equal single images; selections of priors."""
 
 import pytest
 import torch
@@ -9,25 +7,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ssd.boxes import cxcywh_to_xyxy, pairwise_iou
-from ssd.matching import Matches, claim_priors, match
+from ssd.matching import Matches, Selection, assign_unique_priors, eager_on_cpu, match
 from ssd.models.priors import make_priors, paper_levels
-from ssd.pruned_matching import PriorTiles, match_pruned
 from ssd.structures import Targets
 
 MAPS = [(8, 8), (4, 4), (2, 2), (1, 1)]
 PRIORS = cxcywh_to_xyxy(make_priors(MAPS, paper_levels(4, 0.1, 0.2, 1.05)))
-TILES = PriorTiles.of(PRIORS)
 
 
-def dense(targets: Targets) -> Matches:
+def find(targets: Targets) -> Matches:
     return match(targets, PRIORS, 0.5)
-
-
-def pruned(targets: Targets) -> Matches:
-    return match_pruned(targets, TILES, 0.5)
-
-
-both = pytest.mark.parametrize("find", [dense, pruned])
 
 
 def labels_of(matches: Matches) -> Tensor:
@@ -74,45 +63,35 @@ def batches(draw: st.DrawFn) -> Targets:
 
 @given(batches())
 @settings(max_examples=200, deadline=None)
-def test_the_pruned_way_gives_the_same_to_the_bit(targets: Targets) -> None:
-    one, other = dense(targets), pruned(targets)
-    assert torch.equal(one.objects, other.objects)
-    assert torch.equal(one.ignored, other.ignored)
+def test_own_priors_are_those_of_a_greedy_choice(targets: Targets) -> None:
+    """Reference: all pairs of an object and a prior by falling IoU, each taken if both are free."""
+    wanted = (targets.labels > 0) & ~targets.ignored
+    iou = pairwise_iou(targets.boxes, PRIORS).masked_fill(~wanted[..., None], -1)
+    assigned = assign_unique_priors(iou, wanted)
+    for image in range(len(iou)):
+        by_iou = sorted(
+            (-float(iou[image, m, p]), m, p)
+            for m in wanted[image].nonzero()[:, 0].tolist()
+            for p in range(len(PRIORS))
+        )
+        owner: dict[int, int] = {}
+        for _, column, prior in by_iou:
+            if column not in owner and prior not in owner.values():
+                owner[column] = prior
+        served = assigned[image][wanted[image]]
+        assert len(set(served.tolist())) == len(served), "no prior twice"
+        for column, prior in owner.items():
+            # Of equal overlaps another choice is as good.
+            assert iou[image, column, assigned[image, column]] == iou[image, column, prior]
 
 
-@pytest.mark.parametrize("iou_threshold", [0.05, 0.35, 0.7, 0.95])
-def test_both_ways_agree_on_a_crowd_at_any_threshold(iou_threshold: float) -> None:
-    generator = torch.Generator().manual_seed(0)
-    corner = torch.rand(3, 60, 2, generator=generator)
-    boxes = torch.cat([corner, corner + torch.rand(3, 60, 2, generator=generator) ** 3], -1)
-    labels = torch.randint(0, 3, (3, 60), generator=generator)
-    targets = Targets(boxes, labels, torch.rand(3, 60, generator=generator) < 0.2)
-    one = match(targets, PRIORS, iou_threshold)
-    other = match_pruned(targets, TILES, iou_threshold)
-    assert torch.equal(one.objects, other.objects)
-    assert torch.equal(one.ignored, other.ignored)
-
-
-@given(st.lists(box, min_size=1, max_size=30))
-@settings(max_examples=50, deadline=None)
-def test_no_iou_exceeds_the_bound_of_its_tile(boxes: list[list[float]]) -> None:
-    iou = pairwise_iou(torch.tensor(boxes), torch.from_numpy(TILES.tiles).transpose(1, 2).flatten(0, 1))
-    highest = iou.view(len(boxes), len(TILES.tiles), -1).amax(2)
-    bound = torch.from_numpy(TILES.bound(torch.tensor(boxes).t().numpy()))
-    assert (highest <= bound * (1 + 1e-5)).all()
-
-
-@both
-@given(boxes=st.lists(box, min_size=1, max_size=12))
+@given(st.lists(box, min_size=1, max_size=12))
 @settings(max_examples=60, deadline=None)
-def test_every_object_gets_a_prior_of_its_own(
-    find: Callable[[Targets], Matches], boxes: list[list[float]]
-) -> None:
+def test_every_object_gets_a_prior_of_its_own(boxes: list[list[float]]) -> None:
     assert set(range(len(boxes))) <= set(find(targets_of(boxes)).objects[0].tolist())
 
 
-@both
-def test_equal_objects_get_different_priors(find: Callable[[Targets], Matches]) -> None:
+def test_equal_objects_get_different_priors() -> None:
     matches = find(targets_of([[0.3, 0.3, 0.52, 0.52]] * 5))
     assert {0, 1, 2, 3, 4} <= set(matches.objects[0].tolist())
 
@@ -121,7 +100,7 @@ def test_two_objects_on_one_best_prior_the_closer_one_has_it() -> None:
     prior = PRIORS[100]
     close, far = (prior + 0.001).tolist(), (prior + 0.02).tolist()
     iou = pairwise_iou(torch.tensor([far, close]), PRIORS)[None]
-    first, second = claim_priors(iou, torch.ones(1, 2, dtype=torch.bool))[0].tolist()
+    first, second = assign_unique_priors(iou, torch.ones(1, 2, dtype=torch.bool))[0].tolist()
     assert second == 100
     assert first == int(iou[0, 0].index_fill(0, torch.tensor([100]), -1).argmax())
 
@@ -129,17 +108,14 @@ def test_two_objects_on_one_best_prior_the_closer_one_has_it() -> None:
 def test_of_more_objects_than_priors_as_many_are_served_as_there_are() -> None:
     corner = torch.rand(1, 5, 2, generator=torch.Generator().manual_seed(0)) * 0.2
     boxes = torch.cat([corner, corner + 0.3], -1)
-    claimed = claim_priors(pairwise_iou(boxes, PRIORS[:3]), torch.ones(1, 5, dtype=torch.bool))
+    claimed = assign_unique_priors(pairwise_iou(boxes, PRIORS[:3]), torch.ones(1, 5, dtype=torch.bool))
     assert sorted(claimed[0].tolist()) == [0, 1, 2, 3, 3]
     targets = Targets(boxes, torch.ones(1, 5, dtype=torch.int64), torch.zeros(1, 5, dtype=torch.bool))
-    one = match(targets, PRIORS[:3], 0.5)
-    other = match_pruned(targets, PriorTiles.of(PRIORS[:3]), 0.5)
-    assert len(set(one.objects[0].tolist())) == 3
-    assert torch.equal(one.objects, other.objects)
+    matches = match(targets, PRIORS[:3], 0.5)
+    assert len(set(matches.objects[0].tolist())) == 3
 
 
-@both
-def test_matches_equal_a_plain_loop(find: Callable[[Targets], Matches]) -> None:
+def test_matches_equal_a_plain_loop() -> None:
     """Reference: for each prior the object of highest IoU if it reaches the threshold, then claims on top."""
     generator = torch.Generator().manual_seed(3)
     for _ in range(20):
@@ -147,7 +123,7 @@ def test_matches_equal_a_plain_loop(find: Callable[[Targets], Matches]) -> None:
         boxes = torch.cat([corner, corner + 0.05 + 0.35 * torch.rand(4, 2, generator=generator)], 1)
         matches = find(targets_of(boxes.tolist()))
         iou = pairwise_iou(boxes, PRIORS)
-        claimed = claim_priors(iou[None], torch.ones(1, 4, dtype=torch.bool))[0].tolist()
+        claimed = assign_unique_priors(iou[None], torch.ones(1, 4, dtype=torch.bool))[0].tolist()
         for prior in range(len(PRIORS)):
             best = int(iou[:, prior].argmax())
             expected = best if iou[best, prior] >= 0.5 else -1
@@ -156,16 +132,14 @@ def test_matches_equal_a_plain_loop(find: Callable[[Targets], Matches]) -> None:
             assert matches.objects[0, prior] == expected
 
 
-@both
-def test_a_batch_equals_its_images(find: Callable[[Targets], Matches]) -> None:
+def test_a_batch_equals_its_images() -> None:
     images = [[[0.1, 0.1, 0.4, 0.5]], [[0.2, 0.2, 0.9, 0.8], [0.5, 0.5, 0.6, 0.7], [0.5, 0.5, 0.6, 0.7]], []]
     together = find(targets_of(*images))
     for row, boxes in enumerate(images):
         assert torch.equal(together.objects[row], find(targets_of(boxes)).objects[0])
 
 
-@both
-def test_rows_are_the_images_of_the_batch(find: Callable[[Targets], Matches]) -> None:
+def test_rows_are_the_images_of_the_batch() -> None:
     matches = find(targets_of([[0.1, 0.1, 0.4, 0.5]], [], [[0.2, 0.2, 0.9, 0.8]]))
     part = matches.rows(slice(1, 3))
     assert torch.equal(part.objects, matches.objects[1:])
@@ -174,8 +148,7 @@ def test_rows_are_the_images_of_the_batch(find: Callable[[Targets], Matches]) ->
     assert part.num_positives == (matches.objects[2] >= 0).sum() > 0
 
 
-@both
-def test_images_without_objects_are_all_background(find: Callable[[Targets], Matches]) -> None:
+def test_images_without_objects_are_all_background() -> None:
     matches = find(targets_of([], []))
     assert matches.objects.shape == (2, len(PRIORS))
     assert matches.num_positives == 0
@@ -183,8 +156,7 @@ def test_images_without_objects_are_all_background(find: Callable[[Targets], Mat
     assert not matches.ignored.any()
 
 
-@both
-def test_ignored_objects_are_neither_positive_nor_negative(find: Callable[[Targets], Matches]) -> None:
+def test_ignored_objects_are_neither_positive_nor_negative() -> None:
     target = PRIORS[30].clamp(0, 1).tolist()
     matches = find(targets_of([target], ignored=[[True]]))
     assert matches.num_positives == 0
@@ -192,9 +164,47 @@ def test_ignored_objects_are_neither_positive_nor_negative(find: Callable[[Targe
     assert torch.equal(matches.ignored[0], pairwise_iou(torch.tensor([target]), PRIORS)[0] >= 0.5)
 
 
-@both
-def test_an_object_on_top_of_an_ignored_one_is_still_found(find: Callable[[Targets], Matches]) -> None:
+def test_an_object_on_top_of_an_ignored_one_is_still_found() -> None:
     target = PRIORS[30].clamp(0, 1).tolist()
     matches = find(targets_of([target, target], ignored=[[True, False]]))
     assert labels_of(matches)[0, 30] == 2
     assert not matches.ignored[0, 30]
+
+
+MASK = torch.tensor([[True, False, True, False], [False, False, True, True]])
+
+
+def test_on_a_cpu_what_is_selected_is_gathered() -> None:
+    selection = Selection.of(MASK)
+    assert selection.images.tolist() == [0, 0, 1, 1]
+    assert selection.priors.tolist() == [0, 2, 2, 3]
+    values = torch.arange(16).view(2, 4, 2)
+    assert torch.equal(selection.take(values), values[MASK])
+    assert selection.sum(torch.ones(4)) == 4
+
+
+def test_a_compiler_sees_shapes_that_do_not_depend_on_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert not eager_on_cpu(MASK)
+    selection = Selection.of(MASK)
+    values = torch.arange(16.0).view(2, 4, 2)
+    assert torch.equal(selection.take(values), values.flatten(0, 1))
+    assert selection.sum(selection.take(values)[:, 0]) == values[MASK][:, 0].sum()
+
+
+def test_what_is_not_selected_may_be_no_number_and_has_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    values = torch.tensor([[1.0, float("nan")]], requires_grad=True)
+    selection = Selection.of(torch.tensor([[True, False]]))
+    total = selection.sum(selection.take(values))
+    total.backward()
+    assert total == 1
+    assert values.grad.tolist() == [[1, 0]]
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+def test_a_trace_does_not_look() -> None:
+    seen = []
+    torch.jit.trace(lambda x: (seen.append(eager_on_cpu(x)), x)[1], MASK, check_trace=False)
+    assert seen == [False]
+    assert eager_on_cpu(MASK)

@@ -16,7 +16,7 @@ from ssd.loading.tensor_file import TensorFile
 from ssd.models.build import build_model
 from ssd.models.ssd import SSD
 from ssd.params import Params, load_params
-from ssd.postprocess import PostProcess
+from ssd.postprocess import PostProcessSettings
 from ssd.training.loop import Trainer
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -81,7 +81,7 @@ def test_it_trains_and_exports(name: str, shapes_file: TensorFile, tmp_path: Pat
     assert all(0 < total < 1e4 and left_out == 0 for total, _, _, left_out in losses)
     learning = [p.grad is not None and p.grad.isfinite().all() for p in model.parameters()]
     assert all(learning)
-    detector = Detector(model.eval(), PostProcess(1e-3, max_detections=20))
+    detector = Detector(model.eval(), PostProcessSettings(1e-3, max_detections=20))
     assert_files_agree(detector, shapes_file, tmp_path, onnx=name in IN_ONNX)
 
 

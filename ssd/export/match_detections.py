@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ssd.boxes import pairwise_iou
-from ssd.postprocess import PostProcess
+from ssd.postprocess import PostProcessSettings
 from ssd.structures import Detections
 
 
@@ -47,7 +47,7 @@ class Agreement:
 
 
 def compare_detections(
-    reference: Reference, other: Detections, settings: PostProcess, tolerance: float
+    reference: Reference, other: Detections, settings: PostProcessSettings, tolerance: float
 ) -> Agreement:
     """Match the detections of a file with those of the PyTorch detector.
 
@@ -86,7 +86,7 @@ def compare_detections(
 class _Rounding:
     """The reasons for which a detection may have no partner."""
 
-    def __init__(self, reference: Reference, settings: PostProcess, tolerance: float) -> None:
+    def __init__(self, reference: Reference, settings: PostProcessSettings, tolerance: float) -> None:
         self.reference = reference
         self.settings = settings
         self.tolerance = tolerance

@@ -21,7 +21,7 @@ from ssd.loading.dataset import Batch, DetectionDataset
 from ssd.loading.tensor_file import TensorFile
 from ssd.models.ssd import SSD
 from ssd.params import AugmentParams, TrainParams
-from ssd.postprocess import PostProcess, PostProcessor
+from ssd.postprocess import PostProcessor, PostProcessSettings
 from ssd.processes.world import World
 from ssd.training.checkpoints import CheckpointFolder
 from ssd.training.progress import (
@@ -81,7 +81,7 @@ class Trainer:
         self.input_size = model.config.input_size
         self.step = TrainStep(model, params, augment, hardware, self.world)
         # The paper's settings, whatever `evaluate` says: they must not decide what is trained.
-        self.postprocessor = PostProcessor(self.step.model.priors, PostProcess())
+        self.postprocessor = PostProcessor(self.step.model.priors, PostProcessSettings())
         cache = DecodedCache(train_file, self.world.size) if params.cache == "ram" else None
         dataset = DetectionDataset(train_file, self.input_size, augment, params.seed, cache)
         self.sampler = self._sampler()

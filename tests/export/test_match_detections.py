@@ -10,7 +10,7 @@ from torch import Tensor
 from ssd.boxes import decode
 from ssd.detector import Detector, scale_boxes
 from ssd.export.match_detections import Agreement, Reference, compare_detections
-from ssd.postprocess import PostProcess
+from ssd.postprocess import PostProcessSettings
 from ssd.structures import Detections
 
 TOLERANCE = 0.001
@@ -38,7 +38,7 @@ def reference(found: list[Row], suppressed: list[Row] | None = None) -> Referenc
 
 
 def compare(expected: Reference, other: list[Row], **settings: float) -> Agreement:
-    thresholds = replace(PostProcess(score_threshold=0.1, nms_iou=0.45), **settings)  # type: ignore[arg-type]
+    thresholds = replace(PostProcessSettings(score_threshold=0.1, nms_iou=0.45), **settings)  # type: ignore[arg-type]
     return compare_detections(expected, detections(other), thresholds, TOLERANCE)
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
+HELPERS = Path(__file__).parent
 SIZE = 2
 
 
@@ -29,7 +30,7 @@ def start_rank(rank: int, port: str, script: str, *arguments: object) -> subproc
     """Start one of the ranks, which are to meet at `port`."""
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(HELPERS), os.environ.get("PYTHONPATH", "")]),
         "PYTHONUNBUFFERED": "",  # or a script that forgets to flush would not be noticed
         "OMP_NUM_THREADS": "1",
         "RANK": str(rank),

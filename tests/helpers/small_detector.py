@@ -7,11 +7,11 @@ from torch.nn import functional as F
 from ssd.detector import Outputs
 from ssd.models.config import paper_config
 from ssd.models.ssd import SSD
-from ssd.postprocess import PostProcess
+from ssd.postprocess import PostProcessSettings
 
 SIDE = 64
 CLASS_NAMES = ["zebra", "café", "a b"]
-SETTINGS = PostProcess(score_threshold=0.5, nms_iou=0.45, max_per_class=50, max_detections=45)
+SETTINGS = PostProcessSettings(score_threshold=0.5, nms_iou=0.45, max_per_class=50, max_detections=45)
 """Some pictures give K detections and more, some fewer; more priors reach the threshold than NMS takes."""
 
 SIZES = [(64, 64), (200, 90), (33, 150), (40, 30), (7, 9), (1, 1), (65, 63)]

@@ -9,7 +9,7 @@ from ssd.boxes import cxcywh_to_xyxy
 from ssd.loading.batch_augment import normalise
 from ssd.models.ssd import SSD
 from ssd.models.torchvision_ssd import convert_ssd300_vgg16, ssd300_vgg16_config
-from ssd.postprocess import PostProcess, PostProcessor
+from ssd.postprocess import PostProcessor, PostProcessSettings
 
 NUM_CLASSES = 21
 
@@ -58,7 +58,9 @@ def test_it_gives_the_same_logits_and_offsets(peer: torch.nn.Module, ours: SSD, 
 
 
 def test_it_finds_the_same_objects(peer: torch.nn.Module, ours: SSD, images: Tensor) -> None:
-    settings = PostProcess(peer.score_thresh, peer.nms_thresh, peer.topk_candidates, peer.detections_per_img)
+    settings = PostProcessSettings(
+        peer.score_thresh, peer.nms_thresh, peer.topk_candidates, peer.detections_per_img
+    )
     with torch.inference_mode():
         expected = peer(list(images / 255))
         boxes, scores, labels, num_detections = PostProcessor(ours.priors, settings)(*ours(normalise(images)))

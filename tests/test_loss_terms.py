@@ -1,11 +1,13 @@
-"""Focal loss against its formula, and which negatives are the hardest."""
+"""The terms of the loss: focal loss against its formula, hard negatives, CIoU against torchvision's."""
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.ops import complete_box_iou_loss
 
-from ssd.conf_losses import focal_loss, positives_and_hardest
+from ssd.boxes import decode
+from ssd.loss import ciou_loss, focal_loss, hard_negatives
 from ssd.matching import Matches
 from ssd.structures import Targets
 
@@ -50,31 +52,12 @@ def test_focal_gradient_is_that_of_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda x: focal_loss(x, labels, 2.0, 0.25), logits)
 
 
-@pytest.fixture(params=["looking", "blind"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways of finding them: looking at the data, as on a CPU, and not."""
-    if request.param == "blind":
-        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-
-
 def matches_of(objects: Tensor, ignored: Tensor) -> Matches:
     batch_size = len(objects)
     labels = torch.ones(batch_size, 1, dtype=torch.int64)
     return Matches(objects, ignored, Targets(torch.zeros(batch_size, 1, 4), labels, labels == 0))
 
 
-def taught_by(logits: Tensor, matches: Matches, negatives: float, min_negatives: int) -> Tensor:
-    """bool [B, P]."""
-    selection = positives_and_hardest(logits, matches, negatives, min_negatives)
-    counts = selection.take(torch.ones_like(matches.objects))
-    if selection.mask is not None:
-        counts = counts * selection.mask
-    taught = torch.zeros(matches.objects.numel(), dtype=torch.int64).index_add(0, selection.rows, counts)
-    assert taught.max() <= 1
-    return taught.view_as(matches.objects) > 0
-
-
-@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("scale", [1.0, 200.0, 0.0])
 def test_the_hardest_have_the_highest_background_error(scale: float) -> None:
     """At 200 the exponential of a logit overflows; at 0 all are the same, and any will do."""
@@ -82,28 +65,77 @@ def test_the_hardest_have_the_highest_background_error(scale: float) -> None:
     objects = torch.full((3, 50), -1)
     objects[1, 10:14] = objects[2, 7] = 0
     ignored = (torch.rand(3, 50, generator=torch.Generator().manual_seed(1)) < 0.3) & (objects < 0)
-    taught = taught_by(logits, matches_of(objects, ignored), 1.6, 2)
-    assert taught[objects >= 0].all()
-    negatives = taught & (objects < 0)
+    negatives = hard_negatives(logits, matches_of(objects, ignored), 1.6, 2)
+    assert not (negatives & (objects >= 0)).any()
     assert negatives.sum(1).tolist() == [2, 7, 2]
     assert not (negatives & ignored).any()
     errors = F.cross_entropy(logits.transpose(1, 2), torch.zeros(3, 50).long(), reduction="none").clamp(
         max=80
     )
     for image in range(3):
-        left_out = errors[image, ~taught[image] & ~ignored[image]]
-        assert errors[image, negatives[image]].min() >= left_out.max() - 1e-4
+        skipped = errors[image, ~negatives[image] & ~ignored[image] & (objects[image] < 0)]
+        assert errors[image, negatives[image]].min() >= skipped.max() - 1e-4
 
 
-@pytest.mark.usefixtures("way")
 def test_where_negatives_are_few_all_are_taken() -> None:
     objects = torch.tensor([[0, -1, 0, -1], [-1, -1, -1, -1], [0, 0, 0, 0]])
     ignored = torch.tensor([[False, True, False, False], [True] * 4, [False] * 4])
-    taught = taught_by(random_logits(3, 4, 3), matches_of(objects, ignored), 3.0, 9)
-    assert torch.equal(taught, ~ignored)
+    negatives = hard_negatives(random_logits(3, 4, 3), matches_of(objects, ignored), 3.0, 9)
+    assert torch.equal(negatives, (objects < 0) & ~ignored)
 
 
-@pytest.mark.usefixtures("way")
-def test_without_positives_and_a_floor_nothing_is_taught() -> None:
+def test_without_positives_and_a_floor_there_are_none() -> None:
     objects = torch.full((2, 4), -1)
-    assert not taught_by(random_logits(2, 4, 3), matches_of(objects, objects >= 0), 3.0, 0).any()
+    assert not hard_negatives(random_logits(2, 4, 3), matches_of(objects, objects >= 0), 3.0, 0).any()
+
+
+def boxes_of(number: int, seed: int, smallest: float = 0.05) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    corner = torch.rand(number, 2, generator=generator)
+    return torch.cat([corner, corner + smallest + torch.rand(number, 2, generator=generator) / 2], -1)
+
+
+def test_ciou_loss_and_gradient_are_torchvisions() -> None:
+    gradients = []
+    for function in (ciou_loss, complete_box_iou_loss):
+        boxes = boxes_of(300, seed=0).requires_grad_()
+        errors = function(boxes, boxes_of(300, seed=1))
+        errors.sum().backward()
+        gradients.append((errors.detach(), boxes.grad))
+    torch.testing.assert_close(*(pair[0] for pair in gradients), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(*(pair[1] for pair in gradients), rtol=1e-3, atol=1e-3)
+
+
+def test_the_same_box_costs_nothing_however_small() -> None:
+    boxes = torch.cat([boxes_of(50, seed=0), boxes_of(50, seed=0, smallest=0.0) * 0.01])
+    torch.testing.assert_close(ciou_loss(boxes, boxes), torch.zeros(100), atol=1e-4, rtol=0)
+
+
+def test_boxes_apart_are_drawn_together() -> None:
+    box = torch.tensor([[0.1, 0.1, 0.2, 0.2]], requires_grad=True)
+    error = ciou_loss(box, torch.tensor([[0.7, 0.1, 0.8, 0.2]]))
+    error.sum().backward()
+    assert error.item() > 1
+    assert box.grad[0, 0::2].sum() < 0
+    torch.testing.assert_close(box.grad[0, 1::2].sum(), torch.zeros(()), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e-3, 50.0, -50.0, 1e4, -1e4])
+@pytest.mark.parametrize(
+    "target",
+    [[0.5, 0.5, 0.5, 0.5], [0.2, 0.3, 0.2, 0.6], [0.0, 0.0, 1.0, 1.0], [0.9, 0.9, 0.900001, 0.900001]],
+)
+def test_loss_and_gradient_stay_finite(offset: float, target: list[float]) -> None:
+    loc = torch.full((1, 4), offset, requires_grad=True)
+    error = ciou_loss(decode(loc, torch.tensor([[0.5, 0.5, 0.1, 0.1]])), torch.tensor([target]))
+    error.sum().backward()
+    assert error.isfinite().all()
+    assert loc.grad.isfinite().all()
+
+
+def test_empty_boxes_in_the_same_place_stay_finite() -> None:
+    box = torch.tensor([[0.5, 0.5, 0.5, 0.5]], requires_grad=True)
+    error = ciou_loss(box, box.detach())
+    error.sum().backward()
+    assert error.isfinite().all()
+    assert box.grad.isfinite().all()
