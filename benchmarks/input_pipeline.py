@@ -19,9 +19,10 @@ from torchvision.transforms import v2
 from benchmarks.harness import Benchmark, Comparison
 from benchmarks.torchvision_ssd import SIDE
 from ssd.loading.batch_augment import distort
-from ssd.loading.batches import EpochBatches, make_loader
+from ssd.loading.batches import EpochBatches
 from ssd.loading.cache import DecodedCache
 from ssd.loading.dataset import Batch, DetectionDataset
+from ssd.loading.loader import make_loader
 from ssd.loading.tensor_file import TensorFile
 from ssd.params import AugmentParams, load_params
 from ssd.prepare.preprocess import preprocess

@@ -23,7 +23,7 @@ STATE_TEXT = {
 class Experiment:
     """One run of the pipeline, finished or not.
 
-    created: ISO time, "" where unknown; params: content of params.yaml; metrics: content of
+    created: ISO time, "" where unknown; params: all sections; metrics: content of
     reports/metrics.json (values may be missing or None), empty unless `state` is "finished".
     """
 

@@ -1,17 +1,17 @@
-"""Running a network over a whole split: detections in pixels, and the validation loss of the same pass."""
+"""Running a network over a whole split: detections in pixels, and the loss of the same pass."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ssd.hardware import Hardware
 from ssd.loading.batch_augment import normalise
-from ssd.loading.batches import EpochBatches, make_loader
-from ssd.loading.dataset import DetectionDataset
-from ssd.loading.tensor_file import TensorFile
+from ssd.loading.dataset import DetectionDataset, Sample
 from ssd.loss import MultiBoxLoss
 from ssd.models.ssd import SSD
 from ssd.postprocess import PostProcessor
@@ -23,8 +23,8 @@ from ssd.structures import Detections
 class SplitResult:
     """What a network says of a split.
 
-    detections: one an image, in the order of the tensor file, boxes in pixels; loss, loc_loss,
-    conf_loss: sums over the split, divided by its number of positives, at least 1.
+    detections: one per image, in the order of the tensor file; loss, loc_loss, conf_loss: sums over the
+    split, divided by its number of positives, at least 1.
     """
 
     detections: list[Detections]
@@ -32,46 +32,44 @@ class SplitResult:
     loc_loss: float
     conf_loss: float
 
+    @property
+    def losses(self) -> tuple[float, float, float]:
+        """Total, loc and conf."""
+        return self.loss, self.loc_loss, self.conf_loss
+
 
 @torch.inference_mode()
 def run_split(
     model: SSD,
     criterion: MultiBoxLoss,
     postprocessor: PostProcessor,
-    file: TensorFile,
+    loader: DataLoader[Sample],
     hardware: Hardware,
     *,
-    batch_size: int,
-    workers: int,
-    label: str,
     world: World = World(),  # noqa: B008 (frozen)
     on_batch: Callable[[], None] = lambda: None,
 ) -> SplitResult:
-    """Run `model` (in eval mode, left as it was) over every image of `file` once.
+    """Run `model` (in eval mode, left as it was) over every image of a split once.
 
     Several processes share the images; each gets the whole result, which does not depend on their number.
 
     Args:
         model, criterion, postprocessor: on `hardware.device`, the same in every process.
-        file: the split.
+        loader: the split, not augmented; in each process its own share of the batches.
         hardware: where, and in which precision.
-        batch_size: images of a batch, over all processes.
-        workers: data-loading processes of a process.
-        label: what the progress bar says.
         world: the processes that share the split.
         on_batch: called after each batch.
     """
-    side = model.config.input_size
-    sampler = EpochBatches(len(file), batch_size, side, seed=None, rank=world.rank, world_size=world.size)
-    pin_memory = hardware.device.type == "cuda"
-    loader = make_loader(DetectionDataset(file, side), sampler, workers, pin_memory=pin_memory)
+    file = cast(DetectionDataset, loader.dataset).file
     # Only the sums over the split are divided, so that it does not matter how it was cut into batches.
     undivided = torch.ones((), device=hardware.device)
     sums = torch.zeros(4, dtype=torch.float64, device=hardware.device)
     detections: dict[int, Detections] = {}
     training = model.training
     model.eval()
-    for batch in tqdm(loader, desc=label, unit="batch", leave=False, disable=None if world.is_main else True):
+    for batch in tqdm(
+        loader, "evaluating", unit="batch", leave=False, disable=None if world.is_main else True
+    ):
         images = normalise(batch.images.to(hardware.device, non_blocking=True))
         with hardware.autocast():
             loc, logits = model(images)
@@ -88,23 +86,20 @@ def run_split(
 
 
 def to_pixels(outputs: tuple[Tensor, Tensor, Tensor, Tensor], sizes: Tensor) -> list[Detections]:
-    """Split what the post-processor gives by image, scaled to (height, width) `sizes` [B, 2] in pixels."""
+    """What the post-processor gives, by image, scaled to (height, width) `sizes` [B, 2] in pixels."""
     boxes, scores, labels, num_detections = (x.cpu() for x in outputs)
-    boxes = boxes * sizes.flip(-1).repeat(1, 2)[:, None]
-    return [
-        Detections(boxes[i, :n], scores[i, :n], labels[i, :n]) for i, n in enumerate(num_detections.tolist())
-    ]
+    return Detections.split(boxes * sizes.flip(-1).repeat(1, 2)[:, None], scores, labels, num_detections)
 
 
 def gather_detections(own: dict[int, Detections], num_images: int, world: World) -> list[Detections]:
-    """The detections of all processes, one an image 0..num_images-1, on every process.
+    """The detections of all processes, one per image 0..num_images-1, on every process.
 
     Args:
         own: those of this process, by image; together the processes have every image.
         num_images: of the split.
         world: the processes.
     """
-    # One tensor a field: a slice is pickled with the whole batch that it was cut from.
+    # One tensor per field: a slice is pickled with the whole batch that it was cut from.
     counts = [len(item.scores) for item in own.values()]
     boxes = torch.cat([torch.zeros(0, 4), *(item.boxes for item in own.values())])
     scores = torch.cat([torch.zeros(0), *(item.scores for item in own.values())])

@@ -26,13 +26,13 @@ class Hardware:
 def choose_hardware(
     device: str, precision: str, key: str = "train.device", *, local_rank: int = 0
 ) -> Hardware:
-    """Resolve a device and a precision of params.yaml.
+    """Resolve a device and a precision.
 
     Args:
         device: auto (cuda where there is one), cpu or cuda.
         precision: auto (bf16 where the hardware multiplies it: AMX, AVX-512, or a GPU since Ampere; else
             fp32), fp32, bf16 or fp16. Gradients of fp16 underflow unless the loss is scaled.
-        key: where `device` stands in params.yaml, for the message.
+        key: the parameter that `device` comes from, for the message.
         local_rank: number of this process on this machine, and so of its GPU.
 
     Raises:
@@ -40,7 +40,7 @@ def choose_hardware(
     """
     has_cuda = torch.cuda.is_available()
     if device == "cuda" and not has_cuda:
-        raise UserError(f"params.yaml: {key}: found 'cuda' but torch sees no GPU; allowed here: auto, cpu")
+        raise UserError("found 'cuda' but torch sees no GPU; allowed here: auto, cpu", key=key)
     use_cuda = has_cuda and device != "cpu"
     chosen = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
     if precision == "auto":

@@ -23,7 +23,8 @@ TINY = 1e-12
 
 @dataclass(frozen=True)
 class LossSettings:
-    """What the criterion computes: the paper's unless told otherwise. The names are those of params.yaml.
+    """What the criterion computes: the paper's unless told otherwise. The names are those of the section
+    `train`.
 
     match_iou: a prior is positive at this IoU; conf_loss: cross-entropy on positives and hard negatives, or
     focal loss on all priors; negatives: hard negatives per positive; min_negatives: hard negatives per image

@@ -55,7 +55,7 @@ def _pool_map(
     except BrokenProcessPool:
         raise UserError(
             f"{description}: one of {workers} processes was killed, perhaps for want of memory; "
-            "run again, with fewer (params.yaml: preprocess.workers) if it was"
+            "run again, with fewer if it was"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)

@@ -1,12 +1,13 @@
 """`params.yaml` as typed, validated objects. Every key is required; unknown keys are errors."""
 
 import difflib
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
 
 from ssd.errors import UserError
 
@@ -17,20 +18,37 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 
 
+def _not_allowed(key: str, found: object, allowed: str) -> PydanticCustomError:
+    """What a validator raises: about `key` of the validated section, or about the value itself for ""."""
+    context = {"key": key, "found": str(found), "allowed": allowed}
+    return PydanticCustomError("not_allowed", "{key}: found {found}; allowed: {allowed}", context)
+
+
 def _auto_or_count(value: object) -> int | Literal["auto"]:
     if value == "auto":
         return "auto"
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
         return value
-    raise ValueError(f"|auto, or a number from 1|{value!r}")
+    raise _not_allowed("", repr(value), "auto, or a number from 1")
 
 
 # One validator, because pydantic would report each side of a union.
 AutoOrCount = Annotated[int | Literal["auto"], PlainValidator(_auto_or_count)]
 
+MOST_SHOWN = 200
+"""Characters of a value in a message."""
+
 Source = Literal[
-    "shapes", "voc2007", "voc2012", "voc0712", "coco", "penn_fudan", "voc_dir", "coco_json", "yolo_dir"
-]  # fmt: skip
+    "shapes",
+    "voc2007",
+    "voc2012",
+    "voc0712",
+    "coco",
+    "penn_fudan",
+    "voc_dir",
+    "coco_json",
+    "yolo_dir",
+]
 
 
 class Section(BaseModel):
@@ -57,15 +75,15 @@ class DataParams(Section):
     def check_classes(self) -> "DataParams":
         repeated = sorted({name for name in self.classes if self.classes.count(name) > 1})
         if repeated:
-            raise ValueError(f"classes|names that differ|{', '.join(repeated)} more than once")
+            raise _not_allowed("classes", f"{', '.join(repeated)} more than once", "names that differ")
         return self
 
     @model_validator(mode="after")
     def check_folds(self) -> "DataParams":
         if self.folds == 1:
-            raise ValueError("folds|0, or from 2|1")
+            raise _not_allowed("folds", "1", "0, or from 2")
         if self.fold >= max(self.folds, 1):
-            raise ValueError(f"fold|below data.folds ({self.folds})|{self.fold}")
+            raise _not_allowed("fold", self.fold, f"below data.folds ({self.folds})")
         return self
 
 
@@ -100,24 +118,24 @@ class ModelParams(Section):
     def check_scales(self) -> "ModelParams":
         if not self.scale_first < self.scale_second < self.scale_last:
             found = f"{self.scale_first}, {self.scale_second}, {self.scale_last}"
-            raise ValueError(f"scale_second|between scale_first and scale_last|{found}")
+            raise _not_allowed("scale_second", found, "between scale_first and scale_last")
         return self
 
     @model_validator(mode="after")
     def check_tables(self) -> "ModelParams":
         if sorted(set(self.strides)) != self.strides:
-            raise ValueError(f"strides|increasing strides|{self.strides}")
+            raise _not_allowed("strides", self.strides, "increasing strides")
         extra = len(self.prior_scales) - len(self.prior_ratios)
         if self.priors == "table" and (not self.prior_ratios or extra not in (0, 1)):
             found = f"{len(self.prior_scales)} scales and {len(self.prior_ratios)} lists of ratios"
-            raise ValueError(f"prior_scales|as many as prior_ratios, or one more|{found}")
+            raise _not_allowed("prior_scales", found, "as many as prior_ratios, or one more")
         return self
 
     @model_validator(mode="after")
     def check_weights(self) -> "ModelParams":
         if self.weights == "coco" and (self.backbone, self.input_size) != ("vgg16", 300):
             found = f"coco with {self.backbone} at {self.input_size}"
-            raise ValueError(f"weights|coco with vgg16 at 300; else none, imagenet, a file|{found}")
+            raise _not_allowed("weights", found, "coco with vgg16 at 300; else none, imagenet, a file")
         return self
 
 
@@ -147,10 +165,10 @@ class AugmentParams(Section):
     @model_validator(mode="after")
     def check_crops(self) -> "AugmentParams":
         if self.object_min > self.object_max:
-            raise ValueError(f"object_max|from object_min ({self.object_min})|{self.object_max}")
+            raise _not_allowed("object_max", self.object_max, f"from object_min ({self.object_min})")
         if self.object_crop + self.resized_crop > 1 + 1e-9:
             total = f"{self.resized_crop} with object_crop {self.object_crop}"
-            raise ValueError(f"resized_crop|object_crop and resized_crop of at most 1 together|{total}")
+            raise _not_allowed("resized_crop", total, "object_crop and resized_crop of at most 1 together")
         return self
 
 
@@ -208,7 +226,7 @@ class TrainParams(Section):
     @model_validator(mode="after")
     def check_milestones(self) -> "TrainParams":
         if sorted(set(self.milestones)) != self.milestones:
-            raise ValueError(f"milestones|increasing shares|{self.milestones}")
+            raise _not_allowed("milestones", self.milestones, "increasing shares")
         return self
 
 
@@ -217,8 +235,6 @@ class EvaluateParams(Section):
     score_threshold: Annotated[float, Field(ge=0, lt=1)]
     nms_iou: Annotated[float, Field(gt=0, le=1)]
     max_detections: Annotated[int, Field(ge=1, le=10_000)]
-    num_pictures: CountOrZero
-    picture_score: Share
     device: Literal["auto", "cpu", "cuda"]
     workers: CountOrZero
 
@@ -230,6 +246,11 @@ class ExportParams(Section):
     opset: Annotated[int, Field(ge=18, le=23)]
     num_images: Count
     tolerance: Positive
+
+
+class ReportParams(Section):
+    num_pictures: CountOrZero
+    picture_score: Share
 
 
 class TrackingParams(Section):
@@ -250,27 +271,8 @@ class Params(Section):
     train: TrainParams
     evaluate: EvaluateParams
     export: ExportParams
+    report: ReportParams
     tracking: TrackingParams
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-3 as a number, as YAML 1.2 and DVC do, and refuses repeated keys."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            name = str(key.value)
-            if name in seen:
-                raise yaml.MarkedYAMLError(problem=f"key {name!r} repeated", problem_mark=key.start_mark)
-            seen.add(name)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
-    list("-+.0123456789"),
-)
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:
@@ -283,14 +285,14 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     """
     path = Path(path)
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        # YAML 1.2, as DVC reads it: 1e-3 is a number, 010 is ten, and a repeated key is an error.
+        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: not found; run from the repository's root") from None
-    except (yaml.MarkedYAMLError, yaml.reader.ReaderError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or error
-        raise UserError(f"{path}:{where} is not YAML: {problem}") from None
+    except OSError as error:
+        raise UserError(f"{path}: not readable: {error.strerror}") from None
+    except Exception as error:  # noqa: BLE001 (ruamel.yaml raises a dozen types)
+        raise UserError(f"{path}:{_yaml_problem(error)}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected the sections {', '.join(Params.model_fields)}")
     try:
@@ -299,11 +301,19 @@ def load_params(path: str | Path = "params.yaml") -> Params:
         raise UserError("\n".join(f"{path.name}: {_describe(dict(e))}" for e in error.errors())) from None
 
 
+def _yaml_problem(error: Exception) -> str:
+    """Where and why a file is no YAML, in one line."""
+    mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
+    problem = error.problem if isinstance(error, MarkedYAMLError) else None
+    line = f" line {mark.line + 1}" if mark else ""
+    return f"{line} is not YAML: {_shortened(' '.join(str(problem or error).split()))}"
+
+
 def _describe(error: dict[str, Any]) -> str:
     """One line for one pydantic error: key, what was found, what is allowed."""
     location = [str(part) for part in error["loc"]]
-    if error["type"] == "value_error":
-        key, allowed, found = str(error["ctx"]["error"]).split("|", 2)
+    if error["type"] == "not_allowed":
+        key, found, allowed = (error["ctx"][name] for name in ("key", "found", "allowed"))
         return f"{'.'.join(filter(None, [*location, key]))}: found {found}; allowed: {allowed}"
     key = ".".join(location)
     if error["type"] == "extra_forbidden":
@@ -314,7 +324,11 @@ def _describe(error: dict[str, Any]) -> str:
     allowed = error["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     if error["type"] == "missing":
         return f"{key}: missing; every key is required"
-    return f"{key}: found {error['input']!r}; allowed: {allowed}"
+    return f"{key}: found {_shortened(repr(error['input']))}; allowed: {allowed}"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 
 def _known_keys(section: list[str]) -> list[str]:

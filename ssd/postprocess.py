@@ -14,7 +14,7 @@ from ssd.matching import eager_on_cpu
 
 @dataclass(frozen=True)
 class PostProcessSettings:
-    """The paper's unless told otherwise. The names are those of params.yaml.
+    """The paper's unless told otherwise. The names are those of the section `evaluate`.
 
     score_threshold: detections at or below it are dropped; nms_iou: overlap above which the lower-scored
     of one class is dropped; max_per_class: candidates of a class that reach NMS; max_detections: kept per

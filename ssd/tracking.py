@@ -13,23 +13,13 @@ import subprocess
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import wraps
+from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
-# Before the import that reads them.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-
-import mlflow
 from filelock import FileLock
-from mlflow.entities import Run as MlflowRun
-from mlflow.tracking import MlflowClient
 
 from ssd.params import TrackingParams
-
-# Its notes on database tables and monitors would come between the lines of the training.
-logging.getLogger("mlflow").setLevel(logging.WARNING)
 
 MODEL_TAG = "model_sha256"
 EXPERIMENT_TAG = "dvc_experiment"
@@ -37,6 +27,18 @@ STAGE_TAG = "stage."
 
 
 P = ParamSpec("P")
+
+
+@lru_cache
+def _mlflow() -> Any:
+    """The library. Its import takes seconds, which a process without a tracker is spared."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    import mlflow
+
+    # Its notes on database tables and monitors would come between the lines of the training.
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    return mlflow
 
 
 def _never_fails(method: Callable[Concatenate["Run", P], None]) -> Callable[Concatenate["Run", P], None]:
@@ -72,29 +74,29 @@ class Run:
     @_never_fails
     def params(self, values: Mapping[str, object]) -> None:
         """Parameters, flat, as `section.key`. A list is written as text."""
-        mlflow.log_params({key: str(value) for key, value in values.items()})
+        _mlflow().log_params({key: str(value) for key, value in values.items()})
 
     @_never_fails
     def metrics(self, values: Mapping[str, float | None], step: int | None = None) -> None:
         """Metrics; those that are None are left out."""
         present = {key: value for key, value in values.items() if value is not None}
-        mlflow.log_metrics(present, step=step)
+        _mlflow().log_metrics(present, step=step)
 
     @_never_fails
     def tags(self, values: Mapping[str, str]) -> None:
         """Tags of the run."""
-        mlflow.set_tags(dict(values))
+        _mlflow().set_tags(dict(values))
 
     @_never_fails
     def file(self, path: str | Path, folder: str | None = None) -> None:
         """A file, or every file of a folder, as artifacts."""
-        log = mlflow.log_artifacts if Path(path).is_dir() else mlflow.log_artifact
+        log = _mlflow().log_artifacts if Path(path).is_dir() else _mlflow().log_artifact
         log(str(path), folder)
 
     @_never_fails
     def table(self, columns: Mapping[str, Sequence[object]], path: str) -> None:
         """A table, shown by the UI; `path` ends with .json."""
-        mlflow.log_table({key: list(values) for key, values in columns.items()}, path)
+        _mlflow().log_table({key: list(values) for key, values in columns.items()}, path)
 
     @_never_fails
     def onnx_model(
@@ -117,7 +119,7 @@ class Run:
         signature = ModelSignature(
             Schema([ColSpec(DataType.string, "image")]), Schema([ColSpec(Array(box), "detections")])
         )
-        mlflow.pyfunc.log_model(
+        _mlflow().pyfunc.log_model(
             name="detector",
             python_model=str(code),
             artifacts={"onnx": str(onnx_file)},
@@ -159,7 +161,7 @@ def tracked_run(
         run.resumed = resume is not None and _resume(resume, experiment_id, settings.system_metrics)
         if not run.resumed:
             _open_run(experiment_id, settings, stage, name, stage_params, model_digest)
-        active = mlflow.active_run()
+        active = _mlflow().active_run()
         assert active is not None, "one of the two has started it"
         run.id = active.info.run_id
     except Exception as error:  # noqa: BLE001 (whatever a database, a disk or a server raises)
@@ -178,11 +180,11 @@ def tracked_run(
 
 def _resume(run_id: str, experiment_id: str, system_metrics: bool) -> bool:
     """Make an earlier run the active one; False where it is gone, or of another DVC experiment."""
-    found = MlflowClient().search_runs([experiment_id], f"attributes.run_id = '{run_id}'")
+    found = _mlflow().MlflowClient().search_runs([experiment_id], f"attributes.run_id = '{run_id}'")
     own_name = os.environ.get("DVC_EXP_NAME", "")
     if not found or found[0].data.tags.get(EXPERIMENT_TAG) != own_name:
         return False
-    mlflow.start_run(run_id=run_id, log_system_metrics=system_metrics)
+    _mlflow().start_run(run_id=run_id, log_system_metrics=system_metrics)
     return True
 
 
@@ -204,34 +206,34 @@ def _open_run(
         if model_digest:
             tags[MODEL_TAG] = model_digest
         run_name = settings.run_name or " ".join(filter(None, [own_name, name]))
-        mlflow.start_run(
+        _mlflow().start_run(
             experiment_id=experiment_id, run_name=run_name, tags=tags, log_system_metrics=system_metrics
         )
         _log_stage_params(stage_params)
         return
     before = found.data.tags.get(STAGE_TAG + stage)
-    mlflow.start_run(run_id=found.info.run_id, log_system_metrics=False)
+    _mlflow().start_run(run_id=found.info.run_id, log_system_metrics=False)
     if before is None or before in mark.values():
-        mlflow.set_tags(mark)
+        _mlflow().set_tags(mark)
         return
     child_name = f"{stage} {_difference(before, stage_params)}"
-    mlflow.start_run(
+    _mlflow().start_run(
         experiment_id=experiment_id, run_name=child_name, nested=True, tags={**mark, **_git_state()}
     )
     _log_stage_params(stage_params)
 
 
 def _log_stage_params(stage_params: Mapping[str, object]) -> None:
-    mlflow.log_params({key: str(value) for key, value in stage_params.items()})
+    _mlflow().log_params({key: str(value) for key, value in stage_params.items()})
 
 
 def _experiment(settings: TrackingParams, root: Path) -> str:
     """Point mlflow at the store; the experiment's id. Made under a lock: two first starts would collide."""
-    mlflow.set_tracking_uri(settings.uri or f"sqlite:///{root.resolve() / 'mlflow' / 'mlflow.db'}")
+    _mlflow().set_tracking_uri(settings.uri or f"sqlite:///{root.resolve() / 'mlflow' / 'mlflow.db'}")
     store = root.resolve() / "mlflow"
     store.mkdir(exist_ok=True)
     with FileLock(store / ".lock"):
-        client = MlflowClient()
+        client = _mlflow().MlflowClient()
         existing = client.get_experiment_by_name(settings.experiment)
         if existing is not None:
             return str(existing.experiment_id)
@@ -239,10 +241,14 @@ def _experiment(settings: TrackingParams, root: Path) -> str:
         return str(client.create_experiment(settings.experiment, artifact_location=artifacts))
 
 
-def _find(experiment_id: str, model_digest: str) -> MlflowRun | None:
+def _find(experiment_id: str, model_digest: str) -> Any:
     """The newest run of this model, those of this process's DVC experiment before others."""
-    found = MlflowClient().search_runs(
-        [experiment_id], f"tags.{MODEL_TAG} = '{model_digest}'", order_by=["attributes.start_time DESC"]
+    found = (
+        _mlflow()
+        .MlflowClient()
+        .search_runs(
+            [experiment_id], f"tags.{MODEL_TAG} = '{model_digest}'", order_by=["attributes.start_time DESC"]
+        )
     )
     own = [run for run in found if run.data.tags.get(EXPERIMENT_TAG) == os.environ.get("DVC_EXP_NAME", "")]
     return next(iter([*own, *found]), None)
@@ -270,8 +276,8 @@ def _git_state() -> dict[str, str]:
 
 def _close_run(status: str) -> None:
     try:
-        while mlflow.active_run() is not None:
-            mlflow.end_run(status)
+        while _mlflow().active_run() is not None:
+            _mlflow().end_run(status)
     except Exception as error:  # noqa: BLE001 (whatever a database, a disk or a server raises)
         _warn(error)
 
@@ -281,6 +287,6 @@ def _warn(error: Exception) -> None:
     warnings.warn(f"MLflow failed ({reason}); going on without it, the numbers are in reports/", stacklevel=3)
 
 
-def flatten(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, object]:
+def flat_params(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, object]:
     """{"train": {"lr": 0.1}} to {"train.lr": 0.1}: how parameters are named in MLflow."""
     return {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}

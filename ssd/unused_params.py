@@ -50,7 +50,8 @@ def warn_of_unused_training(
     num_images = -(-params.batch_size // num_processes)
     if params.accumulate > max(num_images // 2, 1):
         log.warning(
-            "train.accumulate: %d parts have less than the two images that batch norm needs; %d are used",
+            "train.accumulate: %d micro-batches have less than the two images that batch norm needs; %d are "
+            "used",
             params.accumulate,
             max(num_images // 2, 1),
         )

@@ -14,6 +14,14 @@ from ssd.params import Params, load_params
 PUBLISHED_WEIGHTS = ("none", "imagenet", "coco")
 """What `model.weights` may be besides a file."""
 
+MAKERS = {
+    "data/raw": "download",
+    "data/tensors": "preprocess",
+    "models/model.pt": "train",
+    "reports/evaluate": "evaluate",
+}
+"""The stage that makes a file or what is in a folder, for those that other stages read."""
+
 stop = StopSignal()
 """SIGTERM and Ctrl-C unwind the stack, so that temporary files and MLflow runs are closed."""
 
@@ -31,7 +39,7 @@ def command(stage: Callable[[Params], None]) -> Callable[[], None]:
             check_weights(params.model.weights)
             stage(params)
         except UserError as error:
-            print(error, file=sys.stderr)
+            print(sentence(error), file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
@@ -39,6 +47,15 @@ def command(stage: Callable[[Params], None]) -> Callable[[], None]:
 
     del main.__wrapped__  # its signature is not the stage's
     return main
+
+
+def sentence(error: UserError) -> str:
+    """What the package cannot know is added: the file that holds a key, the stage that makes a path."""
+    text = f"params.yaml: {error}" if error.key else str(error)
+    for made, stage in MAKERS.items():
+        if error.path is not None and Path(os.path.relpath(error.path)).is_relative_to(made):
+            return f"{text}; `dvc repro -f {stage}` makes it anew"
+    return text
 
 
 def workspace() -> Path:
@@ -63,7 +80,5 @@ def check_weights(weights: str) -> None:
     """
     path = resolve_weights(weights, workspace())
     if path not in PUBLISHED_WEIGHTS and not Path(path).is_file():
-        raise UserError(
-            f"params.yaml: model.weights: found {weights!r}, no such file; allowed: "
-            f"{', '.join(PUBLISHED_WEIGHTS)}, a file"
-        )
+        allowed = f"{', '.join(PUBLISHED_WEIGHTS)}, a file"
+        raise UserError(f"found {weights!r}, no such file; allowed: {allowed}", key="model.weights")

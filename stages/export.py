@@ -49,10 +49,10 @@ def main(params: Params) -> None:
         report = compare_files(detector, class_names, files, images, settings.tolerance)
     write_json(REPORT, report)
     say(report, [file.name for file in files])
-    log(params, split)
+    track(params, split)
 
 
-def log(params: Params, split: TensorFile) -> None:
+def track(params: Params, split: TensorFile) -> None:
     """Log the files, and a model around the ONNX file that MLflow can serve."""
     with stage_run(params, "export", sections={"export"}, model=MODEL) as run:
         run.file(FOLDER, "export")

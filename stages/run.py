@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ssd.files import sha256
 from ssd.params import Params
-from ssd.tracking import Run, flatten, tracked_run
+from ssd.tracking import Run, flat_params, tracked_run
 from stages.command import workspace
 
 
@@ -33,7 +33,7 @@ def stage_run(
         workspace(),
         stage,
         name=name or stage,
-        stage_params=flatten(params.model_dump(include=sections)),
+        stage_params=flat_params(params.model_dump(include=sections)),
         model_digest=sha256(model) if model else None,
         resume=resume,
     )

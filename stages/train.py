@@ -1,40 +1,39 @@
-"""Stage 3: train on the tensor files; writes models/model.pt and reports/train."""
+"""Stage 3: train on the tensor files; writes models/model.pt, reports/train/history.tsv and priors.json.
+
+Whatever this script or what it imports can change of the weights is a dep of the stage in dvc.yaml, and with
+the settings and the data the name of the training's checkpoints. What only shows is in stages/train_log.py.
+"""
 
 import sys
-from contextlib import AbstractContextManager
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 
-from ssd.files import write_bytes
+from ruamel.yaml import YAML
+from torch import Tensor
+
+from ssd.files import write_json
 from ssd.hardware import Hardware, choose_hardware, choose_kernels
-from ssd.loading.dataset import DetectionDataset
 from ssd.loading.tensor_file import TensorFile
 from ssd.models.build import build_model
+from ssd.models.kmeans_priors import PAPER_SCALES, prior_fit
+from ssd.models.priors import make_priors, paper_levels
+from ssd.models.saved import save_model
+from ssd.models.ssd import SSD
 from ssd.params import Params
-from ssd.plots.figures import save_figure
 from ssd.processes.launch import launch, num_processes
-from ssd.processes.world import World, joined, launched, leave
-from ssd.tracking import Run, flatten
+from ssd.processes.world import World, exit_now, joined, launched
 from ssd.training.checkpoints import CheckpointFolder, fingerprint
-from ssd.training.loop import Trainer, TrainResult
-from ssd.training.progress import Epoch
-from ssd.unused_params import warn_of_unused_augmentation
+from ssd.training.loop import Trainer
 from stages.command import command, resolve_weights, stop, workspace
-from stages.run import stage_run
-from stages.train_report import (
-    AUGMENTED,
-    augmented_figure,
-    line_of,
-    log_data,
-    log_epoch,
-    report_priors,
-    write_history,
-    write_result,
-)
+from stages.train_log import TrainLog
 
-RUN_FILE = "mlflow_run"
+MODEL = Path("models/model.pt")
+PRIORS = Path("reports/train/priors.json")
+TRAIN_FILE, VAL_FILE = Path("data/tensors/train.safetensors"), Path("data/tensors/val.safetensors")
 
-# What does not decide the weights that come out: a training goes on when it changes.
-INDIFFERENT = {"workers", "cache", "device", "devices", "restarts", "keep_best", "checkpoint_minutes"}
+# Keys of the `train` section that do not decide the weights: a training goes on when they change.
+NOT_IN_FINGERPRINT = {"workers", "cache", "device", "devices", "restarts", "keep_best", "checkpoint_minutes"}
 
 
 @command
@@ -47,95 +46,68 @@ def main(params: Params) -> None:
     with joined(train.device) as world:
         train_model(params, world)
     if world.size > 1:
-        leave(0)
+        exit_now(0)
 
 
 def train_model(params: Params, world: World) -> None:
     """Train as one process of `world`; the main one writes and logs."""
-    train_file, val_file = (TensorFile(f"data/tensors/{split}.safetensors") for split in ("train", "val"))
-    class_names = train_file.class_names
+    train_file, val_file = TensorFile(TRAIN_FILE), TensorFile(VAL_FILE)
     hardware = choose_hardware(params.train.device, params.train.precision, local_rank=world.local_rank)
     choose_kernels(hardware.device, params.train.deterministic)
+    boxes = train_file.normalised_boxes()
     weights = resolve_weights(params.model.weights, workspace())
-    boxes, seed = train_file.normalised_boxes(), params.train.seed
-    trainer = Trainer(
-        build_model(params.model, len(class_names), boxes, seed, weights),
-        train_file, val_file, params.train, params.augment, hardware, world,
-    )  # fmt: skip
+    model = build_model(params.model, len(train_file.class_names), boxes, params.train.seed, weights)
+    trainer = Trainer(model, train_file, val_file, params.train, params.augment, hardware, world)
     if not world.is_main:
         trainer.run(None, stop=stop)
         return
-    with CheckpointFolder(checkpoints(params, hardware), params.train.keep_best) as folder:
-        run_file = folder.folder / RUN_FILE
-        resume = run_file.read_text() if run_file.is_file() else None
-        with train_run(params, resume) as run:
-            if run.id:
-                write_bytes(run_file, run.id.encode())
-            if not run.resumed:
-                run.params(flatten(params.model_dump(exclude={"tracking"})))
-            log_data(run, train_file, val_file)
-            warn_of_unused_augmentation(params.augment)
-            pictures = DetectionDataset(train_file, params.model.input_size, params.augment, seed)
-            figure = augmented_figure(pictures, params.augment, class_names)
-            save_figure(figure, AUGMENTED)
-            report_priors(trainer.step.model, boxes, params.model.priors == "kmeans", run)
-            result = run_training(trainer, folder, run)
-            write_result(result, trainer.step.model.config, class_names, run)
-
-
-def run_training(trainer: Trainer, folder: CheckpointFolder, run: Run) -> TrainResult:
-    """Train to the end, from where an earlier process stopped; report each epoch."""
-    size, hardware = trainer.world.size, trainer.hardware
-    where = f"{hardware.device}" if size == 1 else f"{size} processes, {hardware.device.type}"
-    print(f"training on {where}, {hardware.dtype}, {len(trainer.train_file)} images", flush=True)
-    print(f"checkpoints in {folder.folder}", flush=True)
-
-    def on_start(history: list[Epoch]) -> None:
-        print(f"going on after epoch {len(history)}", flush=True)
-        write_history(history)
-        for epoch in history if not run.resumed else []:
-            log_epoch(epoch, run)
-
-    def on_epoch(epoch: Epoch) -> None:
-        print(line_of(epoch), flush=True)
-        write_history(trainer.progress.history)
-        log_epoch(epoch, run)
-
-    try:
-        result = trainer.run(
-            folder,
-            on_resume=on_start,
-            on_epoch=on_epoch,
-            on_step=lambda step, loss, lr: run.metrics({"step/loss": loss, "step/lr": lr}, step=step),
-            stop=stop,
+    with ExitStack() as stack:
+        checkpoints = stack.enter_context(
+            CheckpointFolder(checkpoint_folder(params, hardware), params.train.keep_best)
         )
-    except KeyboardInterrupt:
-        progress = trainer.progress
-        if progress.epoch or progress.batch:
-            where = f"epoch {progress.epoch + 1}, step {progress.batch}"
-            print(f"stopped at {where}; the next `dvc repro` goes on from there", file=sys.stderr)
-        raise
-    assert result is not None, "the main process has a folder"
-    return result
+        log = stack.enter_context(TrainLog.opened(params, trainer, checkpoints.folder))
+        write_json(PRIORS, describe_priors(model, boxes, params.model.priors))
+        result = trainer.run(checkpoints, log, stop)
+        assert result is not None, "the main process has a folder"
+        save_model(MODEL, result.weights, model.config, train_file.class_names)
+        log.ended(result, MODEL, PRIORS)
 
 
-def checkpoints(params: Params, hardware: Hardware) -> Path:
-    """The checkpoint folder of this training, by all that decides its result."""
-    settings = params.model_dump(include={"model", "augment", "train"})
-    settings["train"] = {key: value for key, value in settings["train"].items() if key not in INDIFFERENT}
+def describe_priors(model: SSD, boxes: Tensor, kind: str) -> dict[str, object]:
+    """The content of priors.json: how well the priors cover the training boxes, beside the paper's table.
+
+    Args:
+        boxes: float32 [N, 4], xyxy, normalised.
+        kind: `model.priors`.
+    """
+    levels = model.config.levels
+    map_sizes = [(side, side) for side in model.map_sides_at(model.config.input_size)]
+    paper = make_priors(map_sizes, paper_levels(len(levels), *PAPER_SCALES))
+    return {
+        "kind": kind,
+        "paper": asdict(prior_fit(paper, boxes)),
+        "model": asdict(prior_fit(model.priors, boxes)),
+        "levels": [asdict(level) for level in levels],
+    }
+
+
+def checkpoint_folder(params: Params, hardware: Hardware) -> Path:
+    """The checkpoints of this training, by all that decides its result."""
+    settings = params.model_dump(include={"model": True, "augment": True, "train": True})
+    settings["train"] = {k: v for k, v in settings["train"].items() if k not in NOT_IN_FINGERPRINT}
     settings["train"]["precision"] = str(hardware.dtype)
-    files = [Path(f"data/tensors/{split}.safetensors") for split in ("train", "val")]
-    weights = resolve_weights(params.model.weights, workspace())
-    files += [Path(weights)] if Path(weights).is_file() else []
-    code = Path(__file__).parents[1] / "ssd"
-    return workspace() / "checkpoints" / fingerprint(settings, [*files, Path(__file__)], code)
+    weights = Path(resolve_weights(params.model.weights, workspace()))
+    data = [TRAIN_FILE, VAL_FILE, *([weights] if weights.is_file() else [])]
+    return workspace() / "checkpoints" / fingerprint(settings, data, code_files())
 
 
-def train_run(params: Params, resume: str | None) -> AbstractContextManager[Run]:
-    """The MLflow run of this training."""
-    name = f"{params.data.source} {params.model.backbone}-{params.model.input_size} lr={params.train.lr:g}"
-    sections = {"model", "augment", "train"}
-    return stage_run(params, "train", sections=sections, name=name, resume=resume)
+def code_files() -> dict[str, Path]:
+    """The Python files that train's deps in dvc.yaml name, by their place in the repository."""
+    root = Path(__file__).parents[1]
+    deps = YAML(typ="safe", pure=True).load(root / "dvc.yaml")["stages"]["train"]["deps"]
+    code = [root / dep for dep in deps if dep.split("/")[0] in ("ssd", "stages")]
+    files = [file for path in code for file in (path.rglob("*.py") if path.is_dir() else [path])]
+    return {file.relative_to(root).as_posix(): file for file in sorted(files)}
 
 
 if __name__ == "__main__":

@@ -15,17 +15,19 @@ from torch import nn
 from ssd.evaluation import SplitResult, run_split
 from ssd.hardware import choose_hardware
 from ssd.loading.batch_augment import normalise
-from ssd.loading.batches import SampleKey
+from ssd.loading.batches import EpochBatches, SampleKey
 from ssd.loading.dataset import DetectionDataset, collate
+from ssd.loading.loader import make_loader
 from ssd.loading.tensor_file import TensorFile
 from ssd.loss import MultiBoxLoss
 from ssd.models.config import paper_config
 from ssd.models.ssd import SSD
 from ssd.postprocess import PostProcessor, PostProcessSettings
-from ssd.processes.world import World, joined, leave
+from ssd.processes.world import World, exit_now, joined
 from ssd.tensor_writer import AnnotatedImage, write_tensor_file
 
 SIDE = 64
+ALONE = World()
 SETTINGS = PostProcessSettings(score_threshold=0.3, max_detections=20)
 SPLIT_SIZES = [7, 1, 0]
 """Odd, smaller than the number of processes, and empty."""
@@ -50,19 +52,17 @@ def run(
     model: SSD | None = None,
     batch_size: int = 4,
     workers: int = 0,
-    world: World | None = None,
+    world: World = ALONE,
 ) -> SplitResult:
     model = model or build_model()
+    batches = EpochBatches(len(file), batch_size, SIDE, seed=None, rank=world.rank, world_size=world.size)
     return run_split(
         model,
         MultiBoxLoss(model.priors),
         PostProcessor(model.priors, SETTINGS),
-        file,
+        make_loader(DetectionDataset(file, SIDE), batches, workers),
         choose_hardware("cpu", "fp32"),
-        batch_size=batch_size,
-        workers=workers,
-        label="test",
-        world=world or World(),
+        world=world,
     )
 
 
@@ -152,4 +152,4 @@ if __name__ == "__main__":
     with joined("cpu") as this:
         results = [run(TensorFile(folder / f"{size}.safetensors"), world=this) for size in SPLIT_SIZES]
         (folder / f"{this.rank}.pickle").write_bytes(pickle.dumps(results))
-    leave(0)
+    exit_now(0)

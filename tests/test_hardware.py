@@ -37,9 +37,7 @@ def kernels() -> Iterator[None]:
 
 @pytest.mark.usefixtures("no_gpus")
 def test_cuda_without_a_gpu_is_one_clear_line() -> None:
-    with pytest.raises(
-        UserError, match="^params.yaml: evaluate.device: found 'cuda'.*allowed here: auto, cpu$"
-    ):
+    with pytest.raises(UserError, match="^evaluate.device: found 'cuda'.*allowed here: auto, cpu$"):
         choose_hardware("cuda", "auto", "evaluate.device")
 
 

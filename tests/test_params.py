@@ -57,7 +57,7 @@ def test_the_repository_s_params_are_valid_and_every_key_has_a_comment() -> None
             "train.milestones: found [0.9, 0.83]; allowed: increasing",
         ),
         ("  devices: auto", "  devices: 0", "train.devices: found 0; allowed: auto, or a number from 1"),
-        ("  devices: auto", "  devices: yes", "train.devices: found True; allowed: auto, or a number"),
+        ("  devices: auto", "  devices: yes", "train.devices: found 'yes'; allowed: auto, or a number"),
         ("  folds: 0", "  folds: 1", "data.folds: found 1; allowed: 0, or from 2"),
         ("  fold: 0", "  fold: 2", "data.fold: found 2; allowed: below data.folds (0)"),
         ("  strides: []", "  strides: [16, 8]", "model.strides: found [16, 8]; allowed: increasing"),
@@ -94,8 +94,24 @@ def test_one_mistake_is_one_line_and_two_are_two(tmp_path: Path) -> None:
     assert len(str(caught.value).splitlines()) == 2
 
 
-def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
-    assert load(TEXT.replace("  lr: 0.002", "  lr: 1e-3"), tmp_path).train.lr == 1e-3
+@pytest.mark.parametrize(("text", "value"), [("1e-3", 1e-3), ("2E+1", 20.0), (".5", 0.5), ("010", 10)])
+def test_numbers_are_read_as_people_and_dvc_mean_them(text: str, value: float, tmp_path: Path) -> None:
+    """YAML 1.1 would take the first for a text and the last for eight."""
+    assert load(TEXT.replace("  lr: 0.002", f"  lr: {text}"), tmp_path).train.lr == value
+
+
+@pytest.mark.parametrize("text", ["2001-99-99", "0x_", "[" * 2000, '!!int ""', "9" * 5000, "&a [*a, *a]"])
+def test_values_that_no_key_has_are_one_short_line(text: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        load(TEXT.replace("  lr: 0.002", f"  lr: {text}"), tmp_path)
+    (line,) = str(caught.value).splitlines()
+    assert "params.yaml" in line and len(line) < 400
+
+
+def test_a_folder_in_place_of_the_file_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").mkdir()
+    with pytest.raises(UserError, match="params.yaml: not readable"):
+        load_params(tmp_path / "params.yaml")
 
 
 @pytest.mark.parametrize(
@@ -104,7 +120,7 @@ def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
         ("train: [1, 2", "line 1 is not YAML"),
         ("just text", "expected the sections data, preprocess"),
         ("", "expected the sections"),
-        (TEXT.replace("  lr: 0.002", "  lr: 0.002\n  lr: 0.003"), "key 'lr' repeated"),
+        (TEXT.replace("  lr: 0.002", "  lr: 0.002\n  lr: 0.003"), 'duplicate key "lr"'),
         (TEXT.replace("  lr: 0.002", "  lr: !!python/object/apply:os.getcwd []"), "is not YAML"),
     ],
 )

@@ -78,7 +78,7 @@ def test_it_trains_and_exports(name: str, shapes_file: TensorFile, tmp_path: Pat
     )
     batches = list(islice(trainer.loader, 2))
     losses = [trainer.step(batch, 0, index, 1e-4).tolist() for index, batch in enumerate(batches)]
-    assert all(0 < total < 1e4 and left_out == 0 for total, _, _, left_out in losses)
+    assert all(0 < total < 1e4 and skipped == 0 for total, _, _, skipped in losses)
     learning = [p.grad is not None and p.grad.isfinite().all() for p in model.parameters()]
     assert all(learning)
     detector = Detector(model.eval(), PostProcessSettings(1e-3, max_detections=20))

@@ -12,7 +12,7 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
 
 from ssd.params import Params, TrackingParams
-from ssd.tracking import MODEL_TAG, flatten, tracked_run
+from ssd.tracking import MODEL_TAG, flat_params, tracked_run
 
 MakeParams = Callable[..., Params]
 REPOSITORY = Path(__file__).parent.parent
@@ -186,7 +186,7 @@ main()
 
 
 def test_params_are_named_by_section() -> None:
-    assert flatten({"train": {"lr": 0.1}, "model": {"backbone": "x"}}) == {
+    assert flat_params({"train": {"lr": 0.1}, "model": {"backbone": "x"}}) == {
         "train.lr": 0.1,
         "model.backbone": "x",
     }

@@ -6,8 +6,47 @@ from collections.abc import Callable
 import pytest
 from augmentation import augment_params
 
+from ssd.hardware import choose_hardware
 from ssd.params import Params
-from ssd.unused_params import warn_of_unused_augmentation
+from ssd.unused_params import warn_of_unused_augmentation, warn_of_unused_training
+
+CPU = choose_hardware("cpu", "fp32")
+
+
+def test_settings_of_a_training_that_are_not_used_are_warned_of(
+    make_params: Callable[..., Params], caplog: pytest.LogCaptureFixture
+) -> None:
+    changes = {
+        "train.schedule": "plateau",
+        "train.warmup_steps": 1000,
+        "train.batch_size": 4,
+        "train.epochs": 1,
+        "train.early_stop": 3,
+        "train.keep_best": 2,
+        "train.sync_bn": True,
+        "train.deterministic": True,
+        "train.small_epochs": 1,
+        "train.accumulate": 4,
+    }
+    warn_of_unused_training(make_params(**changes).train, 4, 0, CPU, 1)
+    for line in (
+        "plateau never lowers the learning rate",
+        "train.lr is never reached",
+        "training never stops early",
+        "only the last weights are kept",
+        "train.sync_bn: not used",
+        "train.deterministic: not used",
+        "no epoch is trained at model.input_size",
+        "4 micro-batches have less than the two images that batch norm needs; 2 are used",
+    ):
+        assert line in caplog.text
+
+
+def test_the_default_settings_of_a_training_are_all_used(
+    make_params: Callable[..., Params], caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_unused_training(make_params(**{"train.epochs": 1000}).train, 4, 16, CPU, 1)
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize("policy", ["none", "light", "ssd", "object_crop"])

@@ -75,7 +75,7 @@ def compare_files(
     for path in files:
         run, metadata = open_onnx(path) if path.suffix == ".onnx" else open_torchscript(path)
         if metadata != describe(detector, class_names):
-            raise UserError(f"{path.name}: not the metadata of this model; run `dvc repro -f export`")
+            raise UserError(f"{path.name}: not the metadata of this model; export it again")
         found = [a for case in cases for a in _compare_case(path, run, case, detector, tolerance)]
         report[path.name] = {
             "bytes": path.stat().st_size,
@@ -126,7 +126,7 @@ def _compare_case(
     outputs = run(case.images)
     malformed = _malformed(outputs, case.outputs, detector.model.num_classes)
     if malformed:
-        raise UserError(f"{where}: {malformed}; the file is not this detector, run `dvc repro -f export`")
+        raise UserError(f"{where}: {malformed}; the file is not this detector, export it again")
     for reference, other in zip(case.references, _split(outputs), strict=True):
         agreement = compare_detections(reference, other, detector.postprocessor.settings, tolerance)
         if agreement.problem:

@@ -33,7 +33,7 @@ def augment_batch(
     Args:
         images: uint8 [B, 3, H, W], RGB, on the device that trains.
         targets: on the same device.
-        augment: the section of params.yaml.
+        augment: the section.
         key: seed, epoch, batch, rank: they decide all randomness.
 
     Returns:

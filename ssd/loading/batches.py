@@ -1,14 +1,15 @@
 """Which images form a batch, on which process and at which size: by seed and epoch alone."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Sampler
 
 from ssd.errors import UserError
-from ssd.loading.dataset import DetectionDataset, Sample, SampleKey, collate
+from ssd.loading.dataset import SampleKey
+from ssd.loading.tensor_file import TensorFile
+from ssd.params import TrainParams
 from ssd.seeding import seeded
 
 
@@ -53,8 +54,9 @@ class EpochBatches(Sampler[list[SampleKey]]):
     ) -> None:
         if seed is not None and batch_size < 2 * world_size:
             raise UserError(
-                f"params.yaml: train.batch_size: found {batch_size} over {world_size} processes; "
-                f"allowed: from {2 * world_size}, two a process"
+                f"found {batch_size} over {world_size} processes; "
+                f"allowed: from {2 * world_size}, two a process",
+                key="train.batch_size",
             )
         self.num_images, self.batch_size, self.side = num_images, batch_size, side
         self.seed, self.rank, self.world_size, self.weights = seed, rank, world_size, weights
@@ -136,30 +138,28 @@ def _systematic_counts(weights: Tensor, generator: torch.Generator) -> Tensor:
     return (expected + offset).floor().long().diff(prepend=torch.zeros(1, dtype=torch.int64))
 
 
-def make_loader(
-    dataset: DetectionDataset, sampler: EpochBatches, workers: int, *, pin_memory: bool = False
-) -> DataLoader[Sample]:
-    """A loader that gives a `Batch` at a time.
+def training_batches(
+    file: TensorFile, params: TrainParams, side: int, rank: int, world_size: int
+) -> EpochBatches:
+    """The batches of the `train` section.
 
-    Args:
-        dataset, sampler: what is loaded; set the sampler's attributes before each pass.
-        workers: processes, of one thread each, which live on between the epochs of a training; 0 loads in
-            this process.
-        pin_memory: copy batches to memory from which a GPU takes them without waiting.
+    Raises:
+        UserError: there are fewer than two images per process.
     """
-    return DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=pin_memory,
-        persistent_workers=sampler.seed is not None and workers > 0,
-        worker_init_fn=_set_apart,
-        # The cache is memory that only a forked process shares.
-        multiprocessing_context="fork" if dataset.cache is not None and workers > 0 else None,
+    weights: Tensor | None = None
+    if params.repeat_threshold > 0:
+        labels = [file.objects(index).labels for index in range(len(file))]
+        weights = repeat_factors(labels, params.repeat_threshold)
+    batches = EpochBatches(
+        len(file),
+        params.batch_size,
+        side,
+        seed=params.seed,
+        rank=rank,
+        world_size=world_size,
+        weights=weights,
     )
-
-
-def _set_apart(worker: int) -> None:
-    """Keep signals to the process group (Ctrl-C, a launcher's SIGTERM) from workers: they end last."""
-    os.setpgid(0, 0)
+    if len(batches) == 0:
+        needed = 2 * world_size
+        raise UserError(f"{file.path}: {len(file)} image(s) to train on; at least {needed} are needed")
+    return batches

@@ -1,10 +1,14 @@
 """Decoded images kept in memory, shared by the worker processes that load them."""
 
 import mmap
+import os
+import weakref
 from collections.abc import Iterator
 from itertools import accumulate
 from multiprocessing import get_context
+from multiprocessing.reduction import DupFd
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,8 +26,8 @@ MARGIN = 0.2
 class DecodedCache:
     """The decoded images of a split, filled as they are first used.
 
-    The memory is anonymous and shared: worker processes that are forked, as `make_loader` does, fill it
-    for each other, and a container's small /dev/shm does not matter.
+    The memory is a file without a name and a place: worker processes get it as they start and fill it for
+    each other, and a container's small /dev/shm does not matter.
 
     Args:
         file: the split. All of its images have a place; memory is taken as places are filled.
@@ -41,10 +45,27 @@ class DecodedCache:
         self.offsets = [0, *accumulate(3 * height * width for height, width in self.sizes)]
         self.num_bytes = self.offsets[-1]
         _check_fits(self.num_bytes * num_processes, file.path)
-        self._pixels = _shared_bytes(self.num_bytes)
-        self._states = _shared_bytes(len(file))
         # Whoever sees a state under the lock sees all that was written before it was set.
-        self._lock = get_context("fork").Lock()
+        self._lock = get_context("forkserver").Lock()
+        memory = os.memfd_create("decoded-images")
+        os.ftruncate(memory, max(self.num_bytes + len(file), 1))
+        self._map(memory)
+
+    def _map(self, memory: int) -> None:
+        """Map a file: the pixels, uint8 [num_bytes], then the state of each image, uint8 [N]."""
+        weakref.finalize(self, os.close, memory)
+        self._memory = memory
+        mapped = torch.frombuffer(mmap.mmap(memory, 0), dtype=torch.uint8)
+        self._pixels, self._states = mapped[: self.num_bytes], mapped[self.num_bytes :]
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = {name: value for name, value in vars(self).items() if name not in ("_pixels", "_states")}
+        return {**kept, "_memory": DupFd(self._memory)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        memory = state.pop("_memory").detach()
+        self.__dict__.update(state)
+        self._map(memory)
 
     def get(self, index: int) -> Tensor | None:
         """Image `index`, uint8 [3, H, W], the cache's own memory; None if it is not there yet."""
@@ -69,17 +90,13 @@ class DecodedCache:
         return pixels.view(height, width, 3).permute(2, 0, 1)
 
 
-def _shared_bytes(size: int) -> Tensor:
-    """Zeros, uint8 [size], that forked processes share; torch's own shared memory is in /dev/shm."""
-    return torch.frombuffer(mmap.mmap(-1, max(size, 1)), dtype=torch.uint8)[:size]
-
-
 def _check_fits(num_bytes: int, path: Path) -> None:
     free = free_memory()
     if num_bytes > free * (1 - MARGIN):
         raise UserError(
-            f"params.yaml: train.cache: the images of {path} take {num_bytes / 2**30:.2f} GiB decoded, of "
-            f"{free / 2**30:.2f} GiB free; set it to none, or lower preprocess.max_side"
+            f"the images of {path} take {num_bytes / 2**30:.2f} GiB decoded, of "
+            f"{free / 2**30:.2f} GiB free; set it to none, or lower preprocess.max_side",
+            key="train.cache",
         )
 
 
@@ -94,9 +111,7 @@ def free_memory(root: Path = Path("/")) -> int:
     """
     meminfo = root / "proc/meminfo"
     if not meminfo.exists():
-        raise UserError(
-            "params.yaml: train.cache: ram needs Linux, which tells how much is free; set it to none"
-        )
+        raise UserError("ram needs Linux, which tells how much is free; set it to none", key="train.cache")
     available = _table(meminfo)["MemAvailable:"] * 1024
     return max(min([available, *_group_limits(root)]), 0)
 

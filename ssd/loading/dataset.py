@@ -67,7 +67,7 @@ class DetectionDataset(Dataset[Sample]):
     Args:
         file: the split.
         side: input size, pixels, where no key asks for another.
-        augment: the section of params.yaml; None stretches the whole image to the input.
+        augment: the section; None stretches the whole image to the input.
         seed: with the key it decides all randomness of a sample, so that neither the number of workers
             nor their order matters.
         cache: keeps decoded images; None decodes each time.

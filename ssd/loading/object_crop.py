@@ -43,7 +43,7 @@ def crop_view(
         height, width: of the image, pixels.
         boxes: [m, 4] xyxy pixels, inside the image.
         counted: bool [m], which of them may be chosen and must not all be lost: those that are not ignored.
-        augment: object_crop, resized_crop, object_min to crop_tries (params.yaml).
+        augment: object_crop, resized_crop, and object_min to crop_tries.
         generator: source of all randomness; the number of draws depends on `augment` alone.
 
     Returns:

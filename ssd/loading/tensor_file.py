@@ -18,22 +18,25 @@ class TensorFile:
     """Reads a tensor file: everything but the images is in memory, images are mapped from the file.
 
     It may be pickled to worker processes: each opens the file for itself.
+
+    Raises:
+        UserError: the file is missing, damaged, or of another format.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if not self.path.is_file():
-            raise UserError(f"{path}: not found; `dvc repro preprocess` makes it")
+            raise UserError(f"{path}: not found", path=path)
         try:
             with safe_open(self.path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 names = [name for name in file.keys() if name != "images"]  # noqa: SIM118 (no mapping)
                 tensors = {name: file.get_tensor(name) for name in names}
         except SafetensorError as error:
-            raise UserError(f"{path}: damaged ({error}); `dvc repro -f preprocess` makes it anew") from None
+            raise UserError(f"{path}: damaged ({error})", path=path) from None
         if metadata.get("format") != TENSOR_FORMAT:
             found = metadata.get("format", "no format")
-            raise UserError(f"{path}: {found}, not {TENSOR_FORMAT}; `dvc repro -f preprocess` makes it anew")
+            raise UserError(f"{path}: {found}, not {TENSOR_FORMAT}", path=path)
         self.class_names: list[str] = json.loads(metadata["class_names"])
         self.image_ids: list[str] = json.loads(metadata["image_ids"])
         self.sizes: Tensor = tensors["sizes"]
@@ -67,10 +70,8 @@ class TensorFile:
         try:
             image: Tensor = decode_image(self.encoded(index), ImageReadMode.RGB)
         except RuntimeError as error:
-            raise UserError(
-                f"{self.path}: image {self.image_ids[index]} does not decode ({error}); "
-                "`dvc repro -f preprocess` checks every image"
-            ) from None
+            name = self.image_ids[index]
+            raise UserError(f"{self.path}: image {name} does not decode ({error})", path=self.path) from None
         return image
 
     def objects(self, index: int) -> Objects:

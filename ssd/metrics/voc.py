@@ -24,6 +24,9 @@ from ssd.structures import Detections, Objects
 # kit) that point is 0.30000000000000004 and misses it.
 ELEVEN_POINTS: Floats = np.arange(11) / 10
 
+RECALL_GRID: Floats = np.arange(101) / 100
+"""Where curves are sampled for tables and pictures."""
+
 
 @dataclass(frozen=True, eq=False)
 class ClassResult:
@@ -96,19 +99,32 @@ def evaluate_voc(
     )
 
 
-def mean_ap(
-    detections: Sequence[Detections],
-    objects: Sequence[Objects],
-    num_classes: int,
-    iou_threshold: float = 0.5,
-) -> float | None:
-    """VOC 2010 mean average precision, the figure that validation watches; None without any object."""
-    return evaluate_voc(detections, objects, num_classes, iou_threshold).map_area
+def sampled_curve(result: ClassResult) -> list[tuple[float, float]]:
+    """(recall, precision) at recalls 0, 0.01, ... as far as the class reaches: the best precision there or
+    beyond.
+
+    Empty without objects or detections.
+    """
+    if not result.num_objects or not len(result.recall):
+        return []
+    recall = RECALL_GRID[: np.searchsorted(RECALL_GRID, result.recall[-1], side="right")]
+    precision = _interpolate(result.recall, result.precision, recall)
+    return list(zip(recall.tolist(), precision.tolist(), strict=True))
 
 
-def interpolated_precision(result: ClassResult, recall: Floats) -> Floats:
-    """The best precision at each recall or beyond it, float64 of the shape of `recall`; 0 past the curve."""
-    return _interpolate(result.recall, result.precision, recall)
+def mean_precision(result: VocResult) -> list[tuple[float, float]]:
+    """(recall, precision) at recalls 0, 0.01, ... 1: the mean of the best precision at that recall or beyond.
+
+    Over the classes that have objects; its mean is close to the mAP. Empty where no class has objects.
+    """
+    curves = [
+        _interpolate(curve.recall, curve.precision, RECALL_GRID)
+        for curve in result.classes
+        if curve.num_objects
+    ]
+    if not curves:
+        return []
+    return list(zip(RECALL_GRID.tolist(), np.mean(curves, axis=0).tolist(), strict=True))
 
 
 def _judge(found: Flat, truth: Flat, ignored: Bools, iou_threshold: float) -> tuple[Bools, Bools]:

@@ -88,6 +88,4 @@ def _check_strides(
     if strides in ((), possible) or (not together and set(strides) <= set(possible) and strides[-1] >= 8):
         return
     allowed = list(possible) if together else f"some of {list(possible)}, the last at least 8"
-    raise UserError(
-        f"params.yaml: model.strides: found {list(strides)}; allowed for {name}: {allowed}, or []"
-    )
+    raise UserError(f"found {list(strides)}; allowed for {name}: {allowed}, or []", key="model.strides")

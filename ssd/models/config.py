@@ -132,6 +132,7 @@ def model_config(params: ModelParams, num_classes: int, kmeans: Sequence[PriorLe
 def _check_length(key: str, length: int, sides: Sequence[int]) -> None:
     if length != len(sides):
         raise UserError(
-            f"params.yaml: model.{key}: found {length} of them; needed are {len(sides)}, one for each map "
-            f"({', '.join(f'{side}x{side}' for side in sides)})"
+            f"found {length} of them; needed are {len(sides)}, one for each map "
+            f"({', '.join(f'{side}x{side}' for side in sides)})",
+            key=f"model.{key}",
         )

@@ -81,7 +81,7 @@ def timm_network(name: str, out_indices: tuple[int, ...] | None = None, **option
         import timm
     except ImportError:
         raise UserError(
-            f"params.yaml: model.backbone: {name} needs the package timm; pip install timm, or choose another"
+            f"{name} needs the package timm; pip install timm, or choose another", key="model.backbone"
         ) from None
     if out_indices is not None:
         options["out_indices"] = out_indices
@@ -91,7 +91,7 @@ def timm_network(name: str, out_indices: tuple[int, ...] | None = None, **option
         near = difflib.get_close_matches(name.removeprefix("timm/"), timm.list_models(), n=3)
         hint = f"; did you mean {', '.join(f'timm/{other}' for other in near)}?" if near else ""
         raise UserError(
-            f"params.yaml: model.backbone: {name} gives no maps ({str(error).splitlines()[0][:200]}){hint}"
+            f"{name} gives no maps ({str(error).splitlines()[0][:200]}){hint}", key="model.backbone"
         ) from None
     return network
 
@@ -110,8 +110,9 @@ def _torchvision_network(name: str) -> nn.Module:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3) or ["resnet50", "vgg16", "mobilenet_v3_large"]
         raise UserError(
-            f"params.yaml: model.backbone: found {name!r}; allowed: a classification network of torchvision, "
-            f"such as {', '.join(near)}, or timm/NAME"
+            f"found {name!r}; allowed: a classification network of torchvision, "
+            f"such as {', '.join(near)}, or timm/NAME",
+            key="model.backbone",
         )
     device = torch.get_default_device()
     with torch.device("cpu"):  # some of them compute with their weights while they are built
@@ -141,9 +142,7 @@ def _probe(network: nn.Module, name: str) -> dict[str, int | None]:
 
 def _no_maps(name: str, error: Exception) -> UserError:
     reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-    return UserError(
-        f"params.yaml: model.backbone: {name} cannot be cut into maps ({reason}); choose another"
-    )
+    return UserError(f"{name} cannot be cut into maps ({reason}); choose another", key="model.backbone")
 
 
 def _blocks(network: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -170,5 +169,5 @@ def _stages(blocks: dict[str, int | None]) -> list[list[str]]:
 def _check(name: str, strides: tuple[int, ...], places: dict[int, Any]) -> None:
     if not set(strides) <= set(places):
         raise UserError(
-            f"params.yaml: model.strides: found {list(strides)}; {name} has maps of strides {sorted(places)}"
+            f"found {list(strides)}; {name} has maps of strides {sorted(places)}", key="model.strides"
         )

@@ -161,8 +161,9 @@ def _usable(sizes: Tensor) -> Tensor:
     sizes = sizes[(sizes > 0).all(1)].double()
     if not len(sizes):
         raise UserError(
-            "params.yaml: model.priors: kmeans, but no training box has an area; "
-            "set paper or table, or bring training images with boxes"
+            "kmeans, but no training box has an area; "
+            "set paper or table, or bring training images with boxes",
+            key="model.priors",
         )
     return sizes
 

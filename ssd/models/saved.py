@@ -39,18 +39,14 @@ def load_model(path: str | Path) -> tuple[SSD, list[str]]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: not found; `dvc repro train` makes it")
+        raise UserError(f"{path}: not found", path=path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 (torch raises a dozen types)
         reason = str(error).splitlines()[0][:200]
-        raise UserError(
-            f"{path}: not a model file, or damaged ({reason}); `dvc repro -f train` makes it"
-        ) from None
+        raise UserError(f"{path}: not a model file, or damaged ({reason})", path=path) from None
     if not isinstance(content, dict) or content.get("format") != MODEL_FORMAT:
-        raise UserError(
-            f"{path}: not a model file of format {MODEL_FORMAT}; `dvc repro -f train` makes it anew"
-        )
+        raise UserError(f"{path}: not a model file of format {MODEL_FORMAT}", path=path)
     model = SSD(SSDConfig.from_state(content["config"]))
     model.load_state_dict(content["weights"])
     return model.eval(), content["class_names"]

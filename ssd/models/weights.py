@@ -49,9 +49,11 @@ def load_weights(model: SSD, weights: str) -> None:
         _load_timm(model, weights)
         return
     if weights == "coco":
-        state = fetch(COCO_WEIGHTS, weights)
+        state = published_state(COCO_WEIGHTS, weights)
+    elif weights == "imagenet":
+        state = published_state(imagenet_weights(name), weights)
     else:
-        state = fetch(imagenet_weights(name), weights) if weights == "imagenet" else read(Path(weights))
+        state = read_state(Path(weights))
     if is_ssd300_vgg16(state):
         _load_detector(model, state, weights)
     else:
@@ -70,41 +72,39 @@ def imagenet_weights(name: str) -> WeightsEnum:
         return VGG16_Weights.IMAGENET1K_FEATURES
     published = [entry for entry in get_model_weights(name) if "IMAGENET1K" in entry.name]
     if not published:
-        raise UserError(
-            f"params.yaml: model.weights: torchvision has no imagenet for {name}; allowed: none, a file"
-        )
+        raise UserError(f"torchvision has no imagenet for {name}; allowed: none, a file", key="model.weights")
     return published[0]
 
 
-def fetch(weights: WeightsEnum, asked: str) -> dict[str, Tensor]:
+def published_state(weights: WeightsEnum, asked: str) -> dict[str, Tensor]:
     """torchvision's weights, by its own URL; the file name holds the digest that is checked."""
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     try:
         state: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         raise UserError(
-            f"params.yaml: model.weights: {asked} could not be fetched ({error}); put {weights.url} "
-            f"into {folder}, or name a state-dict file, or set none to train from scratch"
+            f"{asked} could not be fetched ({error}); put {weights.url} "
+            f"into {folder}, or name a state-dict file, or set none to train from scratch",
+            key="model.weights",
         ) from None
     return state
 
 
-def read(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path) -> dict[str, Tensor]:
     """A state dict from a file."""
-    where = f"params.yaml: model.weights: {path}"
+    key = "model.weights"
     if not path.is_file():
-        raise UserError(
-            f"{where}: no such file; allowed: imagenet, coco, none, or a .safetensors or .pth state dict"
-        )
+        allowed = "imagenet, coco, none, or a .safetensors or .pth state dict"
+        raise UserError(f"{path}: no such file; allowed: {allowed}", key=key)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 (torch and safetensors raise a dozen types)
         reason = str(error).splitlines()[0][:200]
-        raise UserError(f"{where}: not a state dict that loads without pickle: {reason}") from None
+        raise UserError(f"{path}: not a state dict that loads without pickle: {reason}", key=key) from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{where}: not a state dict (a mapping of names to tensors)")
+        raise UserError(f"{path}: not a state dict (a mapping of names to tensors)", key=key)
     return state
 
 
@@ -122,7 +122,7 @@ def _load_backbone(backbone: nn.Module, name: str, state: dict[str, Tensor], wei
         backbone.load_state_dict(state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"params.yaml: model.weights: {weights} does not fit {name}: {reason}") from None
+        raise UserError(f"{weights} does not fit {name}: {reason}", key="model.weights") from None
 
 
 def _is_unused(key: str, own: dict[str, Tensor]) -> bool:
@@ -141,12 +141,13 @@ def _load_detector(model: SSD, state: dict[str, Tensor], weights: str) -> None:
     counts = [[len(level.shapes) for level in levels] for levels in (config.levels, expected.levels)]
     if not same or counts[0] != counts[1]:
         raise UserError(
-            f"params.yaml: model.weights: {weights} is torchvision's ssd300_vgg16; it fits backbone: vgg16, "
-            f"input_size: 300, neck: none, heads: conv3x3 and {counts[1]} priors a cell"
+            f"{weights} is torchvision's ssd300_vgg16; it fits backbone: vgg16, "
+            f"input_size: 300, neck: none, heads: conv3x3 and {counts[1]} priors a cell",
+            key="model.weights",
         )
     if not _alike(config.levels, expected.levels):
         log.warning(
-            "model.weights: %s was trained with other priors than params.yaml has; those of recipes/"
+            "model.weights: %s was trained with other priors than `model` has; those of recipes/"
             "coco-ssd300-vgg16.yaml are the same",
             weights,
         )
@@ -177,17 +178,18 @@ def _load_timm(model: SSD, weights: str) -> None:
     name = model.config.backbone
     if weights in ("imagenet", "coco"):
         raise UserError(
-            f"params.yaml: model.weights: found {weights!r}; allowed for {name}: none, or a file, such as "
-            "the model.safetensors of its page on Hugging Face"
+            f"found {weights!r}; allowed for {name}: none, or a file, such as "
+            "the model.safetensors of its page on Hugging Face",
+            key="model.weights",
         )
-    read(Path(weights))
+    read_state(Path(weights))
     places = tuple(_timm_places(model))
     try:
         loaded = timm_network(
             name, places, pretrained=True, pretrained_cfg_overlay={"file": weights, "custom_load": False}
         )
     except UserError:
-        raise UserError(f"params.yaml: model.weights: {weights} does not fit {name}") from None
+        raise UserError(f"{weights} does not fit {name}", key="model.weights") from None
     body = model.backbone.get_submodule("body")
     body.load_state_dict(loaded.state_dict())
 

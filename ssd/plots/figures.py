@@ -4,6 +4,7 @@ All functions return a `matplotlib.figure.Figure` and leave pyplot, which keeps 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,11 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from ssd.files import replacing
-from ssd.metrics.pairs import Floats
-from ssd.metrics.voc import ClassResult, VocResult, interpolated_precision
 from ssd.structures import Detections, Objects
 
-# One colour a class, then from the start again. Made by adding to the first two, again and again, the colour
-# farthest (CIELAB) from all before it, as seen with full colour vision and without each kind of cone (Machado
-# et al., 2009), among those that stand out from white, black and grey.
+# One colour per class, then from the start again. Made by adding to the first two, again and again, the
+# colour farthest (CIELAB) from all before it, as seen with full colour vision and without each kind of cone
+# (Machado et al., 2009), among those that stand out from white, black and grey.
 PALETTE = (
     *("#0072b2", "#d55e00", "#5a2d2d", "#e1b4a5", "#8700ff", "#69d2ff", "#1e1e96", "#a5d269"),
     *("#b45a78", "#871e00", "#9678ff", "#96784b", "#78005a", "#ffa500", "#78b4c3", "#694be1"),
@@ -30,7 +29,6 @@ PALETTE = (
 LINE_STYLES = ("-", "--", "-.", ":")
 TRAIN_COLOUR, VAL_COLOUR = PALETTE[:2]
 
-RECALL_GRID = np.arange(101) / 100
 LEGEND_ROWS = 28  # a column of the legend of precision-recall curves
 PICTURE_INCHES = 3.2  # width of one picture
 PAIRS_ACROSS = 2
@@ -42,47 +40,44 @@ def class_colour(label: int) -> str:
     return PALETTE[(label - 1) % len(PALETTE)]
 
 
-def mean_precision(result: VocResult) -> list[tuple[float, float]]:
-    """(recall, precision) at recalls 0, 0.01, ... 1: the best precision at that recall or beyond, a mean over
-    the classes that have objects. Its mean is close to the mAP. Empty where no class has objects."""
-    curves = [interpolated_precision(curve, RECALL_GRID) for curve in result.classes if curve.num_objects]
-    if not curves:
-        return []
-    return list(zip(RECALL_GRID.tolist(), np.mean(curves, axis=0).tolist(), strict=True))
+@dataclass(frozen=True)
+class PrecisionRecall:
+    """The curve of a class with objects: its label, from 1, name, AP, and points (recall, precision)."""
+
+    label: int
+    name: str
+    ap: float
+    points: Sequence[tuple[float, float]]
 
 
-def _curve_points(curve: ClassResult) -> tuple[Floats, Floats]:
-    """Recall and interpolated precision, float64 [up to 101] each."""
-    if not curve.num_objects or not len(curve.recall):
-        return np.empty(0), np.empty(0)
-    recall = RECALL_GRID[: np.searchsorted(RECALL_GRID, curve.recall[-1], side="right")]
-    return recall, interpolated_precision(curve, recall)
+def precision_recall_figure(
+    curves: Sequence[PrecisionRecall], mean_ap: float | None, iou_threshold: float
+) -> Figure:
+    """Precision over recall, one curve per class, the best class first in the legend.
 
-
-def precision_recall_figure(result: VocResult, class_names: Sequence[str]) -> Figure:
-    """Interpolated precision, one curve a class with objects, the best class first in the legend."""
-    scored = [
-        (curve.ap_area, label, curve)
-        for label, curve in enumerate(result.classes, start=1)
-        if curve.ap_area is not None
-    ]
-    columns = max(1, -(-len(scored) // LEGEND_ROWS))
+    Args:
+        curves: of the classes that have objects.
+        mean_ap: for the title; None without any object.
+        iou_threshold: that the curves belong to.
+    """
+    columns = max(1, -(-len(curves) // LEGEND_ROWS))
     figure = Figure(figsize=(7 + 2.2 * columns, 6), layout="constrained")
     axes = figure.subplots()
-    for ap, label, curve in sorted(scored, key=lambda entry: (-entry[0], entry[1])):
-        style = LINE_STYLES[(label - 1) % len(LINE_STYLES)]
-        text = f"{ap:.3f}  {class_names[label - 1]}"
-        axes.plot(*_curve_points(curve), style, color=class_colour(label), linewidth=1.6, label=text)
-    mean = "no objects" if result.map_area is None else f"mAP {result.map_area:.3f}"
+    for curve in sorted(curves, key=lambda curve: (-curve.ap, curve.label)):
+        style = LINE_STYLES[(curve.label - 1) % len(LINE_STYLES)]
+        recall, precision = np.array(curve.points, dtype=np.float64).reshape(-1, 2).T
+        text = f"{curve.ap:.3f}  {curve.name}"
+        axes.plot(recall, precision, style, color=class_colour(curve.label), linewidth=1.6, label=text)
+    mean = "no objects" if mean_ap is None else f"mAP {mean_ap:.3f}"
     axes.set(
-        title=f"Precision and recall at IoU {result.iou_threshold:g}: {mean}",
+        title=f"Precision and recall at IoU {iou_threshold:g}: {mean}",
         xlabel="recall",
         ylabel="precision (best at this recall or beyond)",
         xlim=(-0.01, 1.01),
         ylim=(-0.01, 1.02),
     )
     axes.grid(alpha=0.3)
-    if scored:
+    if curves:
         legend = axes.legend(
             title="AP  class",
             loc="upper left",
@@ -103,7 +98,7 @@ def history_figure(rows: Sequence[Mapping[str, float | None]]) -> Figure:
     """Losses, validation mAP@0.5 and learning rate by epoch.
 
     Args:
-        rows: one an epoch, with keys epoch, train_loss, train_loc, train_conf, val_loss, val_loc, val_conf,
+        rows: one per epoch, with keys epoch, train_loss, train_loc, train_conf, val_loss, val_loc, val_conf,
             val_map50, lr. Values are None in epochs that measured none, as val_* without validation.
     """
     figure = Figure(figsize=(12, 6.5), layout="constrained")

@@ -26,7 +26,7 @@ def read_penn_fudan(folder: Path) -> Catalogue:
     """
     images = folder / "PennFudanPed/PNGImages"
     if not images.is_dir():
-        raise UserError(f"{images}: no such folder; `dvc repro -f download` brings the data set")
+        raise UserError(f"{images}: no such folder", path=images)
     refs, problems = [], []
     for path in sorted(images.glob("[!.]*.png")):
         mask = folder / "PennFudanPed/PedMasks" / f"{path.stem}_mask.png"

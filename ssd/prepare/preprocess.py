@@ -109,7 +109,7 @@ def declared_classes(data: DataParams, catalogue: Catalogue) -> list[str]:
     if data.classes and data.source in OWN_SOURCES:
         return data.classes
     if data.classes:
-        log.warning("params.yaml: data.classes is not used: %s has classes of its own", data.source)
+        log.warning("data.classes: not used: %s has classes of its own", data.source)
     return list(catalogue.class_names)
 
 
@@ -159,7 +159,7 @@ def raise_if_unusable(result: Preprocessed, *, strict: bool, report: str | Path)
         where = f"{len(problems)} problem(s), listed in {report}, the first in {split}"
         first = f"{where}: {problem.file}: {problem.reason}"
     if strict and problems:
-        raise UserError(f"{first}; mend the data or set preprocess.strict: false in params.yaml")
+        raise UserError(f"{first}; mend the data or set preprocess.strict: false")
     for split in ("train", "test"):
         if not result.splits[split].samples:
             hint = "give the source a list for it, or set preprocess.val_fraction (or test_fraction) above 0"
@@ -167,7 +167,7 @@ def raise_if_unusable(result: Preprocessed, *, strict: bool, report: str | Path)
     if not any(set(sample.labels) for sample in result.splits["train"].samples):
         raise UserError(
             f"no object is left in train for the classes {', '.join(result.class_names) or '(none found)'} "
-            f"(params.yaml: data.classes); {first or 'annotate some'}"
+            f"(data.classes); {first or 'annotate some'}"
         )
 
 

@@ -55,7 +55,7 @@ def make_splits(catalogue: Catalogue, data: DataParams, params: PreprocessParams
         problems[leak.split].append(Problem(leak.member.image_file, None, reason, "dropped"))
     if params.test_fraction > 0 and (data.folds or "test" in images):
         why = "data.folds makes the test split" if data.folds else "the data set has a test split"
-        log.warning("params.yaml: preprocess.test_fraction is not used: %s", why)
+        log.warning("preprocess.test_fraction: not used: %s", why)
     if data.folds:
         return _fold(images, problems, data, params)
     return _hold_out(images, problems, params)
@@ -67,7 +67,7 @@ def _fold(
     pool = [*images["train"], *images.get("val", [])]
     if data.folds > len(pool):
         allowed = f"at most the number of train and val images, {len(pool)}"
-        raise UserError(f"params.yaml: data.folds: found {data.folds}; allowed: {allowed}")
+        raise UserError(f"found {data.folds}; allowed: {allowed}", key="data.folds")
     shares = [1 / data.folds] * data.folds
     parts = _cut(pool, shares, params.split_seed)
     notes = [f"test is part {data.fold} of 0 to {data.folds - 1} (data.fold) of the train and val images"]

@@ -76,7 +76,7 @@ def _image_paths(folder: Path) -> dict[str, Path]:
     """Stem -> path of the images in a folder's JPEGImages."""
     images = folder / "JPEGImages"
     if not images.is_dir():
-        raise UserError(f"{images}: no such folder; `dvc repro -f download` brings the data set")
+        raise UserError(f"{images}: no such folder", path=images)
     found = [path for path in images.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
     found.sort(key=lambda path: (IMAGE_SUFFIXES.index(path.suffix.lower()), path.name), reverse=True)
     return {path.stem: path for path in found}
@@ -130,7 +130,7 @@ def read_list(path: str | Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise UserError(f"{path}: not found; `dvc repro -f download` brings the data set") from None
+        raise UserError(f"{path}: not found", path=path) from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8 text; a list has one image id a line") from None
     lines = [line.strip() for line in text.splitlines() if line.strip()]

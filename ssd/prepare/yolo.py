@@ -2,7 +2,7 @@
 
 images/{train,val,test}/NAME.jpg    train is needed; where val or test is not there, it is held out
 labels/{train,val,test}/NAME.txt    lines `class cx cy w h`, in shares of the image; no file: no objects
-data.yaml (names) or classes.txt    the class names, numbered from 0; or data.classes in params.yaml
+data.yaml (names) or classes.txt    the class names, numbered from 0; or data.classes
 """
 
 import math
@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from PIL import Image
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from ssd.errors import UserError
 from ssd.layouts import IMAGE_SUFFIXES, SPLITS
@@ -39,7 +40,7 @@ def read_yolo(folder: Path, class_names: Sequence[str]) -> Catalogue:
     if not names:
         raise UserError(
             f"{folder}: holds neither data.yaml with names nor classes.txt; "
-            "add one of them, or set data.classes in params.yaml"
+            "add one of them, or set data.classes"
         )
     images: dict[str, list[ImageRef]] = {}
     problems: dict[str, list[Problem]] = {}
@@ -58,8 +59,9 @@ def read_names(folder: Path) -> tuple[str, ...]:
             path = folder / "classes.txt"
             lines = path.read_text("utf-8-sig").splitlines() if path.is_file() else []
             return tuple(line.strip() for line in lines if line.strip())
-        content = yaml.safe_load(path.read_text("utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        # YAML 1.2, in which a class may be called yes, no or on.
+        content = YAML(typ="safe", pure=True).load(path.read_text("utf-8-sig"))
+    except (YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not readable ({' '.join(str(error).split())})") from None
     names: Any = content.get("names") if isinstance(content, dict) else None
     if isinstance(names, dict) and set(names) == set(range(len(names))):

@@ -25,15 +25,23 @@ GRACE_SECONDS = 120
 
 @dataclass(frozen=True)
 class ProcessError:
-    """What ended a process: a traceback, or the line of a UserError.
+    """What ended a process.
 
+    text: a traceback, or the message of a UserError; by_user: which of the two; key, path: of the UserError;
     rank: of the process; time_ns: since 1970, to tell the cause from what followed.
     """
 
     text: str
     by_user: bool
+    key: str
+    path: str | None
     rank: int
     time_ns: int
+
+    def as_user_error(self) -> UserError:
+        """The UserError as it was raised."""
+        message = self.text.removeprefix(f"{self.key}: ") if self.key else self.text
+        return UserError(message, key=self.key, path=self.path)
 
 
 def end_with_launcher() -> None:
@@ -43,11 +51,12 @@ def end_with_launcher() -> None:
 
 
 @contextmanager
-def handing_over() -> Iterator[None]:
+def report_errors() -> Iterator[None]:
     """Under a launcher, let it tell of errors; else nothing.
 
     One process's error makes the others fail too, at their next exchange. So that the terminal shows the
-    cause alone, no process prints its own.
+    cause alone, no process prints its own. (torch.distributed.elastic's `record` lets each print its own, and
+    notes the time in whole seconds, in which cause and consequence cannot be told apart.)
 
     Raises:
         SystemExit: instead of an error, which has been handed over; code 2 for a UserError, else 1.
@@ -57,7 +66,7 @@ def handing_over() -> Iterator[None]:
     except Exception as error:
         if ERRORS not in os.environ:
             raise
-        _hand_over(error, Path(os.environ[ERRORS]))
+        _write_error(error, Path(os.environ[ERRORS]))
         # The launcher stops everybody now; this process is on its way.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise SystemExit(2 if isinstance(error, UserError) else 1) from error
@@ -79,9 +88,11 @@ def _outlive_briefly(launcher: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _hand_over(error: Exception, folder: Path) -> None:
-    by_user = isinstance(error, UserError)
-    text = str(error) if by_user else "".join(traceback.format_exception(error))
-    rank = int(os.environ["RANK"])
-    content = asdict(ProcessError(text, by_user, rank, time.time_ns()))
-    (folder / f"{rank}.json").write_text(json.dumps(content))
+def _write_error(error: Exception, folder: Path) -> None:
+    rank, now = int(os.environ["RANK"]), time.time_ns()
+    if isinstance(error, UserError):
+        path = None if error.path is None else str(error.path)
+        content = ProcessError(str(error), True, error.key, path, rank, now)
+    else:
+        content = ProcessError("".join(traceback.format_exception(error)), False, "", None, rank, now)
+    (folder / f"{rank}.json").write_text(json.dumps(asdict(content)))

@@ -48,8 +48,8 @@ def num_processes(devices: int | Literal["auto"], device: torch.device) -> int:
         return num_gpus
     if devices > num_gpus:
         raise UserError(
-            f"params.yaml: train.devices: found {devices}, but torch sees {num_gpus} GPUs; "
-            f"allowed here: auto, 1 to {num_gpus}"
+            f"found {devices}, but torch sees {num_gpus} GPUs; allowed here: auto, 1 to {num_gpus}",
+            key="train.devices",
         )
     return devices
 
@@ -138,7 +138,7 @@ def _explain(failures: Sequence[ProcessFailure], num_processes: int, folder: Pat
     error = first_error(folder)
     if error is not None:
         if error.by_user:
-            raise UserError(error.text)
+            raise error.as_user_error()
         if not failures:
             cause = error.text.strip().splitlines()[-1]
             log.warning(

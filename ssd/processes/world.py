@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ssd.errors import UserError
-from ssd.processes.child import end_with_launcher, handing_over
+from ssd.processes.child import end_with_launcher, report_errors
 
 T = TypeVar("T")
 
@@ -97,7 +97,7 @@ def joined(device: str) -> Iterator[World]:
         SystemExit: instead of any error under `ssd.processes.launch`, see `ssd.processes.child`.
     """
     end_with_launcher()
-    with handing_over():
+    with report_errors():
         world = read_world(os.environ)
         cuda = device != "cpu" and torch.cuda.is_available()
         if cuda:
@@ -106,7 +106,7 @@ def joined(device: str) -> Iterator[World]:
             yield world
             return
         # An error is handed over before the others lose this process and fail in turn.
-        with _group(world, "cpu:gloo,cuda:nccl" if cuda else "gloo"), handing_over():
+        with _group(world, "cpu:gloo,cuda:nccl" if cuda else "gloo"), report_errors():
             yield world
 
 
@@ -128,7 +128,7 @@ def read_world(environment: Mapping[str, str]) -> World:
     return World(rank, size, local_rank)
 
 
-def leave(code: int) -> NoReturn:
+def exit_now(code: int) -> NoReturn:
     """End the process now, without the interpreter's own clean-up.
 
     For the end of a process that had partners: threads of torch.distributed that are still running can

@@ -27,7 +27,7 @@ def download(data: DataParams, raw_folder: Path, root: Path) -> None:
     the folders that they unpack to (annotations, train2017, val2017; PennFudanPed).
 
     Args:
-        data: the section of params.yaml; its relative paths count from `root`.
+        data: the section; its relative paths count from `root`.
         raw_folder: what is there of this source is replaced.
         root: the main workspace, so that experiments in other folders share one folder of archives.
 
@@ -70,7 +70,7 @@ def _copy_own(data: DataParams, root: Path, target: Path) -> None:
         source = existing_folder(key, data.path, root, needed=f"one with {needed}")
         for name in YOLO_FOLDERS:
             if not (source / name).is_dir():
-                raise UserError(f"params.yaml: {key}: {data.path} lacks {name}; needed are {needed}")
+                raise UserError(f"{data.path} lacks {name}; needed are {needed}", key=key)
         suffixes = {*IMAGE_SUFFIXES, ".txt", ".yaml"}
     copy_folder(key, source, target, lambda name: name.suffix.lower() in suffixes)
 
@@ -79,7 +79,7 @@ def _find(archive: Archive, data: DataParams, root: Path) -> Path:
     """The folder that a zip unpacks to if it is there, else the archive, fetched unless it is there."""
     for mirror in data.mirrors:
         if not mirror.startswith(("http://", "https://")):
-            raise UserError(f"params.yaml: data.mirrors: found {mirror!r}; allowed: http:// or https:// URLs")
+            raise UserError(f"found {mirror!r}; allowed: http:// or https:// URLs", key="data.mirrors")
     folder = root / Path(data.archives).expanduser()
     if archive.folder and (folder / archive.folder).is_dir():
         log.info("%s: the folder %s is used instead", archive.file.name, folder / archive.folder)

@@ -125,7 +125,7 @@ def _download(file: RemoteFile, folder: Path, patience: Patience) -> None:
             return
     raise UserError(
         f"{file.name}: no mirror gave it ({'; '.join(reasons)}); try again later, or without a network put "
-        f"{file.name} into {folder} (params.yaml: data.archives)"
+        f"{file.name} into {folder} (data.archives)"
     )
 
 

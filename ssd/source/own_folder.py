@@ -25,9 +25,7 @@ def existing_folder(key: str, path: str, root: Path, needed: str) -> Path:
     """
     folder = root / Path(path).expanduser()
     if not folder.is_dir():
-        raise UserError(
-            f"params.yaml: {key}: {path} is not a folder (looked for {folder}); needed is {needed}"
-        )
+        raise UserError(f"{path} is not a folder (looked for {folder}); needed is {needed}", key=key)
     return folder
 
 
@@ -35,7 +33,7 @@ def copy_folder(key: str, source: Path, target: Path, is_wanted: Callable[[PureP
     """Copy the files below `source` whose path in it is wanted to the same place in `target`; their number.
 
     Args:
-        key: of params.yaml, for messages.
+        key: the parameter that names `source`, for messages.
 
     Raises:
         UserError: a link leads elsewhere or to a folder, nothing is wanted, or files are not readable or
@@ -44,7 +42,7 @@ def copy_folder(key: str, source: Path, target: Path, is_wanted: Callable[[PureP
     with _copying(key, source):
         files = [name for name in _files_below(key, source) if is_wanted(name)]
         if not files:
-            raise UserError(f"params.yaml: {key}: {source} holds nothing of the data set")
+            raise UserError(f"{source} holds nothing of the data set", key=key)
         _copy(key, source, target, files)
     return len(files)
 
@@ -53,7 +51,7 @@ def copy_voc_folder(path: str, root: Path, target: Path) -> None:
     """Check the folder that `data.path` names and copy its images, annotations and lists to `target`.
 
     Args:
-        path: as in params.yaml; relative to `root`, `~` is the home folder.
+        path: as `data.path` has it; relative to `root`, `~` is the home folder.
         target: is created; holds JPEGImages, Annotations and ImageSets/Main afterwards.
 
     Raises:
@@ -76,7 +74,7 @@ def _copying(key: str, source: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"params.yaml: {key}: {source} cannot be copied: {error}") from None
+        raise UserError(f"{source} cannot be copied: {error}", key=key) from None
 
 
 def _copy(key: str, source: Path, target: Path, files: Sequence[PurePosixPath]) -> None:
@@ -84,7 +82,7 @@ def _copy(key: str, source: Path, target: Path, files: Sequence[PurePosixPath]) 
     top = os.path.realpath(source)
     for name in files:
         if not Path(os.path.realpath(source / name)).is_relative_to(top):
-            raise UserError(f"params.yaml: {key}: {name} is a link out of {source}; put the file there")
+            raise UserError(f"{name} is a link out of {source}; put the file there", key=key)
     for name in tqdm(files, f"copying {source.name}", unit="file", leave=False, disable=None):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, target / name)
@@ -97,9 +95,7 @@ def _files_below(key: str, source: Path) -> Iterator[PurePosixPath]:
         here = PurePosixPath(Path(folder).relative_to(source).as_posix())
         for name in names:
             if Path(folder, name).is_symlink():
-                raise UserError(
-                    f"params.yaml: {key}: {here / name} is a link to a folder; put the folder there"
-                )
+                raise UserError(f"{here / name} is a link to a folder; put the folder there", key=key)
         yield from (here / name for name in sorted(files) if not name.startswith("."))
 
 
@@ -119,8 +115,9 @@ def _check_voc_folders(path: str, source: Path) -> None:
         meant = " or ".join(os.path.normpath(Path(path, near)) for near in _voc_folders_near(source))
         hint = f"; perhaps you meant {meant}" if meant else ""
         raise UserError(
-            f"params.yaml: data.path: {path} lacks {', '.join(missing)}; needed is a folder that holds "
-            f"{', '.join(VOC_FOLDERS)}{hint}"
+            f"{path} lacks {', '.join(missing)}; needed is a folder that holds "
+            f"{', '.join(VOC_FOLDERS)}{hint}",
+            key="data.path",
         )
 
 
@@ -129,8 +126,9 @@ def _check_voc_lists(path: str, lists: Path) -> None:
         return
     found = sorted(file.name for file in lists.glob("[!.]*.txt"))[:5]
     raise UserError(
-        f"params.yaml: data.path: {path}/ImageSets/Main holds neither train.txt nor trainval.txt "
-        f"(found: {', '.join(found) or 'no list'}); needed is one of them, an image id a line"
+        f"{path}/ImageSets/Main holds neither train.txt nor trainval.txt "
+        f"(found: {', '.join(found) or 'no list'}); needed is one of them, an image id a line",
+        key="data.path",
     )
 
 

@@ -216,16 +216,16 @@ class CheckpointFolder:
         return digest
 
 
-def fingerprint(settings: Mapping[str, object], files: Sequence[Path], code: Path) -> str:
-    """16 hex digits of a SHA-256 over all that decides the result of a training.
+def fingerprint(settings: Mapping[str, object], data: Sequence[Path], code: Mapping[str, Path]) -> str:
+    """The name of a training: 16 hex digits of a SHA-256 over all that decides its result.
 
     Names of data files, the order of keys and the place of the checkout do not count.
 
     Args:
         settings: plain values, as JSON knows them.
-        files: data, in an order that means something: the training images first, say.
-        code: folder of the package. All its Python files count, with their place in it: a training that
-            began with other code must not go on with this one.
+        data: files, in an order that means something: the training images first, say.
+        code: the files whose code decides, by the name that counts for each: a training that began with other
+            code must not go on with this one.
 
     Raises:
         ValueError, TypeError: a setting is NaN or infinite, or nothing that JSON knows.
@@ -233,8 +233,8 @@ def fingerprint(settings: Mapping[str, object], files: Sequence[Path], code: Pat
     """
     content = {
         "settings": settings,
-        "files": [sha256(path) for path in files],
-        "code": {path.relative_to(code).as_posix(): sha256(path) for path in code.rglob("*.py")},
+        "files": [sha256(path) for path in data],
+        "code": {name: sha256(path) for name, path in code.items()},
         "torch": torch.__version__,
     }
     text = json.dumps(content, sort_keys=True, allow_nan=False)

@@ -1,6 +1,6 @@
-"""Where a training stands between two steps, and what it has reached: history, scores, patience.
+"""Where a training stands between two steps, what it has reached, and who is told of it.
 
-With the weights, a `Progress` is all that a checkpoint holds.
+With the weights and the random generators, a `Progress` is all that a checkpoint holds.
 """
 
 import math
@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ssd.metrics.coco import evaluate_coco
 from ssd.metrics.voc import evaluate_voc
@@ -139,14 +140,14 @@ class Progress:
     """Counters, sums and scores of a training.
 
     epoch: epochs that have ended; batch: batches done of the next one; losses: sums of (total, loc, conf)
-    over its steps; left_out: those of its steps that were left out, and skipped: of the whole training;
+    over its steps; epoch_skipped: those of its steps that were skipped, and skipped: of the whole training;
     trained_seconds, waited_seconds: spent in the steps of this epoch, and in waiting for their data.
     """
 
     epoch: int = 0
     batch: int = 0
     losses: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
-    left_out: int = 0
+    epoch_skipped: int = 0
     skipped: int = 0
     trained_seconds: float = 0.0
     waited_seconds: float = 0.0
@@ -155,10 +156,49 @@ class Progress:
     plateau: Plateau = field(default_factory=Plateau)
     patience: Patience = field(default_factory=Patience)
 
+    def row(
+        self,
+        num_batches: int,
+        num_images: int,
+        lr: float,
+        val_losses: tuple[float, float, float] | None,
+        scores: Scores,
+        validation_seconds: float,
+    ) -> Epoch:
+        """The epoch whose batches are all done, as a row of the history.
+
+        Args:
+            num_batches, num_images: of the epoch, over all processes.
+            lr: at the last step.
+            val_losses: total, loc and conf; None without validation.
+            scores: of the validation.
+            validation_seconds: that it took.
+        """
+        num_taken = max(num_batches - self.epoch_skipped, 1)
+        train_loss, train_loc, train_conf = (total / num_taken for total in self.losses)
+        val_loss, val_loc, val_conf = val_losses or (None, None, None)
+        return Epoch(
+            epoch=self.epoch + 1,
+            lr=lr,
+            train_loss=train_loss,
+            train_loc=train_loc,
+            train_conf=train_conf,
+            val_loss=val_loss,
+            val_loc=val_loc,
+            val_conf=val_conf,
+            val_map50=scores.map50,
+            val_map=scores.map,
+            val_f1=scores.f1,
+            skipped=self.epoch_skipped,
+            images_per_s=num_images / max(self.trained_seconds, 1e-9),
+            data_wait=self.waited_seconds / max(self.trained_seconds, 1e-9),
+            seconds=self.trained_seconds + validation_seconds,
+        )
+
     def start_epoch(self) -> None:
         """Count an epoch as ended and begin the next."""
         self.epoch += 1
-        self.batch = self.left_out = 0
+        self.batch = self.epoch_skipped = 0
         self.losses = [0.0, 0.0, 0.0]
         self.trained_seconds = self.waited_seconds = 0.0
 
@@ -177,6 +217,65 @@ class Progress:
                 "patience": Patience(**state["patience"]),
             }
         )
+
+
+class StepLog:
+    """The losses of an epoch's steps, which stay on the device until somebody reads them.
+
+    Args:
+        progress: holds the sums of the epoch so far, and gets them back.
+        device: of the losses.
+    """
+
+    STEPS_BETWEEN_READS = 20
+    """Reading a loss from a GPU waits for it; once in so many steps costs nothing."""
+
+    def __init__(self, progress: Progress, device: torch.device) -> None:
+        self._progress = progress
+        self._sums = torch.tensor([*progress.losses, progress.epoch_skipped], device=device)
+        self._unread: list[tuple[Tensor, list[int]]] = []
+
+    def add(self, losses: Tensor, indices: list[int]) -> None:
+        """Note a step: total, loc, conf and whether it was skipped, float32 [4]; and which images it had."""
+        # A loss that is not finite must not spoil the sum.
+        self._sums += torch.where(losses[3] > 0, losses.new_tensor([0.0, 0.0, 0.0, 1.0]), losses)
+        self._unread.append((losses, indices))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time to read."""
+        return len(self._unread) == self.STEPS_BETWEEN_READS
+
+    def read(self) -> list[tuple[float, bool, list[int]]]:
+        """Total loss, whether it was skipped, and images of each step since the last time; waits for them."""
+        values = torch.stack([losses for losses, _ in self._unread]).tolist()
+        steps = [(v[0], bool(v[3]), indices) for v, (_, indices) in zip(values, self._unread, strict=True)]
+        self._unread.clear()
+        return steps
+
+    def sum_up(self) -> None:
+        """Put the sums of the epoch so far into the progress; waits for the device."""
+        *self._progress.losses, skipped = self._sums.tolist()
+        self._progress.epoch_skipped = round(skipped)
+
+
+class Reporter:
+    """What a training tells while it runs, in the main process alone. This one keeps it to itself."""
+
+    def resumed(self, history: list[Epoch]) -> None:
+        """There is a checkpoint: these epochs have ended before."""
+
+    def epoch_begins(self, epoch: int, first: int, num_batches: int) -> None:
+        """Epoch `epoch`, from 1, begins at batch `first`, from 0, of `num_batches`."""
+
+    def step_taken(self) -> None:
+        """One more batch is done."""
+
+    def losses_read(self, num_steps: int, loss: float, lr: float) -> None:
+        """`loss` is the mean total loss of the last steps, of `num_steps` since the start of the training."""
+
+    def epoch_ended(self, history: list[Epoch]) -> None:
+        """The last of these epochs has ended."""
 
 
 def random_state() -> dict[str, Any]:

@@ -14,12 +14,16 @@ STRIDE = 32  # of the backbone's last map: sizes between its multiples only move
 SMALLEST = 64
 
 
-def lr_factor(step: int, num_steps: int, params: TrainParams) -> float:
-    """What `train.lr` is multiplied by at `step` (0-based) of `num_steps`.
+def learning_rate(step: int, num_steps: int, params: TrainParams) -> float:
+    """The learning rate at `step` (0-based) of `num_steps`, of parameters whose factor is 1.
 
     Warm-up is linear over `warmup_steps`. Then: cosine falls to 0 at the end (Loshchilov and Hutter,
     "SGDR", equation 5, one cycle); step multiplies by gamma at each milestone; plateau stays (see `Plateau`).
     """
+    return params.lr * _lr_factor(step, num_steps, params)
+
+
+def _lr_factor(step: int, num_steps: int, params: TrainParams) -> float:
     if step < params.warmup_steps:
         return (step + 1) / (params.warmup_steps + 1)
     if params.schedule == "cosine":

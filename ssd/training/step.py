@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields
 from itertools import pairwise
 from typing import Any
 
@@ -29,8 +30,8 @@ class TrainStep:
 
     Attributes:
         model: the network that is trained, on the device.
-        optimizer, scaler, average: what else a checkpoint holds; scaler is idle but in fp16, average None
-            without `train.ema`.
+        optimizer, scaler, ema: what else a checkpoint holds; scaler is idle but in fp16, ema None without
+            `train.ema`.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class TrainStep:
         self._criteria: dict[int, MultiBoxLoss] = {}
         self.optimizer = build_optimizer(self.model, params)
         self.scaler = torch.amp.GradScaler(device.type, enabled=hardware.dtype == torch.float16)
-        self.average = EMA(self.model, params.ema) if params.ema > 0 else None
+        self.ema = EMA(self.model, params.ema) if params.ema > 0 else None
         self.network = self._wrapped()
         norms = [m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         self._statistics = [b for norm in norms for b in norm.buffers() if b.is_floating_point()]
@@ -72,8 +73,9 @@ class TrainStep:
             compilers = (os.environ.get("CXX", "g++"), "clang++")
             if self.hardware.device.type == "cpu" and not any(shutil.which(name) for name in compilers):
                 raise UserError(
-                    "params.yaml: train.compile: on a CPU it needs a C++ compiler, and there is no g++ or "
-                    "clang++; install one, or set it to false"
+                    "on a CPU it needs a C++ compiler, and there is no g++ or clang++; install one, or set "
+                    "it to false",
+                    key="train.compile",
                 )
             network.compile()
         return network
@@ -94,8 +96,8 @@ class TrainStep:
             lr: learning rate, before the factor of each group.
 
         Returns:
-            float32 [4], not waited for: the losses (total, loc, conf) over all processes, and 1 where the
-            step was left out.
+            float32 [4], on the device, without a sync: the losses (total, loc, conf) over all processes, and
+            1 where the step was skipped.
         """
         set_training(self.model, self.frozen_norms)
         for group in self.optimizer.param_groups:
@@ -103,14 +105,14 @@ class TrainStep:
         images, targets = self._inputs(batch, epoch, index)
         criterion = self.criterion_at(images.shape[-1])
         matches = criterion.match(targets)
-        num_positives = self.world.sum_(matches.num_positives.clone())
+        num_positives = self.world.sum_(matches.num_positives)
         statistics = [value.clone() for value in self._statistics]
 
         self.optimizer.zero_grad(set_to_none=True)
         losses = torch.zeros(3, device=images.device)
-        parts = self._parts(len(images))
-        for number, rows in enumerate(parts):
-            with self._without_exchange(last=number == len(parts) - 1):
+        micro_batches = self._micro_batches(len(images))
+        for number, rows in enumerate(micro_batches):
+            with self._without_exchange(last=number == len(micro_batches) - 1):
                 with self.hardware.autocast():
                     loc, logits = self.network(images[rows])
                 part = criterion(loc, logits, matches.rows(rows), num_positives)
@@ -118,11 +120,11 @@ class TrainStep:
                 self.scaler.scale(part.total * self.world.size).backward()
             losses += torch.stack([part.total, part.loc, part.conf]).detach()
         losses = self.world.sum_(losses)
-        left_out = self._update(losses)
-        self._restore(statistics, left_out)
-        if self.average:
-            self.average.update(self.model)
-        return torch.cat([losses, left_out.view(1)])
+        skipped = self._update(losses)
+        self._restore(statistics, skipped)
+        if self.ema:
+            self.ema.update(self.model)
+        return torch.cat([losses, skipped.view(1)])
 
     def _inputs(self, batch: Batch, epoch: int, index: int) -> tuple[Tensor, Targets]:
         """The batch on the device, augmented and normalised."""
@@ -131,44 +133,44 @@ class TrainStep:
         images, targets = augment_batch(images, targets, self.augment, key)
         return images.contiguous(memory_format=self.memory_format), targets
 
-    def _parts(self, num_images: int) -> list[slice]:
-        """Rows of the parts that a batch is computed in; each has two images at least, for batch norm."""
-        num_parts = max(min(self.params.accumulate, num_images // 2), 1)
-        bounds = [num_images * part // num_parts for part in range(num_parts + 1)]
+    def _micro_batches(self, num_images: int) -> list[slice]:
+        """Gradient accumulation: the rows of each micro-batch; two images at least, for batch norm."""
+        number = max(min(self.params.accumulate, num_images // 2), 1)
+        bounds = [num_images * part // number for part in range(number + 1)]
         return [slice(*bound) for bound in pairwise(bounds)]
 
     def _without_exchange(self, *, last: bool) -> AbstractContextManager[Any]:
-        """Gradients go between processes once a step, with its last part."""
+        """Gradients go between processes once per step, with its last micro-batch."""
         if last or not isinstance(self.network, DistributedDataParallel):
             return nullcontext()
         return self.network.no_sync()
 
     def _update(self, losses: Tensor) -> Tensor:
-        """Clip and step; float32 scalar, 1 where something is not finite and the step was left out."""
+        """Clip and step; float32 scalar, 1 where something is not finite and the step was skipped."""
         self.scaler.unscale_(self.optimizer)
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if self.params.clip_norm > 0:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.params.clip_norm, norm)
         if self.scaler.is_enabled():
-            # It leaves out steps of its own accord until it has found its scale; only losses count.
+            # It skips steps of its own accord until it has found its scale; only losses count.
             self.scaler.step(self.optimizer)
             self.scaler.update()
             return (~losses.isfinite().all()).float()
-        left_out = (~(losses.isfinite().all() & norm.isfinite())).float()
+        skipped = (~(losses.isfinite().all() & norm.isfinite())).float()
         # The fused kernels read it on the device, so that the loop need not.
-        self.optimizer.found_inf = left_out  # type: ignore[attr-defined]
+        self.optimizer.found_inf = skipped  # type: ignore[attr-defined]
         self.optimizer.step()
-        return left_out
+        return skipped
 
-    def _restore(self, statistics: list[Tensor], left_out: Tensor) -> None:
-        """Put running statistics back where the step was left out: one NaN would stay in them for ever."""
-        if left_out.device.type == "cpu":
-            if left_out:
+    def _restore(self, statistics: list[Tensor], skipped: Tensor) -> None:
+        """Put running statistics back where the step was skipped: one NaN would stay in them for ever."""
+        if skipped.device.type == "cpu":
+            if skipped:
                 torch._foreach_copy_(self._statistics, statistics)
             return
         for live, before in zip(self._statistics, statistics, strict=True):
-            torch.where(left_out > 0, before, live, out=live)
+            torch.where(skipped > 0, before, live, out=live)
 
     def check_scale(self) -> None:
         """Stop an fp16 training whose gradients overflow at every scale. Waits for the device.
@@ -179,32 +181,31 @@ class TrainStep:
         if self.scaler.is_enabled() and self.scaler.get_scale() < 1e-4:
             raise UserError(
                 "training stopped: gradients overflow float16 at every scale; "
-                "set params.yaml: train.precision: bf16 or fp32, or lower train.lr"
+                "set train.precision: bf16 or fp32, or lower train.lr"
             )
 
-    def share_statistics(self) -> None:
+    def broadcast_batch_norm_stats(self) -> None:
         """Give every process the main one's running statistics, so that all validate the same network."""
         if self.world.size == 1:
             return
-        averaged = [] if self.average is None else list(self.average.model.buffers())
+        averaged = [] if self.ema is None else list(self.ema.model.buffers())
         for buffer in [*self.model.buffers(), *averaged]:
             if not self.world.is_main:
                 buffer.zero_()
             self.world.sum_(buffer)
 
     def best_model(self) -> SSD:
-        """What is validated and saved: the average where there is one."""
-        return self.average.model if self.average else self.model
+        """What is validated and saved: the moving average where there is one."""
+        return self.ema.model if self.ema else self.model
 
     def state(self) -> dict[str, Any]:
         """What a later process needs to go on with the next step."""
-        average = self.average
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "average": average.model.state_dict() if average else {},
-            "average_updates": average.num_updates if average else 0,
+            "ema": self.ema.model.state_dict() if self.ema else {},
+            "ema_updates": self.ema.num_updates if self.ema else 0,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -212,22 +213,11 @@ class TrainStep:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        if self.average:
-            self.average.model.load_state_dict(state["average"])
-            self.average.num_updates = state["average_updates"]
+        if self.ema:
+            self.ema.model.load_state_dict(state["ema"])
+            self.ema.num_updates = state["ema_updates"]
 
 
 def loss_settings(params: TrainParams) -> LossSettings:
     """The criterion's part of the `train` section."""
-    return LossSettings(
-        match_iou=params.match_iou,
-        conf_loss=params.conf_loss,
-        negatives=params.negatives,
-        min_negatives=params.min_negatives,
-        focal_gamma=params.focal_gamma,
-        focal_alpha=params.focal_alpha,
-        label_smoothing=params.label_smoothing,
-        box_loss=params.box_loss,
-        smooth_l1_beta=params.smooth_l1_beta,
-        box_weight=params.box_weight,
-    )
+    return LossSettings(**params.model_dump(include={field.name for field in fields(LossSettings)}))

@@ -1,5 +1,6 @@
 """A training small enough for a test: ResNet18 at 64 pixels on sixteen scenes."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from augmentation import augment_params
 
 from ssd.hardware import choose_hardware
+from ssd.interrupt import StopSignal
 from ssd.loading.tensor_file import TensorFile
 from ssd.models.config import paper_config
 from ssd.models.ssd import SSD
@@ -15,6 +17,7 @@ from ssd.processes.world import World
 from ssd.tensor_writer import write_tensor_file
 from ssd.training.checkpoints import CheckpointFolder
 from ssd.training.loop import Trainer, TrainResult
+from ssd.training.progress import Epoch, Reporter
 
 SMALL: dict[str, Any] = {
     "train.batch_size": 4,
@@ -51,10 +54,30 @@ def trainer(
     return Trainer(model or build(), file, val, params.train, augment, hardware, world)
 
 
-def run(running: Trainer, folder: Path, **callbacks: Any) -> TrainResult:
+class Recorder(Reporter):
+    """Remembers the steps at which losses were read and the history on resuming; may act on epochs."""
+
+    def __init__(self, on_epoch: Callable[[], None] = lambda: None) -> None:
+        self.steps: list[int] = []
+        self.history: list[Epoch] = []
+        self.on_epoch = on_epoch
+
+    def resumed(self, history: list[Epoch]) -> None:
+        self.history = list(history)
+
+    def losses_read(self, num_steps: int, loss: float, lr: float) -> None:
+        self.steps.append(num_steps)
+
+    def epoch_ended(self, history: list[Epoch]) -> None:
+        self.on_epoch()
+
+
+def run(
+    running: Trainer, folder: Path, reporter: Reporter | None = None, stop: StopSignal | None = None
+) -> TrainResult:
     """Run it to its end, or to what it raises, with checkpoints in `folder`."""
     with CheckpointFolder(folder, running.params.keep_best) as checkpoints:
-        result = running.run(checkpoints, **callbacks)
+        result = running.run(checkpoints, reporter, stop)
     assert result is not None
     return result
 

@@ -22,7 +22,7 @@ from ssd.interrupt import StopSignal
 from ssd.loading.tensor_file import TensorFile
 from ssd.params import load_params
 from ssd.processes.launch import launch
-from ssd.processes.world import World, joined, launched, leave
+from ssd.processes.world import World, exit_now, joined, launched
 from ssd.training.checkpoints import CheckpointFolder
 
 
@@ -69,7 +69,7 @@ def main() -> None:
     stop.install()
     with joined("cpu") as world:
         train(world, Path(folder), Path(data), stop)
-    leave(0)
+    exit_now(0)
 
 
 if __name__ == "__main__":

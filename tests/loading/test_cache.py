@@ -10,9 +10,10 @@ from augmentation import augment_params
 from PIL import Image
 
 from ssd.errors import UserError
-from ssd.loading.batches import EpochBatches, make_loader
+from ssd.loading.batches import EpochBatches
 from ssd.loading.cache import WRITING, DecodedCache, free_memory
 from ssd.loading.dataset import Batch, DetectionDataset
+from ssd.loading.loader import make_loader
 from ssd.loading.tensor_file import TensorFile
 from ssd.tensor_writer import AnnotatedImage, write_tensor_file
 
@@ -93,7 +94,7 @@ def test_an_image_that_is_being_written_is_neither_read_nor_written(file: Tensor
 def test_a_cache_that_does_not_fit_is_an_error(file: TensorFile) -> None:
     size = DecodedCache(file).num_bytes
     assert size == sum(3 * (30 + i) * (50 - 2 * i) for i in range(NUM_IMAGES))
-    with pytest.raises(UserError, match=r"params.yaml: train.cache: the images of .*train.safetensors take"):
+    with pytest.raises(UserError, match=r"train.cache: the images of .*train.safetensors take"):
         DecodedCache(file, num_processes=2 * free_memory() // size)
 
 

@@ -10,8 +10,9 @@ from augmentation import augment_params
 from PIL import Image
 
 from ssd.errors import UserError
-from ssd.loading.batches import EpochBatches, SampleKey, make_loader
+from ssd.loading.batches import EpochBatches, SampleKey
 from ssd.loading.dataset import Batch, DetectionDataset
+from ssd.loading.loader import make_loader
 from ssd.loading.tensor_file import TensorFile
 from ssd.tensor_writer import AnnotatedImage, write_tensor_file
 

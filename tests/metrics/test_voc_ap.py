@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssd.metrics.voc import evaluate_voc, interpolated_precision, mean_ap
+from ssd.metrics.voc import evaluate_voc, mean_precision, sampled_curve
 from ssd.structures import Detections, Objects
 
 Box = tuple[float, float, float, float]
@@ -199,8 +199,8 @@ def test_the_best_f1_is_that_of_the_best_place_on_the_curve_and_the_mean_is_over
 
 
 def test_iou_equal_to_the_threshold_is_a_hit() -> None:
-    assert mean_ap([detections((HALF, 0.9, 1))], [objects((UNIT, 1, False))], 1, 0.5) == 1.0
-    assert mean_ap([detections((HALF, 0.9, 1))], [objects((UNIT, 1, False))], 1, 0.51) == 0.0
+    assert evaluate_voc([detections((HALF, 0.9, 1))], [objects((UNIT, 1, False))], 1, 0.5).map_area == 1.0
+    assert evaluate_voc([detections((HALF, 0.9, 1))], [objects((UNIT, 1, False))], 1, 0.51).map_area == 0.0
 
 
 def test_a_second_detection_of_an_object_is_false_also_beside_a_free_object() -> None:
@@ -222,8 +222,8 @@ def test_detections_of_an_ignored_object_do_not_count() -> None:
 def test_the_first_of_equally_overlapping_objects_is_taken() -> None:
     found = [detections((UNIT, 0.9, 1))]
     counted, ignored = (UNIT, 1, False), (UNIT, 1, True)
-    assert mean_ap(found, [objects(counted, ignored)], 1) == 1.0
-    assert mean_ap(found, [objects(ignored, counted)], 1) == 0.0
+    assert evaluate_voc(found, [objects(counted, ignored)], 1).map_area == 1.0
+    assert evaluate_voc(found, [objects(ignored, counted)], 1).map_area == 0.0
 
 
 def test_too_little_overlap_with_an_ignored_object_is_false() -> None:
@@ -271,13 +271,28 @@ def test_without_detections_every_class_with_objects_scores_zero() -> None:
 def test_without_objects_there_is_no_score(found: list[Detections]) -> None:
     result = evaluate_voc(found, [objects()] * len(found), 2)
     assert (result.map_area, result.map_11point, result.mean_f1) == (None, None, None)
-    assert mean_ap(found, [objects()] * len(found), 2) is None
 
 
-def test_interpolated_precision_is_the_best_from_there_on_and_zero_past_the_curve() -> None:
+def test_a_sampled_curve_is_the_best_precision_from_there_on_as_far_as_it_reaches() -> None:
     found = [detections((FAR, 0.9, 1), (UNIT, 0.8, 1))]
     (result,) = evaluate_voc(found, [objects((UNIT, 1, False), ((80, 0, 90, 9), 1, False))], 1).classes
-    np.testing.assert_array_equal(interpolated_precision(result, np.array([0.0, 0.5, 0.6])), [0.5, 0.5, 0])
+    points = sampled_curve(result)
+    assert [recall for recall, _ in points] == [k / 100 for k in range(51)]
+    assert {precision for _, precision in points} == {0.5}
+
+
+def test_mean_precision_is_the_mean_of_the_classes_curves() -> None:
+    """Two classes with objects, of which one is found first and one half of the time; a third has none."""
+    found = [detections((UNIT, 0.9, 1), (FAR, 0.8, 2), (UNIT, 0.7, 2))]
+    truth = [objects((UNIT, 1, False), (UNIT, 2, False))]
+    rows = mean_precision(evaluate_voc(found, truth, 3))
+    assert [recall for recall, _ in rows] == [k / 100 for k in range(101)]
+    assert {precision for _, precision in rows} == {0.75}
+
+
+def test_without_any_object_there_is_no_curve() -> None:
+    result = evaluate_voc([detections((UNIT, 0.9, 1))], [objects()], 2)
+    assert mean_precision(result) == [] and sampled_curve(result.classes[0]) == []
 
 
 def test_the_order_of_images_does_not_matter_where_scores_differ() -> None:

@@ -94,4 +94,4 @@ def test_what_cannot_be_built_is_one_clear_line(name: str, strides: tuple[int, .
     with pytest.raises(UserError, match=message) as error:
         build_backbone(name, strides)
     assert "\n" not in str(error.value)
-    assert str(error.value).startswith("params.yaml: model.")
+    assert str(error.value).startswith("model.")

@@ -112,7 +112,7 @@ def test_as_many_shapes_as_clusters_where_most_boxes_are_the_same() -> None:
 
 @pytest.mark.parametrize("sizes", [torch.zeros(0, 2), torch.tensor([[0.0, 0.3], [0.2, 0.0]])])
 def test_no_box_with_an_area_is_the_users_mistake(sizes: Tensor) -> None:
-    with pytest.raises(UserError, match=r"params\.yaml: model\.priors: kmeans, but no training box"):
+    with pytest.raises(UserError, match=r"model\.priors: kmeans, but no training box"):
         kmeans_shapes(sizes, 9, seed=0)
     with pytest.raises(UserError, match="model.priors"):
         kmeans_levels(sizes, SIDES, 9, seed=0)

@@ -152,7 +152,7 @@ def test_coco_weights_are_fetched_and_checked_and_a_failure_says_what_to_do(
 
 def test_weights_of_another_backbone_are_refused(state: dict, tmp_path: Path) -> None:
     torch.save(state, tmp_path / "w.pth")
-    with pytest.raises(UserError, match=r"params.yaml: model.weights: .*w.pth does not fit resnet50"):
+    with pytest.raises(UserError, match=r"model.weights: .*w.pth does not fit resnet50"):
         load_weights(build("resnet50"), str(tmp_path / "w.pth"))
 
 

@@ -1,7 +1,7 @@
 """The figures: what they show, that nothing at all can be drawn, and that the files are reproducible."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from ssd.metrics.voc import VocResult, evaluate_voc
+from ssd.metrics.voc import VocResult, evaluate_voc, sampled_curve
 from ssd.plots.figures import (
     PALETTE,
+    PrecisionRecall,
     class_colour,
     detection_grid,
     history_figure,
-    mean_precision,
     precision_recall_figure,
     save_figure,
 )
@@ -40,6 +40,15 @@ def random_result(num_classes: int, num_images: int = 60) -> VocResult:
         found.append(Detections(boxes + 8 * torch.randn(5, 4, generator=generator), scores, labels))
         truth.append(Objects(boxes, labels, torch.zeros(5, dtype=torch.bool)))
     return evaluate_voc(found, truth, num_classes)
+
+
+def figure_of(result: VocResult, names: Sequence[str]) -> Figure:
+    curves = [
+        PrecisionRecall(label, name, curve.ap_area, sampled_curve(curve))
+        for label, (name, curve) in enumerate(zip(names, result.classes, strict=True), start=1)
+        if curve.ap_area is not None
+    ]
+    return precision_recall_figure(curves, result.map_area, result.iou_threshold)
 
 
 def pictures() -> tuple[list[torch.Tensor], list[Detections], list[Objects]]:
@@ -81,32 +90,16 @@ def texts_in(figure: Figure, panel: int) -> list[str]:
     return [text.get_text() for text in figure.axes[panel].texts]
 
 
-def test_mean_precision_is_the_mean_of_the_classes_curves() -> None:
-    result = random_result(3)
-    rows = mean_precision(result)
-    assert [recall for recall, _ in rows] == [k / 100 for k in range(101)]
-    precision = [mean for _, mean in rows]
-    assert precision == sorted(precision, reverse=True)
-    assert result.map_area is not None
-    # Its mean over the grid is close to the mean area.
-    assert sum(precision) / 101 == pytest.approx(result.map_area, abs=0.02)
-
-
-def test_without_any_object_there_is_no_mean_precision() -> None:
-    nothing = Objects(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
-    assert mean_precision(evaluate_voc([pictures()[1][1]], [nothing], 3)) == []
-
-
 def test_only_classes_with_objects_have_a_legend_entry() -> None:
     _, _, truth = pictures()
     result = evaluate_voc([pictures()[1][1]] * 3, truth, 3)
-    legend = precision_recall_figure(result, NAMES).axes[0].get_legend()
+    legend = figure_of(result, NAMES).axes[0].get_legend()
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == ["0.000  ant"]
 
 
 def test_a_precision_recall_figure_lists_the_best_class_first() -> None:
-    figure = precision_recall_figure(random_result(21), [f"class {k}" for k in range(21)])
+    figure = figure_of(random_result(21), [f"class {k}" for k in range(21)])
     (axes,) = figure.axes
     legend = axes.get_legend()
     assert legend is not None and len(axes.lines) == 21
@@ -144,10 +137,10 @@ def test_a_detection_on_the_score_threshold_is_drawn() -> None:
 
 
 FIGURES: dict[str, Callable[[], Figure]] = {
-    "precision_recall": lambda: precision_recall_figure(random_result(3), NAMES),
+    "precision_recall": lambda: figure_of(random_result(3), NAMES),
     "history": lambda: history_figure(history(6)),
     "detections": lambda: detection_grid(*pictures(), NAMES, 0.1),
-    "precision_recall of nothing": lambda: precision_recall_figure(evaluate_voc([], [], 3), NAMES),
+    "precision_recall of nothing": lambda: figure_of(evaluate_voc([], [], 3), NAMES),
     "history of nothing": lambda: history_figure([]),
     "history without validation": lambda: history_figure(history(1)),
     "detections of nothing": lambda: detection_grid([], [], [], NAMES, 0.1),

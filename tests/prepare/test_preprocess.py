@@ -203,7 +203,7 @@ def test_classes_are_those_of_params_for_an_own_folder_else_those_of_the_source(
     assert declared_classes(data_params("voc_dir"), unnamed) == []
     assert caplog.messages == []
     assert declared_classes(data_params("coco", classes=["b"]), named) == ["x", "y"]
-    assert "data.classes is not used: coco" in caplog.text
+    assert "data.classes: not used: coco" in caplog.text
 
 
 def test_a_crowd_of_coco_reaches_the_tensor_file_with_its_problems(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def test_the_users_mirrors_come_first(server: Loopback, tars: dict[str, bytes], 
 
 
 def test_a_mirror_that_is_no_web_address_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^params.yaml: data.mirrors: found 'ftp://x/'"):
+    with pytest.raises(UserError, match=r"^data.mirrors: found 'ftp://x/'"):
         download(data_params("voc2012", mirrors=["ftp://x/"]), tmp_path / "raw", tmp_path)
 
 
@@ -205,6 +205,6 @@ def test_an_own_folders_lists_become_splits(
 
 
 def test_a_wrong_own_folder_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^params.yaml: data.path: own is not a folder"):
+    with pytest.raises(UserError, match=r"^data.path: own is not a folder"):
         download(data_params("voc_dir"), tmp_path / "raw", tmp_path)
     assert list(tmp_path.rglob("*")) == [tmp_path / "raw"]

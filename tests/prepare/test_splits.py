@@ -113,7 +113,7 @@ def test_test_is_taken_from_both_lists_where_there_are_two() -> None:
 def test_a_test_fraction_that_is_not_used_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     settled(catalogue(train=IDS, test=["t"]), test_fraction=0.2)
     settled(catalogue(train=IDS), test_fraction=0.2, folds=2)
-    start = "params.yaml: preprocess.test_fraction is not used: "
+    start = "preprocess.test_fraction: not used: "
     assert caplog.messages == [
         f"{start}the data set has a test split",
         f"{start}data.folds makes the test split",

@@ -107,5 +107,5 @@ def test_yaml_makes_no_python_objects(tmp_path: Path) -> None:
 
 def test_no_names_at_all_are_an_error_with_the_way_out(tmp_path: Path) -> None:
     write(tmp_path)
-    with pytest.raises(UserError, match=r"data\.classes in params\.yaml"):
+    with pytest.raises(UserError, match=r"data\.classes"):
         read_yolo(tmp_path, [])

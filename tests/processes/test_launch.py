@@ -17,7 +17,7 @@ import torch
 
 from ssd.errors import UserError
 from ssd.processes.launch import STOPPED, launch, num_processes
-from ssd.processes.world import World, joined, leave
+from ssd.processes.world import World, exit_now, joined
 
 REPOSITORY = Path(__file__).parents[2]
 CUDA = torch.device("cuda")
@@ -46,7 +46,7 @@ def test_a_process_for_each_gpu_or_one_on_a_cpu(monkeypatch: pytest.MonkeyPatch)
 
 def test_more_processes_than_gpus_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    message = "^params.yaml: train.devices: found 3, but torch sees 2 GPUs; allowed here: auto, 1 to 2$"
+    message = "^train.devices: found 3, but torch sees 2 GPUs; allowed here: auto, 1 to 2$"
     with pytest.raises(UserError, match=message):
         num_processes(3, CUDA)
 
@@ -56,7 +56,7 @@ def test_a_mistake_that_one_process_finds_is_one_line(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """The other waits for it, and fails too when it is gone. A restart would not help."""
-    with pytest.raises(UserError, match=r"^params.yaml: train.lr: too large$"):
+    with pytest.raises(UserError, match=r"^train.lr: too large$"):
         launch([__file__, "mistake", str(tmp_path)], 2, restarts=1)
     assert capfd.readouterr() == ("", "")
     assert caplog.text == ""
@@ -153,7 +153,7 @@ def start(folder: Path, action: str = "work") -> subprocess.Popen[bytes]:
 
 def mistake(world: World, note: Path) -> None:
     if world.rank == 1:
-        raise UserError("params.yaml: train.lr: too large")
+        raise UserError("too large", key="train.lr")
     world.barrier()
 
 
@@ -203,7 +203,7 @@ def run_process(action: str, folder: str) -> None:
             "in_a_step": in_a_step,
         }  # fmt: skip
         actions[action](world, note)
-    leave(0)
+    exit_now(0)
 
 
 if __name__ == "__main__":
@@ -213,4 +213,4 @@ if __name__ == "__main__":
             sys.exit(launch(sys.argv[2:], 2, restarts=1))
         run_process(*sys.argv[1:])
     except KeyboardInterrupt:
-        leave(STOPPED)
+        exit_now(STOPPED)

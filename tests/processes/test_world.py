@@ -16,7 +16,7 @@ from ranks import free_port, run_ranks, start_rank
 
 from ssd.errors import UserError
 from ssd.processes import world as distributed
-from ssd.processes.world import World, joined, launched, leave, read_world
+from ssd.processes.world import World, exit_now, joined, launched, read_world
 
 COMPLETE = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 VARIABLES = [*COMPLETE, "LOCAL_RANK"]
@@ -172,4 +172,4 @@ if __name__ == "__main__":
     with joined("cpu") as this:
         actions[sys.argv[1]](this, *sys.argv[2:])
     sys.stdout.write("not flushed by the script")
-    leave(0)
+    exit_now(0)

@@ -222,7 +222,7 @@ def test_when_all_mirrors_fail_each_is_named_with_its_reason(server: Loopback, t
         f"{busy}: HTTP 503",
         f"{wrong}: wrong sha256",
         f"{closed}: no connection",
-        f"put a.tar into {tmp_path} (params.yaml: data.archives)",
+        f"put a.tar into {tmp_path} (data.archives)",
     ):
         assert told in message
     assert len(server.ranges("/busy/a.tar")) == QUICK.attempts

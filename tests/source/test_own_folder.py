@@ -30,7 +30,7 @@ def copied(target: Path) -> dict[str, bytes]:
 def message(own: Path) -> str:
     with pytest.raises(UserError) as caught:
         copy_folder("data.path", own, own.parent / "target", is_image)
-    assert str(caught.value).startswith("params.yaml: data.path: ")
+    assert str(caught.value).startswith("data.path: ")
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

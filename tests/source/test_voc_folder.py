@@ -29,7 +29,7 @@ def message_of(path: str, root: Path) -> str:
     with pytest.raises(UserError) as error:
         copy_voc_folder(path, root, root / "target")
     message = str(error.value)
-    assert message.startswith("params.yaml: data.path: ")
+    assert message.startswith("data.path: ")
     assert "\n" not in message
     return message
 

@@ -14,44 +14,13 @@ import psutil
 import pytest
 import torch
 import yaml
-from imports import needed_modules
 
 import ssd.source.glyphs
 from ssd.files import sha256
-from ssd.params import Params
 from ssd.training.checkpoints import CheckpointFolder
 
 REPOSITORY = Path(__file__).parents[2]
-STAGES = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
-NAMES = ["download", "preprocess", "train", "evaluate", "export"]
-
-
-def code_deps(stage: str) -> list[str]:
-    return [dep for dep in STAGES[stage]["deps"] if dep.startswith(("ssd/", "stages/"))]
-
-
-def test_there_are_five_stages() -> None:
-    assert list(STAGES) == NAMES
-
-
-@pytest.mark.parametrize("stage", NAMES)
-def test_deps_are_the_modules_that_a_stage_imports(stage: str) -> None:
-    needed = needed_modules(REPOSITORY / "stages" / f"{stage}.py", REPOSITORY)
-    # Not imported but given to MLflow as a file: what serves the exported model.
-    needed |= {"ssd/export/pyfunc_model.py"} if stage == "export" else set()
-    named: set[str] = set()
-    for dep in code_deps(stage):
-        path = REPOSITORY / dep
-        files = path.glob("*.py") if path.is_dir() else [path]
-        named |= {str(f.relative_to(REPOSITORY)) for f in files if f.name != "__init__.py"}
-    assert named == needed
-
-
-@pytest.mark.parametrize("stage", NAMES)
-def test_params_are_the_sections_that_a_stage_reads(stage: str) -> None:
-    text = (REPOSITORY / "stages" / f"{stage}.py").read_text()
-    read = set(re.findall(r"params\.(\w+)", text)) & set(Params.model_fields) - {"tracking"}
-    assert {name.split(".")[0] for name in STAGES[stage]["params"]} == read
+NAMES = ["download", "preprocess", "train", "evaluate", "export", "report"]
 
 
 def test_the_folder_mlflow_does_not_shadow_the_library() -> None:
@@ -76,8 +45,8 @@ TINY = {
     "data": {"shapes_train": 24, "shapes_val": 8, "shapes_test": 8, "shapes_side": 96},
     "model": {"backbone": "resnet18", "input_size": 64},
     "train": {"epochs": 4, "batch_size": 8, "warmup_steps": 2, "val_every": 1, "checkpoint_minutes": 1e-6},
-    "evaluate": {"workers": 0, "num_pictures": 4},
     "export": {"num_images": 2},
+    "report": {"num_pictures": 4},
     "tracking": {"system_metrics": False},
 }
 
@@ -152,13 +121,16 @@ def test_every_promised_file_is_there(reproduced: Path) -> None:
         "reports/preprocess/problems.json",
         "models/model.pt",
         "reports/train/history.tsv",
-        "reports/train/history.png",
-        "reports/preprocess/augmented.png",
-        "reports/train/priors.png",
         "reports/train/priors.json",
         "reports/metrics.json",
-        "reports/evaluate/precision_recall.png",
-        "reports/evaluate/detections.png",
+        "reports/evaluate/precision_recall.tsv",
+        "reports/evaluate/class_precision_recall.tsv",
+        "reports/evaluate/detections.json",
+        "reports/history.png",
+        "reports/priors.png",
+        "reports/augmentation.png",
+        "reports/precision_recall.png",
+        "reports/detections.png",
         "models/export/ssd.onnx",
         "models/export/ssd.torchscript.pt",
         "reports/export.json",
@@ -212,10 +184,10 @@ def test_nothing_changed_runs_nothing(reproduced: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_change_of_evaluate_runs_only_evaluate_and_is_a_child_run(reproduced: Path) -> None:
+def test_a_change_of_evaluate_runs_evaluate_and_report_and_is_a_child_run(reproduced: Path) -> None:
     edit(reproduced, "score_threshold: 0.01", "score_threshold: 0.02")
     output = dvc(reproduced, "repro")
-    assert re.findall(r"Running stage '(\w+)'", output) == ["evaluate"]
+    assert re.findall(r"Running stage '(\w+)'", output) == ["evaluate", "report"]
     child = mlflow_runs(reproduced)[-1]
     assert child.info.run_name == "evaluate evaluate.score_threshold=0.02"
     assert child.data.tags["mlflow.parentRunId"] == mlflow_runs(reproduced)[0].info.run_id

@@ -30,7 +30,12 @@ def checkout(tmp_path: Path) -> Path:
 
 def name_of(checkout: Path, settings: dict[str, object] | None = None) -> str:
     files = [checkout / "data/train.bin", checkout / "data/val.bin"]
-    return fingerprint(SETTINGS if settings is None else settings, files, checkout / "package")
+    return fingerprint(SETTINGS if settings is None else settings, files, code_of(checkout))
+
+
+def code_of(checkout: Path) -> dict[str, Path]:
+    folder = checkout / "package"
+    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.py"))}
 
 
 def test_it_is_sixteen_hex_digits(checkout: Path) -> None:
@@ -66,7 +71,7 @@ def test_places_names_of_data_key_order_and_compiled_files_do_not_count(checkout
     assert name_of(moved) == name
 
     files = [(moved / f"data/{split}.bin").rename(moved / f"{split}.tensors") for split in ("train", "val")]
-    assert fingerprint(SETTINGS, files, moved / "package") == name
+    assert fingerprint(SETTINGS, files, code_of(moved)) == name
 
 
 def test_every_setting_counts(checkout: Path) -> None:
@@ -94,7 +99,7 @@ def test_a_changed_byte_of_data_or_code_counts(checkout: Path, file: str) -> Non
 def test_swapped_data_and_new_moved_or_deleted_code_count(checkout: Path) -> None:
     found = {name_of(checkout)}
     files = [checkout / "data/val.bin", checkout / "data/train.bin"]
-    found.add(fingerprint(SETTINGS, files, checkout / "package"))
+    found.add(fingerprint(SETTINGS, files, code_of(checkout)))
     (checkout / "package/new.py").write_text("")
     found.add(name_of(checkout))
     (checkout / "package/new.py").rename(checkout / "package/data/new.py")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_training import SMALL, empty_file, run, same_weights, trainer
+from small_training import SMALL, Recorder, empty_file, run, same_weights, trainer
 
 from ssd.errors import UserError
 from ssd.loading.tensor_file import TensorFile
@@ -51,7 +51,8 @@ def test_the_best_weights_are_those_of_the_best_validation(
     states = []
     running = trainer(make_params(**{**SMALL, "train.epochs": 4}), shapes_file)
     weight = running.step.model.heads.conf[0].weight
-    result = run(running, tmp_path / "run", on_epoch=lambda epoch: states.append(weight.detach().clone()))
+    recorder = Recorder(on_epoch=lambda: states.append(weight.detach().clone()))
+    result = run(running, tmp_path / "run", recorder)
     assert (result.best_epoch, result.best_score) == (2, 0.5)
     assert torch.equal(result.weights["heads.conf.0.weight"], states[1])
 
@@ -93,41 +94,6 @@ def test_training_stops_early_when_validation_gains_nothing(
     result = run(trainer(params, shapes_file), tmp_path / "run")
     assert [epoch.epoch for epoch in result.history] == [1, 2, 3, 4]
     assert result.best_epoch == 2
-
-
-def test_settings_that_are_not_used_are_warned_of(
-    make_params: MakeParams, shapes_file: TensorFile, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    changes = {
-        "train.schedule": "plateau",
-        "train.warmup_steps": 1000,
-        "train.epochs": 1,
-        "train.early_stop": 3,
-        "train.keep_best": 2,
-        "train.sync_bn": True,
-        "train.deterministic": True,
-        "train.small_epochs": 1,
-        "train.accumulate": 4,
-    }
-    trainer(make_params(**{**SMALL, **changes}), shapes_file, empty_file(tmp_path))
-    for line in (
-        "plateau never lowers the learning rate",
-        "train.lr is never reached",
-        "training never stops early",
-        "only the last weights are kept",
-        "train.sync_bn: not used",
-        "train.deterministic: not used",
-        "no epoch is trained at model.input_size",
-        "4 parts have less than the two images that batch norm needs; 2 are used",
-    ):
-        assert line in caplog.text
-
-
-def test_the_default_settings_are_all_used(
-    make_params: MakeParams, shapes_file: TensorFile, caplog: pytest.LogCaptureFixture
-) -> None:
-    trainer(make_params(**{"train.epochs": 1000, "train.device": "cpu"}), shapes_file)
-    assert caplog.text == ""
 
 
 def test_one_image_is_too_few(make_params: MakeParams, tmp_path: Path) -> None:

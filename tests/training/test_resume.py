@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_training import SMALL, results_of, run, same_weights, trainer
+from small_training import SMALL, Recorder, results_of, run, same_weights, trainer
 
 from ssd.interrupt import StopSignal
 from ssd.loading.tensor_file import TensorFile
@@ -88,9 +88,9 @@ def test_stopped_in_validation_it_ends_as_if_it_never_was(
         patch.setattr("ssd.training.loop.run_split", interrupted)
         run(trainer(params, shapes_file), tmp_path / "cut")
     resumed = trainer(params, shapes_file)
-    steps = []
-    cut = run(resumed, tmp_path / "cut", on_step=lambda step, loss, lr: steps.append(step))
-    assert steps == [8], "the first epoch's steps were not taken again"
+    recorder = Recorder()
+    cut = run(resumed, tmp_path / "cut", recorder)
+    assert recorder.steps == [8], "the first epoch's steps were not taken again"
     assert same_weights(whole, cut)
     assert results_of(whole) == results_of(cut)
 
@@ -104,13 +104,11 @@ def test_a_damaged_checkpoint_costs_steps_but_no_bit(
     with pytest.raises(KeyboardInterrupt):
         run(running, tmp_path / "cut", stop=stop_after(running, 6))
     (tmp_path / "cut" / "step-00000006.pt").write_bytes(b"half of it")
-    steps = []
-    cut = run(
-        trainer(params, shapes_file), tmp_path / "cut", on_step=lambda step, loss, lr: steps.append(step)
-    )
+    recorder = Recorder()
+    cut = run(trainer(params, shapes_file), tmp_path / "cut", recorder)
     assert "step-00000006.pt: damaged" in caplog.text
     assert "training goes on from step 4" in caplog.text
-    assert steps == [8]
+    assert recorder.steps == [8]
     assert same_weights(whole, cut)
     assert results_of(whole) == results_of(cut)
 
@@ -120,15 +118,10 @@ def test_a_finished_training_is_given_again_without_a_step(
 ) -> None:
     params = make_params(**{**SMALL, "train.epochs": 1})
     first = run(trainer(params, shapes_file), tmp_path / "run")
-    steps, seen = [], []
-    again = run(
-        trainer(params, shapes_file),
-        tmp_path / "run",
-        on_resume=seen.extend,
-        on_step=lambda step, loss, lr: steps.append(step),
-    )
-    assert steps == []
-    assert seen == first.history == again.history
+    recorder = Recorder()
+    again = run(trainer(params, shapes_file), tmp_path / "run", recorder)
+    assert recorder.steps == []
+    assert recorder.history == first.history == again.history
     assert same_weights(first, again)
 
 

@@ -1,0 +1,128 @@
+"""Stage 6: draw what the other stages wrote, as reports/*.png. Nothing depends on it."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+
+from ssd.detections_file import read_detections
+from ssd.loading.batch_augment import distort
+from ssd.loading.dataset import DetectionDataset, SampleKey
+from ssd.loading.tensor_file import TensorFile
+from ssd.models.kmeans_priors import PAPER_SCALES, PriorFit
+from ssd.models.priors import PriorLevel, paper_levels
+from ssd.params import AugmentParams, Params
+from ssd.plots.augmentation import AugmentedImage, Version, augmented_page
+from ssd.plots.figures import (
+    PrecisionRecall,
+    detection_grid,
+    history_figure,
+    precision_recall_figure,
+    save_figure,
+)
+from ssd.plots.priors import prior_figure
+from ssd.seeding import seeded
+from ssd.structures import Objects
+from stages.command import command
+from stages.run import stage_run
+
+REPORTS = Path("reports")
+MODEL = Path("models/model.pt")
+NUM_AUGMENTED, NUM_VERSIONS = 6, 4
+NO_MEAN, NO_STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+
+
+@command
+def main(params: Params) -> None:
+    train_file, test_file = (TensorFile(f"data/tensors/{split}.safetensors") for split in ("train", "test"))
+    metrics = json.loads((REPORTS / "metrics.json").read_text())
+    data = DetectionDataset(train_file, params.model.input_size, params.augment, params.train.seed)
+    figures = {
+        "history": history_figure(read_table(REPORTS / "train/history.tsv")),
+        "priors": priors_figure(json.loads((REPORTS / "train/priors.json").read_text()), train_file),
+        "augmentation": augmentation_figure(data, params.augment),
+        "precision_recall": curves_figure(metrics, REPORTS / "evaluate/class_precision_recall.tsv"),
+        "detections": detections_figure(test_file, params.report.num_pictures, params.report.picture_score),
+    }
+    with stage_run(params, "report", sections={"report"}, model=MODEL) as run:
+        for name, figure in figures.items():
+            save_figure(figure, REPORTS / f"{name}.png")
+            run.file(REPORTS / f"{name}.png", "report")
+        run.file(REPORTS / "preprocess", "preprocess")
+    print(f"drawn: {', '.join(f'{REPORTS}/{name}.png' for name in figures)}")
+
+
+def read_table(path: Path) -> list[dict[str, float | None]]:
+    """The rows of a table of numbers; None where a cell is empty."""
+    with path.open(newline="") as file:
+        rows = csv.DictReader(file, delimiter="\t")
+        return [{key: float(cell) if cell else None for key, cell in row.items()} for row in rows]
+
+
+def priors_figure(described: dict[str, Any], train_file: TensorFile) -> Figure:
+    """Shapes of the priors among those of the training boxes; the paper's table beside those of k-means."""
+    boxes = train_file.normalised_boxes()
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    fit, paper_fit = PriorFit(**described["model"]), PriorFit(**described["paper"])
+    levels = [PriorLevel(tuple(map(tuple, item["shapes"])), item["step"]) for item in described["levels"]]
+    if described["kind"] == "kmeans":
+        return prior_figure(sizes, paper_levels(len(levels), *PAPER_SCALES), levels, paper_fit, fit)
+    return prior_figure(sizes, levels, None, fit, None)
+
+
+def augmentation_figure(dataset: DetectionDataset, augment: AugmentParams) -> Figure:
+    """Some training images, and what the network sees of each in the first epochs, but for mixup."""
+    rows = []
+    for index in range(0, len(dataset), max(len(dataset) // NUM_AUGMENTED, 1))[:NUM_AUGMENTED]:
+        samples = [dataset[SampleKey(epoch, index, dataset.side)] for epoch in range(NUM_VERSIONS)]
+        images = torch.stack([sample.image for sample in samples])
+        if augment.policy != "none":
+            generator = seeded("colour", dataset.seed, 0, index, 0)
+            images = distort(images, augment, generator, NO_MEAN, NO_STD).round().to(torch.uint8)
+        versions = []
+        for image, sample in zip(images, samples, strict=True):
+            target = sample.target
+            objects = Objects(target.boxes * dataset.side, target.labels, target.ignored)
+            versions.append(Version(image, objects, sample.view))
+        rows.append(AugmentedImage(*dataset.part(index), versions))
+    return augmented_page(rows, dataset.file.class_names, f"Augmentation, policy {augment.policy}")
+
+
+def curves_figure(metrics: dict[str, Any], table: Path) -> Figure:
+    """Pascal's precision-recall curve of every class that has objects."""
+    points: dict[str, list[tuple[float, float]]] = {}
+    with table.open(newline="") as file:
+        for row in csv.DictReader(file, delimiter="\t"):
+            points.setdefault(row["class"], []).append((float(row["recall"]), float(row["precision"])))
+    curves = [
+        PrecisionRecall(label, name, figures["voc_ap50_area"], points.get(name, []))
+        for label, (name, figures) in enumerate(metrics["per_class"].items(), start=1)
+        if figures["voc_ap50_area"] is not None
+    ]
+    return precision_recall_figure(curves, metrics["voc"]["map50_area"], 0.5)
+
+
+def detections_figure(file: TensorFile, num_pictures: int, score: float) -> Figure:
+    """Ground truth and detections side by side, on images spread over the test split."""
+    detections = read_detections(REPORTS / "evaluate/detections.json", file.image_ids)
+    chosen = spread(len(file), num_pictures)
+    return detection_grid(
+        [file.image(index) for index in chosen],
+        [detections[index] for index in chosen],
+        [file.objects(index) for index in chosen],
+        file.class_names,
+        score,
+    )
+
+
+def spread(num_images: int, num_pictures: int) -> list[int]:
+    """Indices of the images to show, evenly over the split, the same at every run."""
+    num_pictures = min(num_pictures, num_images)
+    return [index * num_images // num_pictures for index in range(num_pictures)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""What training tells: the terminal, the history as a table, MLflow. Nothing here changes the weights."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import NoReturn
+
+from tqdm import tqdm
+
+from ssd.files import sha256, write_bytes
+from ssd.loading.tensor_file import TensorFile
+from ssd.params import Params
+from ssd.tracking import MODEL_TAG, Run, flat_params
+from ssd.training.loop import Trainer, TrainResult
+from ssd.training.progress import Epoch, Reporter, history_tsv
+from ssd.unused_params import warn_of_unused_augmentation, warn_of_unused_training
+from stages.run import stage_run
+
+HISTORY = Path("reports/train/history.tsv")
+RUN_FILE = "mlflow_run"
+"""In the folder of checkpoints: the id of the MLflow run, which goes on when the training does."""
+
+
+class TrainLog(Reporter):
+    """Told by the training loop what happens.
+
+    Args:
+        run: of MLflow.
+        num_epochs: of the training.
+    """
+
+    def __init__(self, run: Run, num_epochs: int) -> None:
+        self.run, self.num_epochs = run, num_epochs
+        self.bar: tqdm[NoReturn] = tqdm(disable=True)
+
+    @staticmethod
+    @contextmanager
+    def opened(params: Params, trainer: Trainer, folder: Path) -> Iterator["TrainLog"]:
+        """Say what begins, and hold the MLflow run while it lasts.
+
+        Args:
+            params: all of them.
+            trainer: before it runs.
+            folder: of the checkpoints.
+        """
+        name = (
+            f"{params.data.source} {params.model.backbone}-{params.model.input_size} lr={params.train.lr:g}"
+        )
+        run_file = folder / RUN_FILE
+        resume = run_file.read_text() if run_file.is_file() else None
+        sections = {"model", "augment", "train"}
+        warn_of_unused_training(
+            params.train, len(trainer.sampler), len(trainer.val_file), trainer.hardware, trainer.world.size
+        )
+        warn_of_unused_augmentation(params.augment)
+        with stage_run(params, "train", sections=sections, name=name, resume=resume) as run:
+            if run.id:
+                write_bytes(run_file, run.id.encode())
+            if not run.resumed:
+                run.params(flat_params(params.model_dump(exclude={"tracking"})))
+            log_data(run, trainer.train_file, trainer.val_file)
+            say_where(trainer, folder)
+            try:
+                yield TrainLog(run, params.train.epochs)
+            except KeyboardInterrupt:
+                say_where_it_stopped(trainer)
+                raise
+
+    def resumed(self, history: list[Epoch]) -> None:
+        """Write the history so far; MLflow has it unless the run is another one."""
+        print(f"going on after epoch {len(history)}", flush=True)
+        write_bytes(HISTORY, history_tsv(history).encode())
+        for epoch in history if not self.run.resumed else []:
+            self.log_epoch(epoch)
+
+    def epoch_begins(self, epoch: int, first: int, num_batches: int) -> None:
+        """A bar on a terminal; nothing where stderr is a log."""
+        title = f"epoch {epoch}/{self.num_epochs}"
+        self.bar = tqdm(desc=title, initial=first, total=num_batches, leave=False, disable=None)
+
+    def step_taken(self) -> None:
+        """Move the bar."""
+        self.bar.update()
+
+    def losses_read(self, num_steps: int, loss: float, lr: float) -> None:
+        """The loss beside the bar, and in MLflow."""
+        self.bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+        self.run.metrics({"step/loss": loss, "step/lr": lr}, step=num_steps)
+
+    def epoch_ended(self, history: list[Epoch]) -> None:
+        """A line, the table, MLflow."""
+        self.bar.close()
+        print(line_of(history[-1]), flush=True)
+        write_bytes(HISTORY, history_tsv(history).encode())
+        self.log_epoch(history[-1])
+
+    def log_epoch(self, epoch: Epoch) -> None:
+        """An epoch's losses, scores and speed to MLflow."""
+        values = {key.replace("_", "/", 1): value for key, value in asdict(epoch).items()}
+        groups = ("train/", "val/")
+        scalars = {key: value for key, value in values.items() if key.startswith(groups)}
+        self.run.metrics(scalars, step=epoch.epoch)
+        speeds = {"speed/images_per_s": epoch.images_per_s, "speed/data_wait": epoch.data_wait}
+        self.run.metrics({"lr": epoch.lr, **speeds}, step=epoch.epoch)
+
+    def ended(self, result: TrainResult, model: Path, priors: Path) -> None:
+        """What MLflow is to know of the files that training wrote; later stages find the run by the model."""
+        self.run.tags({MODEL_TAG: sha256(model)})
+        self.run.metrics({"best/epoch": result.best_epoch, "best/score": result.best_score})
+        fit = json.loads(priors.read_text())["model"]
+        self.run.metrics({f"priors/{key}": fit[key] for key in ("mean_best_iou", "recall50")})
+        self.run.file(model, "model")
+        self.run.file(HISTORY.parent, "train")
+
+
+def log_data(run: Run, *files: TensorFile) -> None:
+    """What is trained on: digests and counts."""
+    digests = {f"data_sha256_{file.path.stem}": sha256(file.path) for file in files}
+    run.tags({**digests, "classes": json.dumps(files[0].class_names)})
+    run.metrics({f"data/{file.path.stem}_images": len(file) for file in files})
+
+
+def say_where(trainer: Trainer, folder: Path) -> None:
+    """Print what trains, on how much, and where it can go on from."""
+    size, hardware = trainer.world.size, trainer.hardware
+    where = f"{hardware.device}" if size == 1 else f"{size} processes, {hardware.device.type}"
+    print(f"training on {where}, {hardware.dtype}, {len(trainer.train_file)} images", flush=True)
+    print(f"checkpoints in {folder}", flush=True)
+
+
+def say_where_it_stopped(trainer: Trainer) -> None:
+    """Print how far a training came that is stopped."""
+    progress = trainer.progress
+    if progress.epoch or progress.batch:
+        where = f"epoch {progress.epoch + 1}, step {progress.batch}"
+        print(f"stopped at {where}; the next `dvc repro` goes on from there", file=sys.stderr)
+
+
+def line_of(epoch: Epoch) -> str:
+    """An epoch for the terminal."""
+    map50 = "" if epoch.val_map50 is None else f"  val mAP@0.5 {epoch.val_map50:.3f}"
+    speed = f"{epoch.images_per_s:.0f} images/s, {epoch.data_wait:.0%} waiting for data"
+    return f"epoch {epoch.epoch:3d}  loss {epoch.train_loss:.3f}{map50}  {speed}"
