@@ -81,8 +81,7 @@ def describe_priors(model: SSD, boxes: Tensor, kind: str) -> dict[str, object]:
         kind: `model.priors`.
     """
     levels = model.config.levels
-    map_sizes = [(side, side) for side in model.map_sides_at(model.config.input_size)]
-    paper = make_priors(map_sizes, paper_levels(len(levels), *PAPER_SCALES))
+    paper = make_priors(model.config.map_sizes(), paper_levels(len(levels), *PAPER_SCALES))
     return {
         "kind": kind,
         "paper": asdict(prior_fit(paper, boxes)),

@@ -1,6 +1,6 @@
 """The convolutions after the backbone that halve its last map down to 1x1."""
 
-from typing import Literal, cast
+from typing import Literal
 
 from torch import nn
 
@@ -8,43 +8,19 @@ Kind = Literal["normed", "plain", "separable"]
 """With batch norm; as in the paper, without; as in SSDLite (Sandler et al., "MobileNetV2", section 6.2)."""
 
 
-def auxiliary_stages(
-    kind: Kind, channels: int, side: int
-) -> tuple[list[nn.Sequential], list[int], list[int]]:
-    """The stages that follow a map of `channels` and `side` cells a side.
-
-    Returns:
-        stages; the channels and the sides of their maps.
-    """
-    stages: list[nn.Sequential] = []
-    widths: list[int] = []
-    sides: list[int] = []
-    while side > 1:
-        width = _width(kind, len(stages))
-        stage = _STAGES[kind](channels, width, side)
-        channels, side = width, side_after(stage, side)
-        stages.append(stage)
-        widths.append(width)
-        sides.append(side)
-    return stages, widths, sides
+def auxiliary_stage(kind: Kind, number: int, channels: int, side: int) -> nn.Sequential:
+    """Stage `number`, from 0: it follows a map of `channels`, of `side` cells (two at least) along a side."""
+    return _STAGES[kind](channels, _width(kind, number), side)
 
 
 def fits(stage: nn.Module, side: int) -> bool:
-    """Whether a stage can follow a map of `side` cells.
+    """Whether a stage can follow a map of `side` cells, another one than it was made for.
 
     None follows a 1x1 map: nothing is left to see, and on some CPUs the bf16 weight gradient of a strided
-    3x3 convolution there is wrong.
+    3x3 convolution there is wrong. Without padding, a 3x3 convolution needs three cells.
     """
-    return side > 1 and side_after(stage, side) > 0
-
-
-def side_after(stage: nn.Module, side: int) -> int:
-    """Cells a side of the map that a stage makes of one of `side` cells."""
-    convolution = next(
-        module for module in stage.modules() if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3)
-    )
-    padding, stride = cast(int, convolution.padding[0]), convolution.stride[0]
-    return (side + 2 * padding - 3) // stride + 1
+    padded = any(isinstance(module, nn.Conv2d) and module.padding == (1, 1) for module in stage.modules())
+    return side >= (2 if padded else 3)
 
 
 def _width(kind: Kind, number: int) -> int:

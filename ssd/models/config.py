@@ -2,14 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal
 
-import torch
-
 from ssd.errors import UserError
-from ssd.models.auxiliary import Kind, auxiliary_stages
-from ssd.models.backbones import build_backbone
+from ssd.models.auxiliary import Kind
+from ssd.models.feature_maps import Shapes, map_shapes
 from ssd.models.priors import PriorLevel, paper_levels, table_levels
 from ssd.params import ModelParams
 
@@ -40,6 +37,15 @@ class SSDConfig:
         """The kind of convolutions after the backbone."""
         return auxiliary_kind(self.backbone, self.heads)
 
+    def map_shapes(self, side: int | None = None) -> Shapes:
+        """Of images of `side` pixels, else of `input_size`; see `ssd.models.feature_maps.map_shapes`."""
+        return map_shapes(self.backbone, self.strides, self.auxiliary, self.input_size, side)
+
+    def map_sizes(self, side: int | None = None) -> list[tuple[int, int]]:
+        """(height, width) of every map, finest first, of images of `side` pixels, else of `input_size`."""
+        own, more = self.map_shapes(side)
+        return [(height, width) for _, height, width in own + more]
+
     @staticmethod
     def from_state(state: dict[str, Any]) -> "SSDConfig":
         """From `dataclasses.asdict` of a config."""
@@ -56,25 +62,14 @@ def auxiliary_kind(backbone: str, heads: HeadKind) -> Kind:
     return "plain" if backbone == "vgg16" else "normed"
 
 
-@lru_cache
-def backbone_shapes(name: str, strides: tuple[int, ...], side: int) -> tuple[tuple[int, ...], ...]:
-    """(channels, height, width) of each map of a backbone, found by a run without any arithmetic."""
-    with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
-        maps = build_backbone(name, strides).eval()(torch.empty(1, 3, side, side))
-    return tuple(tuple(x.shape[1:]) for x in maps)
-
-
 def map_sides(backbone: str, strides: tuple[int, ...], heads: HeadKind, input_size: int) -> list[int]:
-    """Cells a side of every map, those after the backbone included, finest first.
+    """Cells along a side of every map, finest first.
 
     Raises:
         UserError: there is no such backbone, or it has no maps of these strides.
     """
-    shapes = backbone_shapes(backbone, strides, input_size)
-    channels, side, _ = shapes[-1]
-    with torch.device("meta"):
-        _, _, sides = auxiliary_stages(auxiliary_kind(backbone, heads), channels, side)
-    return [*(side for _, side, _ in shapes), *sides]
+    own, more = map_shapes(backbone, strides, auxiliary_kind(backbone, heads), input_size)
+    return [height for _, height, _ in own + more]
 
 
 def paper_config(

@@ -1,12 +1,12 @@
 """The SSD network: backbone, auxiliary convolutions, neck, heads. Raw outputs, the same in train and eval."""
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssd.models.auxiliary import auxiliary_stages, fits, side_after
+from ssd.models.auxiliary import auxiliary_stage
 from ssd.models.backbones import build_backbone
-from ssd.models.config import SSDConfig, backbone_shapes
+from ssd.models.config import SSDConfig
+from ssd.models.feature_maps import feature_maps
 from ssd.models.heads import Heads
 from ssd.models.priors import make_priors
 
@@ -28,10 +28,12 @@ class SSD(nn.Module):
         self.config = config
         self.num_classes = config.num_classes
         self.backbone = build_backbone(config.backbone, config.strides)
-        shapes = backbone_shapes(config.backbone, config.strides, config.input_size)
-        stages, widths, _ = auxiliary_stages(config.auxiliary, *shapes[-1][:2])
-        self.auxiliary = nn.ModuleList(stages)
-        channels = [*(number for number, _, _ in shapes), *widths]
+        own, more = config.map_shapes()
+        self.auxiliary = nn.ModuleList(
+            auxiliary_stage(config.auxiliary, number, width, side)
+            for number, (width, side, _) in enumerate([own[-1], *more[:-1]] if more else [])
+        )
+        channels = [width for width, _, _ in own + more]
         self.neck = FPN(channels, config.width) if config.neck == "fpn" else None
         self.heads = Heads(config, [config.width] * len(channels) if self.neck else channels)
         self.register_buffer("priors", self.priors_at(config.input_size), persistent=False)
@@ -52,12 +54,7 @@ class SSD(nn.Module):
         Returns:
             loc [B, P, 4], offsets from the priors; logits [B, P, C], background first.
         """
-        maps: list[Tensor] = self.backbone(images)
-        for stage in self.auxiliary:
-            # A trace has the configured size, at which every stage fits.
-            if not torch._C._get_tracing_state() and not fits(stage, maps[-1].shape[-1]):
-                break
-            maps.append(stage(maps[-1]))
+        maps = feature_maps(self.backbone, list(self.auxiliary), images)
         loc, logits = self.heads(self.neck(maps) if self.neck else maps)
         return loc, logits
 
@@ -66,18 +63,8 @@ class SSD(nn.Module):
 
         Levels keep their scales at every size. At a smaller size the last levels may have no map.
         """
-        sides = self.map_sides_at(side)
-        return make_priors([(side, side) for side in sides], self.config.levels[: len(sides)])
-
-    def map_sides_at(self, side: int) -> list[int]:
-        """Cells a side of each map of an input of `side` pixels, finest first."""
-        config = self.config
-        sides = [height for _, height, _ in backbone_shapes(config.backbone, config.strides, side)]
-        for stage in self.auxiliary:
-            if not fits(stage, sides[-1]):
-                break
-            sides.append(side_after(stage, sides[-1]))
-        return sides
+        sizes = self.config.map_sizes(side)
+        return make_priors(sizes, self.config.levels[: len(sizes)])
 
 
 class FPN(nn.Module):

@@ -7,7 +7,7 @@ import torch
 
 from ssd.errors import UserError
 from ssd.models.backbones import build_backbone
-from ssd.models.config import backbone_shapes
+from ssd.models.feature_maps import map_shapes
 
 KNOWN = {
     "resnet18": [(128, 12), (256, 6), (512, 3)],
@@ -23,8 +23,8 @@ KNOWN = {
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_maps_have_the_usual_strides(name: str) -> None:
-    shapes = backbone_shapes(name, (), 96)
-    assert [(channels, side) for channels, side, _ in shapes] == KNOWN[name]
+    own, _ = map_shapes(name, (), "normed", 96)
+    assert [(channels, side) for channels, side, _ in own] == KNOWN[name]
 
 
 @pytest.mark.parametrize(
