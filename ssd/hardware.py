@@ -52,7 +52,7 @@ def choose_hardware(
 
 
 def choose_kernels(device: torch.device, deterministic: bool) -> None:
-    """Settle how a GPU picks its kernels, for the whole process; a CPU has nothing to settle.
+    """Choose how a GPU picks its kernels, for the whole process; a CPU has no such choice.
 
     Call it before the GPU's first product: cuBLAS reads its setting once.
 

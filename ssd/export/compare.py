@@ -19,7 +19,7 @@ from ssd.export.onnx import open_onnx
 from ssd.export.torchscript import open_torchscript
 from ssd.structures import Detections
 
-Run = Callable[[Tensor], Outputs]
+Detect = Callable[[Tensor], Outputs]
 
 NUM_STRETCHED = 3
 NUM_WARM_UP = 3
@@ -108,13 +108,13 @@ def _reference(detector: Detector, images: Tensor) -> Case:
     scores = logits.softmax(-1)[..., 1:]
     references = [
         Reference(detections, boxes[i], scores[i], max(height, width))
-        for i, detections in enumerate(_split(outputs))
+        for i, detections in enumerate(Detections.split(*outputs))
     ]
     return Case(images, outputs, references)
 
 
 def _compare_case(
-    path: Path, run: Run, case: Case, detector: Detector, tolerance: float
+    path: Path, run: Detect, case: Case, detector: Detector, tolerance: float
 ) -> Iterator[Agreement]:
     """One agreement an image.
 
@@ -127,7 +127,7 @@ def _compare_case(
     malformed = _malformed(outputs, case.outputs, detector.model.num_classes)
     if malformed:
         raise UserError(f"{where}: {malformed}; the file is not this detector, export it again")
-    for reference, other in zip(case.references, _split(outputs), strict=True):
+    for reference, other in zip(case.references, Detections.split(*outputs), strict=True):
         agreement = compare_detections(reference, other, detector.postprocessor.settings, tolerance)
         if agreement.problem:
             raise UserError(
@@ -153,14 +153,7 @@ def _malformed(outputs: Outputs, expected: Outputs, num_classes: int) -> str:
     return ""
 
 
-def _split(outputs: Outputs) -> list[Detections]:
-    """The detections of each image."""
-    boxes, scores, labels, num_detections = outputs
-    rows = enumerate(num_detections.tolist())
-    return [Detections(boxes[i, :n], scores[i, :n], labels[i, :n]) for i, n in rows]
-
-
-def _latency_ms(run: Run, images: Sequence[Tensor]) -> float:
+def _latency_ms(run: Detect, images: Sequence[Tensor]) -> float:
     """Median time of one image, milliseconds, over all images three times, after a few runs to warm up."""
     times = []
     for _ in range(NUM_WARM_UP):

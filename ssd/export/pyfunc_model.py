@@ -17,7 +17,7 @@ from mlflow.pyfunc.model import PythonModel
 from PIL import Image
 
 
-class Detector(PythonModel):
+class ServedDetector(PythonModel):
     """Column `image` (base64 of a JPEG or PNG) to column `detections`: boxes in pixels, score, label."""
 
     # The model is logged with a signature; without this MLflow asks for type hints to derive one from.
@@ -64,4 +64,4 @@ def _decode(row: int, text: str) -> np.ndarray:
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-mlflow.models.set_model(Detector())
+mlflow.models.set_model(ServedDetector())

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator
 
+from ssd.boxes import pairwise_iou
 from ssd.loading.object_crop import crop_view, is_kept
 from ssd.loading.view import View, full_view, normalise_boxes
 from ssd.params import AugmentParams
@@ -95,7 +96,8 @@ def _iou_crop(view: View, boxes: Array, min_iou: float, generator: Generator) ->
     crops = np.concatenate([corner, corner + crop_size], axis=1).round()
     width, height = (crops[:, 2:] - crops[:, :2]).T
     shaped = (width <= 2 * height) & (height <= 2 * width)
-    good = shaped & ((_iou(crops, boxes) >= min_iou) & _holds(crops, boxes)).any(axis=1)
+    iou = pairwise_iou(torch.from_numpy(crops), torch.from_numpy(boxes)).numpy()
+    good = shaped & ((iou >= min_iou) & _holds(crops, boxes)).any(axis=1)
     first = int(good.argmax())
     return View(*crops[first].tolist()) if good[first] else view
 
@@ -106,15 +108,3 @@ def _holds(views: Array | NDArray[np.float64], boxes: Array) -> NDArray[np.bool_
     x, y = (boxes[:, :2] + boxes[:, 2:]).T / 2
     held: NDArray[np.bool_] = (x >= x1) & (x < x2) & (y >= y1) & (y < y2)
     return held
-
-
-def _iou(crops: Array, boxes: Array) -> Array:
-    """As `pairwise_iou` of ssd.boxes, where no pair is empty; xyxy [n, 4] and [m, 4] to [n, m]."""
-    ax1, ay1, ax2, ay2 = crops.T[:, :, None]
-    bx1, by1, bx2, by2 = boxes.T
-    width = (np.minimum(ax2, bx2) - np.maximum(ax1, bx1)).clip(0)
-    height = (np.minimum(ay2, by2) - np.maximum(ay1, by1)).clip(0)
-    intersection = width * height
-    union = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - intersection
-    iou: Array = intersection / union
-    return iou

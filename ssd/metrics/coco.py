@@ -19,7 +19,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ssd.metrics.pairs import Bools, Flat, Floats, Ints, area, flatten, intersection, join, pairs_of_equal_key
+from ssd.metrics.pairs import (
+    Bools,
+    Flat,
+    Floats,
+    Ints,
+    area,
+    flat_boxes,
+    intersection,
+    join,
+    pairs_of_equal_key,
+)
 from ssd.structures import Detections, Objects
 
 MAX_DETECTIONS = 100
@@ -62,9 +72,9 @@ def evaluate_coco(
     """
     if len(detections) != len(objects):
         raise ValueError(f"{len(detections)} images with detections, but {len(objects)} with objects")
-    truth = flatten(objects, len(class_names))
+    truth = flat_boxes(objects, len(class_names))
     ignored = join([item.ignored for item in objects]).astype(bool)
-    found = flatten(detections, len(class_names))
+    found = flat_boxes(detections, len(class_names))
     # lexsort is stable: labels together, best score first, ties as they came.
     found = found.rows(np.lexsort((-join([item.scores for item in detections]), found.labels)))
     bounds = np.searchsorted(found.labels, np.arange(1, len(class_names) + 2))

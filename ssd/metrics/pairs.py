@@ -27,7 +27,7 @@ class Flat(NamedTuple):
         return Flat(self.boxes[index], self.labels[index], self.images[index])
 
 
-def flatten(items: Sequence[Detections] | Sequence[Objects], num_classes: int) -> Flat:
+def flat_boxes(items: Sequence[Detections] | Sequence[Objects], num_classes: int) -> Flat:
     """Item i belongs to image i.
 
     Raises:
@@ -61,6 +61,16 @@ def intersection(a: Floats, b: Floats) -> Floats:
     """Shared area of paired xyxy boxes [n, 4], float64 [n]."""
     sides = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
     return np.where((sides > 0).all(axis=1), sides[:, 0] * sides[:, 1], 0.0)
+
+
+def iou(a: Floats, b: Floats) -> Floats:
+    """Intersection over union of paired xyxy boxes [n, 4], float64 [n]; 0 where they share nothing.
+
+    The twin of `ssd.boxes.iou` in NumPy and float64, in which evaluations are exact.
+    """
+    shared = intersection(a, b)
+    union = area(a) + area(b) - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
 
 
 def area(boxes: Floats) -> Floats:

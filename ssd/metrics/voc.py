@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ssd.metrics.pairs import Bools, Flat, Floats, Ints, area, flatten, intersection, join, pairs_of_equal_key
+from ssd.metrics.pairs import Bools, Flat, Floats, Ints, flat_boxes, iou, join, pairs_of_equal_key
 from ssd.structures import Detections, Objects
 
 # k / 10 correctly rounded, so that a recall of 3 / 10 reaches the point 0.3; in steps of 0.1 (as in the
@@ -76,9 +76,9 @@ def evaluate_voc(
     """
     if len(detections) != len(objects):
         raise ValueError(f"{len(detections)} images with detections, but {len(objects)} with objects")
-    truth = flatten(objects, num_classes)
+    truth = flat_boxes(objects, num_classes)
     ignored = join([item.ignored for item in objects]).astype(bool)
-    found = flatten(detections, num_classes)
+    found = flat_boxes(detections, num_classes)
     scores = join([item.scores for item in detections])
     # lexsort is stable: labels together, best score first, ties as they came.
     found = found.rows(np.lexsort((-scores, found.labels)))
@@ -129,16 +129,16 @@ def mean_precision(result: VocResult) -> list[tuple[float, float]]:
 
 def _judge(found: Flat, truth: Flat, ignored: Bools, iou_threshold: float) -> tuple[Bools, Bools]:
     """Which detections count and which are true positives, bool [k] each; `found` is best first."""
-    iou, best = _best_overlap(found, truth)
-    hits = np.flatnonzero(iou >= iou_threshold)
+    overlap, best = _best_overlap(found, truth)
+    hits = np.flatnonzero(overlap >= iou_threshold)
     taken = best[hits]
 
-    counted = np.ones(len(iou), dtype=bool)
+    counted = np.ones(len(overlap), dtype=bool)
     counted[hits[ignored[taken]]] = False
 
     hits, taken = hits[~ignored[taken]], taken[~ignored[taken]]
     _, first = np.unique(taken, return_index=True)
-    correct = np.zeros(len(iou), dtype=bool)
+    correct = np.zeros(len(overlap), dtype=bool)
     correct[hits[first]] = True
     return counted, correct
 
@@ -151,25 +151,18 @@ def _best_overlap(found: Flat, truth: Flat) -> tuple[Floats, Ints]:
     num_images = 1 + max(found.images.max(initial=0), truth.images.max(initial=0))
     wanted, keys = (flat.labels * num_images + flat.images for flat in (found, truth))
     left, right = pairs_of_equal_key(wanted, keys)
-    pair_iou = _iou(found.boxes[left], truth.boxes[right])
+    # The kit adds 1 to every width because its corners name the first and the last pixel inside, from 1.
+    # Our boxes are half-open, from 0: the same box has x1 lower by one and the same x2, so x2 - x1 is
+    # that very width.
+    pair_iou = iou(found.boxes[left], truth.boxes[right])
     # The pairs of a detection by falling IoU, those of equal IoU in the order of the objects.
     by_iou = np.lexsort((-pair_iou, left))
     has_pair, first = np.unique(left, return_index=True)
     best_pair = by_iou[first]
 
-    iou, best = np.zeros(len(wanted)), np.full(len(wanted), -1)
-    iou[has_pair], best[has_pair] = pair_iou[best_pair], right[best_pair]
-    return iou, best
-
-
-def _iou(a: Floats, b: Floats) -> Floats:
-    """IoU of paired xyxy boxes [n, 4], float64 [n]."""
-    # The kit adds 1 to every width because its corners name the first and the last pixel inside, from 1.
-    # Our boxes are half-open, from 0: the same box has x1 lower by one and the same x2, so x2 - x1 is
-    # that very width.
-    shared = intersection(a, b)
-    union = area(a) + area(b) - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
+    best_iou, best = np.zeros(len(wanted)), np.full(len(wanted), -1)
+    best_iou[has_pair], best[has_pair] = pair_iou[best_pair], right[best_pair]
+    return best_iou, best
 
 
 def _class_result(correct: Bools, num_objects: int) -> ClassResult:

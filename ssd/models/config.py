@@ -119,9 +119,15 @@ def model_config(params: ModelParams, num_classes: int, kmeans: Sequence[PriorLe
             for level, step in zip(levels, params.prior_steps, strict=True)
         ]
     return SSDConfig(
-        params.backbone, strides, params.input_size, num_classes, params.neck, params.heads, params.width,
-        tuple(levels),
-    )  # fmt: skip
+        backbone=params.backbone,
+        strides=strides,
+        input_size=params.input_size,
+        num_classes=num_classes,
+        neck=params.neck,
+        heads=params.heads,
+        width=params.width,
+        levels=tuple(levels),
+    )
 
 
 def _check_length(key: str, length: int, sides: Sequence[int]) -> None:

@@ -135,9 +135,10 @@ def _load_detector(model: SSD, state: dict[str, Tensor], weights: str) -> None:
     """torchvision's whole detector; where the classes differ, all of it but the class heads."""
     expected = ssd300_vgg16_config(model.num_classes)
     config = model.config
-    same = (config.backbone, config.input_size, config.neck, config.heads) == (
-        expected.backbone, expected.input_size, expected.neck, expected.heads,
-    )  # fmt: skip
+    same = all(
+        getattr(config, name) == getattr(expected, name)
+        for name in ("backbone", "input_size", "neck", "heads")
+    )
     counts = [[len(level.shapes) for level in levels] for levels in (config.levels, expected.levels)]
     if not same or counts[0] != counts[1]:
         raise UserError(
@@ -157,8 +158,10 @@ def _load_detector(model: SSD, state: dict[str, Tensor], weights: str) -> None:
         log.warning(
             "model.weights: %s scores %d classes, the data set has %d (with background): the class heads "
             "start anew",
-            weights, found, model.num_classes,
-        )  # fmt: skip
+            weights,
+            found,
+            model.num_classes,
+        )
         own = model.state_dict()
         converted |= {key: own[key] for key in converted if key.startswith("heads.conf.")}
     model.load_state_dict(converted)

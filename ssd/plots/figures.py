@@ -21,11 +21,32 @@ from ssd.structures import Detections, Objects
 # One colour per class, then from the start again. Made by adding to the first two, again and again, the
 # colour farthest (CIELAB) from all before it, as seen with full colour vision and without each kind of cone
 # (Machado et al., 2009), among those that stand out from white, black and grey.
-PALETTE = (
-    *("#0072b2", "#d55e00", "#5a2d2d", "#e1b4a5", "#8700ff", "#69d2ff", "#1e1e96", "#a5d269"),
-    *("#b45a78", "#871e00", "#9678ff", "#96784b", "#78005a", "#ffa500", "#78b4c3", "#694be1"),
-    *("#4b1e78", "#d200b4", "#78a53c", "#695a3c", "#b4b478", "#3ce12d", "#964b87", "#f069a5"),
-)
+PALETTE = [
+    "#0072b2",
+    "#d55e00",
+    "#5a2d2d",
+    "#e1b4a5",
+    "#8700ff",
+    "#69d2ff",
+    "#1e1e96",
+    "#a5d269",
+    "#b45a78",
+    "#871e00",
+    "#9678ff",
+    "#96784b",
+    "#78005a",
+    "#ffa500",
+    "#78b4c3",
+    "#694be1",
+    "#4b1e78",
+    "#d200b4",
+    "#78a53c",
+    "#695a3c",
+    "#b4b478",
+    "#3ce12d",
+    "#964b87",
+    "#f069a5",
+]
 LINE_STYLES = ("-", "--", "-.", ":")
 TRAIN_COLOUR, VAL_COLOUR = PALETTE[:2]
 

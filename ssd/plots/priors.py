@@ -54,7 +54,8 @@ def _draw_panel(axes: Axes, sizes: Tensor, levels: Sequence[PriorLevel]) -> None
         xs, ys = zip(*level.shapes, strict=True)
         marker = MARKERS[number % len(MARKERS)]
         axes.scatter(
-            *(xs, ys),
+            xs,
+            ys,
             s=58,
             marker=marker,
             color=PALETTE[number % len(PALETTE)],

@@ -143,8 +143,11 @@ def _explain(failures: Sequence[ProcessFailure], num_processes: int, folder: Pat
             cause = error.text.strip().splitlines()[-1]
             log.warning(
                 "process %d of %d was in a step when the others stopped, and could not save (%s); the last "
-                "checkpoint before it counts", error.rank, num_processes, cause,
-            )  # fmt: skip
+                "checkpoint before it counts",
+                error.rank,
+                num_processes,
+                cause,
+            )
             return STOPPED
         log.error("process %d of %d failed:\n%s", error.rank, num_processes, error.text)
         return 1

@@ -46,9 +46,18 @@ def trainer(
     world: World | None = None,
 ) -> Trainer:
     augment = augment_params(
-        flip=0.5, zoom_out=0.1, zoom_max=2.0, crop=0.3, mosaic=mosaic, mixup=mixup,
-        photometric=colours, brightness=0.1, contrast=0.3, saturation=0.3, hue=0.05,
-    )  # fmt: skip
+        flip=0.5,
+        zoom_out=0.1,
+        zoom_max=2.0,
+        crop=0.3,
+        mosaic=mosaic,
+        mixup=mixup,
+        photometric=colours,
+        brightness=0.1,
+        contrast=0.3,
+        saturation=0.3,
+        hue=0.05,
+    )
     hardware = choose_hardware("cpu", params.train.precision)
     val = file if val is None else val
     return Trainer(model or build(), file, val, params.train, augment, hardware, world)

@@ -199,9 +199,12 @@ def run_process(action: str, folder: str) -> None:
         note.touch()
         world.barrier()
         actions: dict[str, Callable[[World, Path], None]] = {
-            "mistake": mistake, "bug": bug, "lost_once": lost_once, "work": work,
+            "mistake": mistake,
+            "bug": bug,
+            "lost_once": lost_once,
+            "work": work,
             "in_a_step": in_a_step,
-        }  # fmt: skip
+        }
         actions[action](world, note)
     exit_now(0)
 

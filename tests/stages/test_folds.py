@@ -24,8 +24,10 @@ def shown(fold: int, state: str | None = None, value: float = 0.5, folds: int = 
         "timestamp": f"2026-01-02T03:04:{fold:02}",
         "params": {"params.yaml": {"data": {"data": {"folds": folds, "fold": fold}, "train": {"lr": 0.1}}}},
         "metrics": {} if state == "queued" else {"reports/metrics.json": {"data": metrics}},
-        "deps": {}, "outs": {}, "meta": {},
-    }  # fmt: skip
+        "deps": {},
+        "outs": {},
+        "meta": {},
+    }
     error = {"msg": "Experiment run failed", "type": ""} if state == "failed" else None
     tip = {"rev": data["rev"], "name": name, "data": data, "error": error, "experiments": None}
     return {"revs": [tip], "executor": state and {"state": state, "name": None, "local": None}, "name": name}

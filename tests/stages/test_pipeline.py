@@ -57,8 +57,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=REPOSITORY, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     for name in filter(None, listed.stdout.split("\0")):
         source, target = REPOSITORY / name, folder / name
         if source.is_symlink() or source.is_file():
@@ -87,8 +90,12 @@ def dvc(project: Path, *arguments: str) -> str:
     """Run dvc in the project; what it and its stages printed."""
     result = subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
-        cwd=project, env=environment(), capture_output=True, text=True, timeout=280,
-    )  # fmt: skip
+        cwd=project,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 
@@ -285,9 +292,13 @@ def start_again(project: Path, stage: str) -> subprocess.Popen[str]:
     """Start a stage that has run before."""
     return subprocess.Popen(
         [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", stage],
-        cwd=project, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        cwd=project,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
         start_new_session=True,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.slow
@@ -297,8 +308,12 @@ def test_a_second_training_of_the_same_is_refused(reproduced: Path) -> None:
     with CheckpointFolder(folder, keep_best=1):
         second = subprocess.run(
             [sys.executable, "-m", "stages.train"],
-            cwd=reproduced, env=environment(), capture_output=True, text=True, timeout=100,
-        )  # fmt: skip
+            cwd=reproduced,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
     assert second.returncode == 2
     assert re.fullmatch(r".*another training writes its checkpoints here \(process .*\); .*\n", second.stderr)
     assert len(mlflow_runs(reproduced)) == num_runs
