@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: help setup repro test bench ui lock
+.PHONY: help setup repro recipe test bench ui lock
 
 PYTHON ?= python3
 VENV := .venv
@@ -17,6 +17,9 @@ setup: $(READY) ## install the locked environment into .venv
 
 repro: $(READY) ## run the pipeline: data, training, evaluation, export; only what changed
 	dvc repro
+
+recipe: $(READY) ## list the recipes; NAME=... writes the settings of one into params.yaml
+	python -m stages.recipe $(NAME)
 
 test: $(READY) ## lint, check types, run all tests
 	ruff check

@@ -7,15 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
+from default_params import default_text
 
 from ssd.loading.tensor_file import TensorFile
 from ssd.params import Params, load_params
 from ssd.source.glyphs import GLYPHS
 from ssd.source.shapes import draw_scene
 from ssd.tensor_writer import AnnotatedImage, write_tensor_file
-
-REPOSITORY = Path(__file__).parent.parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -32,15 +30,11 @@ def one_thread() -> None:
 
 @pytest.fixture
 def make_params(tmp_path: Path) -> Callable[..., Params]:
-    """Params of the repository with changes: make_params(**{"train.lr": 0.1})."""
+    """The default params with changes, also as a file: make_params(**{"train.lr": 0.1})."""
 
     def make(**changes: object) -> Params:
-        content = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
-        for key, value in changes.items():
-            section, name = key.split(".")
-            content[section][name] = value
         path = tmp_path / "params.yaml"
-        path.write_text(yaml.safe_dump(content))
+        path.write_text(default_text(**changes))
         return load_params(path)
 
     return make

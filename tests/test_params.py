@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import pytest
+from default_params import default_text
 
 from ssd.errors import UserError
 from ssd.params import Params, load_params
 
 REPOSITORY = Path(__file__).parent.parent
-TEXT = (REPOSITORY / "params.yaml").read_text()
+TEXT = default_text()
 
 
 def load(text: str, folder: Path) -> Params:
@@ -18,7 +19,8 @@ def load(text: str, folder: Path) -> Params:
 
 def test_the_repository_s_params_are_valid_and_every_key_has_a_comment() -> None:
     load_params(REPOSITORY / "params.yaml")
-    keys = [line for line in TEXT.splitlines() if line.startswith("  ")]
+    lines = (REPOSITORY / "params.yaml").read_text().splitlines()
+    keys = [line for line in lines if line.startswith("  ")]
     assert all("#" in line for line in keys)
 
 
@@ -44,7 +46,7 @@ def test_the_repository_s_params_are_valid_and_every_key_has_a_comment() -> None
         (
             "  classes: []",
             "  classes: [a, b, a]",
-            "data.classes: found a more than once; allowed: names that differ",
+            "data.classes: found a more than once; allowed: unique names",
         ),
         (
             "  scale_second: 0.2",

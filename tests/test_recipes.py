@@ -1,11 +1,13 @@
-"""Every recipe is a whole params file; its network has the priors of its source, trains and exports."""
+"""Recipes: each is valid on the default, its network has the priors of its source, trains and exports."""
 
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from default_params import default_content
 
 from ssd.detector import Detector
 from ssd.export.onnx import open_onnx, to_onnx
@@ -18,8 +20,9 @@ from ssd.models.ssd import SSD
 from ssd.params import Params, load_params
 from ssd.postprocess import PostProcessSettings
 from ssd.training.loop import Trainer
+from stages import recipe
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+REPOSITORY = Path(__file__).parents[1]
 NUM_PRIORS = {
     "bccd-ssd300-resnet18": 8732,
     "coco-ssd300-resnet50": 8732,
@@ -32,6 +35,15 @@ NUM_PRIORS = {
     "voc0712-ssd300-vgg16": 8732,
     "voc0712-ssd512-resnet50": 24564,
 }
+NAMES = ["default", *NUM_PRIORS]
+
+# Of a machine or a project: where data lies, what computes it, what is logged. Recipes leave them as they
+# are.
+NOT_IN_RECIPES = {
+    *("data.path", "data.archives", "data.mirrors", "preprocess.workers"),
+    *("train.device", "train.devices", "train.restarts", "train.cache", "train.checkpoint_minutes"),
+    "evaluate.device",
+}
 
 # One of each kind of network; the others differ from them in depth and size alone.
 IN_ONNX = {
@@ -42,22 +54,122 @@ IN_ONNX = {
 }
 
 
-def test_every_recipe_is_listed_here() -> None:
-    assert {path.stem for path in RECIPES.glob("*.yaml")} == set(NUM_PRIORS)
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the recipes and a params.yaml of somebody who has changed two values of it."""
+    (tmp_path / "recipes").symlink_to(REPOSITORY / "recipes")
+    text = (REPOSITORY / "params.yaml").read_text()
+    for old, new in (("  device: auto", "  device: cpu "), ("  flip: ", "  flip: 0.123  # was ")):
+        assert old in text
+        text = text.replace(old, new)
+    (tmp_path / "params.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
-@pytest.mark.parametrize("name", NUM_PRIORS)
+@pytest.fixture
+def make_recipe(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """`make recipe NAME=...`; what it printed."""
+
+    def make(*names: str) -> str:
+        monkeypatch.setattr("sys.argv", ["recipe", *names])
+        recipe.main()
+        return capsys.readouterr().out
+
+    return make
+
+
+def comments(path: Path) -> list[str]:
+    return [line[line.index("#") :] for line in path.read_text().splitlines() if "#" in line]
+
+
+def test_every_recipe_is_listed_here_and_by_the_command(make_recipe: Callable[..., str]) -> None:
+    assert {path.stem for path in Path("recipes").glob("*.yaml")} == set(NAMES)
+    listed = make_recipe().split("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in listed] == sorted(NAMES)
+    assert all(len(line.split()) > 5 for line in listed)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_its_header_says_what_where_from_and_how_well(name: str) -> None:
-    text = (RECIPES / f"{name}.yaml").read_text()
-    header = text.split("\n\n")[0]
+    header = (REPOSITORY / f"recipes/{name}.yaml").read_text().split("\n\n")[0]
     assert all(line.startswith("#") for line in header.splitlines())
     for word in ("Source:", "Published:", "Measured here"):
         assert word in header
-    assert list(yaml.safe_load(text)) == list(Params.model_fields)
+
+
+def test_the_default_holds_every_key_that_decides_a_result() -> None:
+    content = yaml.safe_load((REPOSITORY / "recipes/default.yaml").read_text())
+    listed = {f"{section}.{key}" for section, values in content.items() for key in values}
+    sections = {name: field.annotation for name, field in Params.model_fields.items()}
+    known = {f"{section}.{key}" for section, kind in sections.items() for key in kind.model_fields}  # type: ignore[union-attr]
+    assert known > NOT_IN_RECIPES
+    assert listed == {k for k in known if not k.startswith(("report.", "tracking."))} - NOT_IN_RECIPES
+
+
+@pytest.mark.parametrize("name", NUM_PRIORS)
+def test_it_holds_nothing_but_what_differs_from_the_default(name: str) -> None:
+    content = yaml.safe_load((REPOSITORY / f"recipes/{name}.yaml").read_text())
+    default = yaml.safe_load((REPOSITORY / "recipes/default.yaml").read_text())
+    for section, values in content.items():
+        for key, value in values.items():
+            assert default[section][key] != value, f"{section}.{key}"
+
+
+def test_a_recipe_after_another_is_that_recipe_alone(
+    make_recipe: Callable[..., str], workspace: Path
+) -> None:
+    """Comments and the settings of the machine stay."""
+    before = comments(workspace / "params.yaml")
+    for name in NAMES:
+        make_recipe(name)
+        params = load_params(workspace / "params.yaml")
+        composed = recipe.recipe(name)
+        written = params.model_dump(mode="json")
+        for section, values in composed.items():
+            for key, value in values.items():
+                assert written[section][key] == value, f"{name}: {section}.{key}"
+        assert params.train.device == "cpu"
+        assert comments(workspace / "params.yaml") == before
+
+
+def test_it_prints_what_it_changed_and_nothing_the_second_time(make_recipe: Callable[..., str]) -> None:
+    first = make_recipe("voc0712-ssd300-vgg16").splitlines()
+    assert "model.backbone: resnet18 -> vgg16" in first
+    assert "augment.flip: 0.123 -> 0.5" in first
+    assert make_recipe("voc0712-ssd300-vgg16") == "params.yaml: 0 values changed for voc0712-ssd300-vgg16\n"
+
+
+def test_an_unknown_recipe_is_one_line_and_changes_nothing(
+    make_recipe: Callable[..., str], workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (workspace / "params.yaml").read_bytes()
+    with pytest.raises(SystemExit) as stopped:
+        make_recipe("voc")
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("no recipe 'voc'; there are: bccd-ssd300-resnet18, ")
+    assert (workspace / "params.yaml").read_bytes() == before
+
+
+def test_params_that_are_not_valid_are_left_as_they_are(
+    make_recipe: Callable[..., str], workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (workspace / "params.yaml").read_text().replace("  folds: 0", "  folds: 1")
+    (workspace / "params.yaml").write_text(text)
+    with pytest.raises(SystemExit):
+        make_recipe("default")
+    assert "data.folds: found 1" in capsys.readouterr().err
+    assert (workspace / "params.yaml").read_text() == text
 
 
 def build(name: str, num_classes: int) -> tuple[Params, SSD]:
-    params = load_params(RECIPES / f"{name}.yaml")
+    content = default_content()
+    for section, values in yaml.safe_load((REPOSITORY / f"recipes/{name}.yaml").read_text()).items():
+        content[section].update(values)
+    params = Params.model_validate(content)
     return params, build_model(params.model, num_classes, torch.zeros(0, 4), 0, "none")
 
 

@@ -13,13 +13,14 @@ def needed_modules(file: Path, root: Path) -> set[str]:
     """
     seen, waiting = {file}, [file]
     while waiting:
-        for found in _imports(waiting.pop(), root) - seen:
+        for found in imports_of(waiting.pop(), root) - seen:
             seen.add(found)
             waiting.append(found)
     return {str(path.relative_to(root)) for path in seen if not _says_nothing(path)}
 
 
-def _imports(file: Path, root: Path) -> set[Path]:
+def imports_of(file: Path, root: Path) -> set[Path]:
+    """Files of the project that `file` imports itself, with the `__init__.py` of their folders."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from augmentation import augment_params
+from default_params import augment_params
 
 from ssd.hardware import choose_hardware
 from ssd.interrupt import StopSignal

@@ -4,7 +4,7 @@ import random
 
 import pytest
 import torch
-from augmentation import augment_params
+from default_params import augment_params
 
 import ssd.loading.augment
 from ssd.boxes import pairwise_iou

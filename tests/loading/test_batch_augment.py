@@ -4,7 +4,7 @@ import colorsys
 
 import pytest
 import torch
-from augmentation import augment_params
+from default_params import augment_params
 
 from ssd.loading.batch_augment import LUMA, augment_batch, distort, mixup, normalise
 from ssd.params import AugmentParams

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from augmentation import augment_params
+from default_params import augment_params
 from PIL import Image
 
 from ssd.errors import UserError

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from augmentation import augment_params
+from default_params import augment_params
 
 from ssd.loading.mosaic import MIDDLE, mosaic
 from ssd.structures import Objects

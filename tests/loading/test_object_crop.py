@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from augmentation import augment_params
+from default_params import augment_params
 from torchvision.io import encode_png
 
 import ssd.loading.mosaic

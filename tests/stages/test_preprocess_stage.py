@@ -1,18 +1,16 @@
-"""The stage preprocess as a person runs it, on a small embedded data set."""
+"""The stage preprocess on a small embedded data set."""
 
 import json
-import os
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ssd.loading.tensor_file import TensorFile
 from ssd.source.shapes import write_shapes
 
-ROOT = Path(__file__).parents[2]
 SPLITS = ("train", "val", "test")
 
 
@@ -24,22 +22,15 @@ def workspace(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(workspace: Path, **params: str) -> subprocess.CompletedProcess[str]:
-    text = (ROOT / "params.yaml").read_text()
-    for key, value in {"source": "shapes", "strict": "false", "workers": "1", **params}.items():
-        text, count = re.subn(rf"(?m)^  {key}: \S+", f"  {key}: {value}", text)
-        assert count
-    (workspace / "params.yaml").write_text(text)
-    command = [sys.executable, "-m", "stages.preprocess"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        command, cwd=workspace, env=environment, capture_output=True, text=True, check=False
-    )
+@pytest.fixture
+def preprocess(workspace: Path, run_stage: Callable[..., Any]) -> Callable[..., Any]:
+    """Run it there: preprocess(**{"data.folds": 3})."""
+    return lambda **changes: run_stage("preprocess", **{"preprocess.workers": 1, **changes})
 
 
-def test_three_tensor_files_and_two_reports(workspace: Path) -> None:
-    done = run(workspace)
-    assert done.returncode == 0, done.stderr
+def test_three_tensor_files_and_two_reports(workspace: Path, preprocess: Callable[..., Any]) -> None:
+    done = preprocess()
+    assert done.code == 0, done.stderr
     files = {split: TensorFile(workspace / f"data/tensors/{split}.safetensors") for split in SPLITS}
     assert {split: len(file) for split, file in files.items()} == {"train": 6, "val": 3, "test": 3}
     summary = json.loads((workspace / "reports/preprocess/summary.json").read_text())
@@ -49,29 +40,31 @@ def test_three_tensor_files_and_two_reports(workspace: Path) -> None:
     assert re.search(r"(?m)^ +train +6 ", done.stdout)
 
 
-def test_a_fold_is_cut_from_the_train_and_val_images(workspace: Path) -> None:
-    done = run(workspace, folds="3", fold="1", val_fraction="0.2")
-    assert done.returncode == 0, done.stderr
+def test_a_fold_is_cut_from_the_train_and_val_images(workspace: Path, preprocess: Callable[..., Any]) -> None:
+    done = preprocess(**{"data.folds": 3, "data.fold": 1, "preprocess.val_fraction": 0.2})
+    assert done.code == 0, done.stderr
     lengths = [len(TensorFile(workspace / f"data/tensors/{split}.safetensors")) for split in SPLITS]
     assert lengths == [5, 1, 3]
-    assert "note: test is part 1 of 0 to 2 (data.fold) of the train and val images" in done.stdout
+    assert "note: test is fold 1 of 0 to 2 (data.fold) of the train and val images" in done.stdout
     assert "note: the data set's own test split is not used" in done.stdout
     assert sorted(path.name for path in (workspace / "data").iterdir()) == ["raw", "tensors"]
 
 
-def test_problems_are_printed_and_strict_refuses_them_after_reporting(workspace: Path) -> None:
+def test_problems_are_printed_and_strict_refuses_them_after_reporting(
+    workspace: Path, preprocess: Callable[..., Any]
+) -> None:
     devkit = workspace / "data/raw/shapes/VOCdevkit/shapes"
     first = (devkit / "ImageSets/Main/train.txt").read_text().split()[0]
     image = next(devkit.glob(f"JPEGImages/{first}.*"))
     image.write_bytes(image.read_bytes()[:-20])
-    loose = run(workspace)
-    assert loose.returncode == 0, loose.stderr
+    loose = preprocess()
+    assert loose.code == 0, loose.stderr
     assert f"dropped (train) shapes/JPEGImages/{image.name}: does not decode" in loose.stdout
     assert len(TensorFile(workspace / "data/tensors/train.safetensors")) == 5
 
     (workspace / "reports/preprocess/problems.json").unlink()
-    strict = run(workspace, strict="true")
-    assert strict.returncode == 2
+    strict = preprocess(**{"preprocess.strict": True})
+    assert strict.code == 2
     (line,) = strict.stderr.strip().splitlines()
     assert "1 problem(s), listed in reports/preprocess/problems.json" in line
     assert json.loads((workspace / "reports/preprocess/problems.json").read_text())["num_dropped"] == 1

@@ -1,0 +1,50 @@
+"""A params.yaml for tests: the default recipe, whatever the repository's own params.yaml holds now."""
+
+import json
+from pathlib import Path
+
+import yaml
+
+from ssd.params import AugmentParams, Params
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def default_params(**changes: object) -> Params:
+    """The default with changes: default_params(**{"train.lr": 0.1})."""
+    return Params.model_validate(default_content(**changes))
+
+
+def default_content(**changes: object) -> dict[str, dict[str, object]]:
+    """The same as plain dictionaries: section, key, value."""
+    content = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    for section, values in yaml.safe_load((REPOSITORY / "recipes/default.yaml").read_text()).items():
+        content[section].update(values)
+    for name, value in changes.items():
+        section, key = name.split(".")
+        content[section][key] = value
+    return content
+
+
+def default_text(**changes: object) -> str:
+    """The same as a file's text, one key per line."""
+    lines = []
+    for section, values in default_content(**changes).items():
+        lines.append(f"{section}:")
+        lines += [f"  {key}: {in_yaml(value)}" for key, value in values.items()]
+    return "\n".join([*lines, ""])
+
+
+def in_yaml(value: object) -> str:
+    return value if isinstance(value, str) and value else json.dumps(value)
+
+
+OFF = dict.fromkeys(
+    ("flip", "zoom_out", "crop", "object_crop", "resized_crop", "photometric", "mosaic", "mixup"), 0.0
+)
+"""Every probability of the section `augment`."""
+
+
+def augment_params(policy: str = "ssd", **changes: object) -> AugmentParams:
+    """An augmentation with these settings; no other probability is above 0."""
+    return AugmentParams.model_validate(default_content()["augment"] | OFF | {"policy": policy} | changes)
