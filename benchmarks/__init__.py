@@ -1,1 +1,1 @@
-"""Our implementation and the one that the field uses, in turns on one machine; see README.md."""
+"""This implementation and the usual one of the field, timed alternately on one machine; see README.md."""

@@ -2,7 +2,7 @@
 
 python -m benchmarks                       # all
 python -m benchmarks evaluation            # some
-python -m benchmarks --voc data/own        # with the input pipeline on images of your own, too
+python -m benchmarks --voc data/own        # and the input pipeline on your own images
 """
 
 import argparse
@@ -27,7 +27,7 @@ NAMES = (
     "gpu_training",
 )
 MISSING = {"gpu_training": "no GPU", "input_pipeline_voc": "no folder of VOC images (`--voc`)"}
-"""Why a benchmark has no results where others have."""
+"""Why a benchmark may have no results."""
 
 
 def runnable(voc: Path | None) -> dict[str, Callable[[], Result]]:
@@ -48,7 +48,7 @@ def runnable(voc: Path | None) -> dict[str, Callable[[], Result]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description="Compare with what the field uses."
+        prog="python -m benchmarks", description="Compare with the usual implementations."
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)}; all without a name")
     parser.add_argument(

@@ -25,7 +25,7 @@ CLASS_NAMES = [f"class {label}" for label in range(1, NUM_CLASSES + 1)]
 
 @dataclass(frozen=True)
 class Findings:
-    """Detections and objects of a data set; the same as COCO's data set and results."""
+    """Detections and objects of a data set; the same as dicts in COCO's formats."""
 
     detections: list[Detections]
     objects: list[Objects]
@@ -34,7 +34,7 @@ class Findings:
 
 
 def benchmark(num_images: int = NUM_IMAGES, runs: int = 5) -> Benchmark[Findings]:
-    """COCO's AP against pycocotools, which finds its dicts ready in memory; and Pascal VOC's AP."""
+    """COCO's AP against pycocotools, whose input dicts are already in memory; and Pascal VOC's AP."""
     what = f"{num_images} images, {NUM_CLASSES} classes, {NUM_DETECTIONS} detections each"
     return Benchmark(
         name="evaluation",
@@ -109,7 +109,7 @@ def pycocotools(findings: Findings) -> Callable[[], CocoResult]:
 
 
 def pycocotools_result(dataset: dict[str, Any], results: list[dict[str, Any]]) -> CocoResult:
-    """pycocotools as its own demo calls it, with its defaults; the classes read from its table."""
+    """pycocotools as its own demo calls it, with its defaults; values per class from its precision array."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = dataset
@@ -130,11 +130,11 @@ def pycocotools_result(dataset: dict[str, Any], results: list[dict[str, Any]]) -
 
 
 def _known(values: np.ndarray) -> float | None:
-    """Mean of what is not -1, pycocotools' word for "no object"."""
+    """Mean of the values that are not -1, which is pycocotools' value for "no object"."""
     values = values[values > -1]
     return float(values.mean()) if len(values) else None
 
 
 def agree(found: Mapping[str, Any]) -> None:
-    """Not nearly: to the last bit."""
+    """The results must be bit-identical."""
     assert found["ours_coco"] == found["pycocotools"], found

@@ -1,4 +1,4 @@
-"""Training on a GPU with real images: our trainer, from the bytes on disk to the updated weights."""
+"""Training throughput on a GPU with real images, from the bytes on disk to the updated weights."""
 
 import logging
 import tempfile
@@ -21,14 +21,14 @@ from ssd.training.progress import Epoch
 
 BACKBONE = "resnet50"
 BATCH_SIZES = (64, 128, 256)
-NUM_IMAGES = 16384  # an epoch of seconds, so that its start does not count for much
+NUM_IMAGES = 16384  # an epoch of seconds, so that its start-up time is negligible
 EPOCHS = 4  # the first, in which kernels are chosen and workers start, is not counted
 AIM_IMAGES_PER_S, AIM_WAIT = 4000, 0.05
 AIM_GPU = "H200"
 
 
 def run() -> Result:
-    """Train on drawn images at each batch size; speed and waiting are what the trainer itself reports."""
+    """Train on drawn images at each batch size; throughput and data wait are the trainer's own figures."""
     workers = num_cores()
     candidates: dict[str, Candidate] = {}
     rows: list[Row] = []
@@ -79,7 +79,7 @@ def train(
 
 
 def row(epochs: list[Epoch], batch_size: int, peak_mib: float, *, has_aim: bool) -> Row:
-    """By medians over the epochs; the aim is set for one GPU."""
+    """A row of medians over the epochs; the aim is set for one GPU model."""
     speed = median(epoch.images_per_s for epoch in epochs)
     wait = median(epoch.data_wait for epoch in epochs)
     return Row(

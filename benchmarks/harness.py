@@ -1,4 +1,4 @@
-"""How a benchmark is taken: candidates in turns in one process, memory of each in a process of its own."""
+"""Runs a benchmark: candidates timed alternately in one process, peak memory of each in another process."""
 
 import ctypes
 import gc
@@ -17,7 +17,7 @@ from benchmarks.results import Candidate, Result, Row, make_result
 
 Inputs = TypeVar("Inputs")
 Step = Callable[[], Any]
-"""One unit of a candidate's work; returns what it made."""
+"""One unit of a candidate's work; returns its result."""
 
 STATUS = Path("/proc/self/status")
 NUM_RUNS_FOR_MEMORY = 1
@@ -27,9 +27,9 @@ NUM_RUNS_FOR_MEMORY = 1
 class Comparison:
     """A line of the table.
 
-    what: in words; ours, peer: names of candidates, peer None where the aim is absolute; num_images: of a
-    step, None where the figure shown is seconds; min_ratio: aim, times as fast as the peer; max_seconds:
-    aim for a step; memory: whether our peak memory is to be no higher than the peer's.
+    what: description; ours, peer: names of candidates, peer None where the aim is absolute; num_images: per
+    step, None to show seconds; min_ratio: aim, times as fast as the peer; max_seconds: aim for a step;
+    memory: whether our peak memory must be no higher than the peer's.
     """
 
     what: str
@@ -45,10 +45,10 @@ class Comparison:
 class Benchmark(Generic[Inputs]):
     """Candidates that do the same work on the same inputs.
 
-    settings: what a reader needs to repeat it; make_inputs: what all candidates get; candidates: each makes
-    its step from the inputs; agree: raises AssertionError unless the results of all steps, by candidate,
-    say the same; warmup: untimed calls of each step, the first of which `agree` sees; runs: timed ones;
-    num_threads: of torch, None leaves its default.
+    settings: what a reader needs to repeat it; make_inputs: makes the inputs of all candidates; candidates:
+    each makes its step from the inputs; agree: raises AssertionError unless the results of all steps, by
+    candidate, agree; warmup: untimed calls per step, of which `agree` gets the first result; runs: timed
+    calls; num_threads: of torch, None keeps its default.
     """
 
     name: str
@@ -63,11 +63,11 @@ class Benchmark(Generic[Inputs]):
 
 
 def run(make: Callable[[], Benchmark[Any]]) -> Result:
-    """Time a benchmark, then take the memory of its candidates.
+    """Time a benchmark, then measure the peak memory of its candidates.
 
     Args:
-        make: makes the benchmark; goes to other processes by name, so it is a function of a module or a
-            `partial` of one.
+        make: makes the benchmark; it is pickled to other processes, so it must be a function of a module or
+            a `partial` of one.
     """
     benchmark = make()
     num_threads = torch.get_num_threads()
@@ -84,7 +84,7 @@ def run(make: Callable[[], Benchmark[Any]]) -> Result:
 def take_turns(benchmark: Benchmark[Any]) -> dict[str, list[float]]:
     """Seconds of each timed call of each candidate.
 
-    One call of each in turn, so that a slow minute of a shared machine hits all of them.
+    Candidates alternate call by call, so that other load on a shared machine affects all of them.
     """
     inputs = _inputs(benchmark)
     steps: dict[str, Step] = {name: build(inputs) for name, build in benchmark.candidates.items()}
@@ -95,7 +95,7 @@ def take_turns(benchmark: Benchmark[Any]) -> dict[str, list[float]]:
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(benchmark.runs):
         for name, step in steps.items():
-            gc.collect()  # what the one before left behind
+            gc.collect()  # garbage of the candidate before
             start = time.perf_counter()
             step()
             seconds[name].append(time.perf_counter() - start)
@@ -103,13 +103,13 @@ def take_turns(benchmark: Benchmark[Any]) -> dict[str, list[float]]:
 
 
 def peak_memory(make: Callable[[], Benchmark[Any]], candidate: str) -> float | None:
-    """MiB that the steps of a candidate take on top of its inputs, in a process of its own.
+    """Peak memory in MiB of the steps of a candidate on top of its inputs, in a process of its own.
 
-    None where the system does not tell (it is Linux that does).
+    None where there is no /proc/self/status (not Linux).
     """
     if not STATUS.exists():
         return None
-    # Started afresh: a forked process would share pages of this one.
+    # Spawned: a forked process would share memory pages with this one.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_peak_memory, make, candidate).result()
 
@@ -118,9 +118,9 @@ def _peak_memory(make: Callable[[], Benchmark[Any]], candidate: str) -> float:
     benchmark = make()
     inputs = _inputs(benchmark)
     gc.collect()
-    # What making the inputs took and gave back must not be there for a candidate to take.
+    # Return freed memory to the system, so that the candidate cannot reuse it unmeasured.
     ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     before = _status_mib("VmRSS")
     step = benchmark.candidates[candidate](inputs)
     for _ in range(benchmark.warmup + NUM_RUNS_FOR_MEMORY):
@@ -141,7 +141,7 @@ def _inputs(benchmark: Benchmark[Inputs]) -> Inputs:
 
 
 def compare(comparison: Comparison, candidates: Mapping[str, Candidate]) -> Row:
-    """What a comparison came to, by medians."""
+    """The result of a comparison, by medians."""
     ours = candidates[comparison.ours]
     peer = candidates[comparison.peer] if comparison.peer else None
     our_seconds = median(ours.seconds)

@@ -57,7 +57,7 @@ STRENGTHS: dict[str, object] = {
 
 @dataclass(frozen=True)
 class Images:
-    """A tensor file in a temporary folder, which goes when this does."""
+    """A tensor file in a temporary folder, which is deleted with this object."""
 
     folder: tempfile.TemporaryDirectory[str]
     file: TensorFile
@@ -131,7 +131,7 @@ def shapes_sample(index: int) -> AnnotatedImage:
 
 
 def ours(file: TensorFile, batch_size: int, cache: DecodedCache | None) -> Callable[[], Tensor]:
-    """What `ssd.training` does up to the network: float32 [B, 3, S, S]."""
+    """The input pipeline of `ssd.training` up to the network: float32 [B, 3, S, S]."""
     augment = augment_params(**STRENGTHS)
     dataset = DetectionDataset(file, SIDE, augment, cache=cache)
     sampler = EpochBatches(len(file), batch_size, SIDE, seed=0)
@@ -156,7 +156,7 @@ def augment_params(**changes: object) -> AugmentParams:
 
 
 def filled_cache(file: TensorFile) -> DecodedCache:
-    """As it is after the first epoch."""
+    """A cache that contains every image, as after the first epoch."""
     cache = DecodedCache(file)
     dataset = DetectionDataset(file, SIDE, cache=cache)
     for index in range(len(file)):

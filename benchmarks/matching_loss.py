@@ -1,4 +1,4 @@
-"""Matching and loss of a batch, forward and backward, against torchvision's, image by image."""
+"""Matching and loss of a batch, forward and backward, against torchvision's, which loop over images."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ BATCH_SIZES = (8, 32)
 
 @dataclass(frozen=True)
 class Batch:
-    """Raw outputs of a network and what it should have said. loc [B, P, 4], logits [B, P, C]."""
+    """Raw outputs of a network and its ground truth. loc [B, P, 4], logits [B, P, C]."""
 
     loc: Tensor
     logits: Tensor
@@ -61,7 +61,7 @@ def benchmark(batch_sizes: Sequence[int] = BATCH_SIZES) -> Benchmark[dict[int, B
 
 
 def make_batch(size: int) -> Batch:
-    """Targets, and outputs of a network that knows nothing yet."""
+    """Targets, and outputs like those of an untrained network."""
     generator = torch.Generator().manual_seed(size)
     priors = our_model("resnet18").priors
     return Batch(
@@ -73,7 +73,7 @@ def make_batch(size: int) -> Batch:
 
 
 def ours(batch: Batch) -> Callable[[], float]:
-    # torchvision takes no negatives of an image without positives: no floor here either.
+    # torchvision selects no hard negatives in an image without positives: no minimum here either.
     criterion = MultiBoxLoss(batch.priors, LossSettings(min_negatives=0))
 
     def step() -> float:
@@ -102,7 +102,7 @@ def torchvisions(batch: Batch) -> Callable[[], float]:
 
 
 def agree(losses: Mapping[str, float]) -> None:
-    """The same loss. Not to the last bit: two objects that want the same prior are served differently."""
+    """The same loss within 1 %: two objects with the same best prior are matched differently."""
     for name, loss in losses.items():
         size = name.rpartition("_")[2]
         assert abs(loss / losses[f"ours_{size}"] - 1) < 0.01, losses

@@ -20,7 +20,7 @@ Found = list[tuple[Tensor, Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the network says: loc [B, P, 4], logits [B, P, C]; priors [P, 4]."""
+    """Raw outputs of a network: loc [B, P, 4], logits [B, P, C]; priors [P, 4]."""
 
     loc: Tensor
     logits: Tensor
@@ -28,7 +28,7 @@ class Outputs:
 
 
 def benchmark(batch_size: int = BATCH_SIZE) -> Benchmark[Outputs]:
-    """Both with the paper's thresholds: score 0.01, IoU 0.45, 400 candidates a class, 200 kept."""
+    """Both with the paper's thresholds: score 0.01, IoU 0.45, 400 candidates per class, 200 kept."""
     settings = PostProcessSettings()
     outputs = make_outputs(batch_size)
     candidates = outputs.logits.softmax(-1)[..., 1:] > settings.score_threshold

@@ -1,4 +1,4 @@
-"""What a benchmark found, as JSON: every timing, the machine, the versions, the aims."""
+"""Results of a benchmark as JSON: every timing, the machine, the versions, the aims."""
 
 import json
 import os
@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parent / "results"
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pycocotools")
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16")
-"""Of all that a processor tells, what decides how fast it multiplies."""
+"""CPU flags that determine the speed of matrix products."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Candidate:
 class Row:
     """A line of the table.
 
-    what: in words; ours, peer: in `unit` ("s" or "images/s"), by medians; ratio: times as fast as the peer;
-    aim: in words, None without one; met, memory_met: whether it is reached, None where nothing was aimed at
-    or compared; ours_mib, peer_mib: peak memory. notes: what else was measured, by name.
+    what: description; ours, peer: in `unit` ("s" or "images/s"), by medians; ratio: times as fast as the
+    peer; aim: as text, None without one; met, memory_met: whether it is reached, None without an aim or a
+    comparison; ours_mib, peer_mib: peak memory. notes: other measurements, as text.
     """
 
     what: str
@@ -70,7 +70,7 @@ class Result:
 def make_result(
     name: str, settings: Mapping[str, object], candidates: Mapping[str, Candidate], rows: Sequence[Row]
 ) -> Result:
-    """Put together what was measured here and now."""
+    """A result of measurements on this machine, with its versions, the date and the commit."""
     timings = {
         key: {"median_s": median(item.seconds), "peak_mib": item.peak_mib, "seconds": item.seconds}
         for key, item in candidates.items()
@@ -102,7 +102,7 @@ def _read(path: Path) -> Result | None:
 
 
 def machine() -> dict[str, Any]:
-    """CPU, memory and GPU of this machine, and the threads that torch uses at the moment."""
+    """CPU, memory and GPU of this machine, and the number of threads that torch currently uses."""
     info = _cpu_info()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     flags = info.get("flags", "").split()
@@ -117,7 +117,7 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of what does the work."""
+    """Versions of Python and of PACKAGES."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 

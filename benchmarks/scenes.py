@@ -1,4 +1,4 @@
-"""Synthetic objects, network outputs and detections: what the benchmarks without images start from."""
+"""Synthetic objects, network outputs and detections: the inputs of the benchmarks without images."""
 
 import torch
 from torch import Generator, Tensor
@@ -8,7 +8,7 @@ from ssd.structures import Detections, Objects, Targets
 
 
 def random_targets(batch_size: int, num_classes: int, generator: Generator, most: int = 6) -> Targets:
-    """One to `most` objects an image, sides of 0.1 to 0.6 of the image; classes count the background."""
+    """One to `most` objects per image, with sides of 0.1 to 0.6, normalised; num_classes with background."""
     counts = torch.randint(1, most + 1, (batch_size,), generator=generator)
     used = torch.arange(most) < counts[:, None]
     size = 0.1 + 0.5 * torch.rand(batch_size, most, 2, generator=generator)
@@ -21,11 +21,11 @@ def random_targets(batch_size: int, num_classes: int, generator: Generator, most
 def trained_outputs(
     targets: Targets, priors: Tensor, num_classes: int, generator: Generator
 ) -> tuple[Tensor, Tensor]:
-    """Offsets [B, P, 4] and logits [B, P, C] as a trained network gives them for images with these objects.
+    """Offsets [B, P, 4] and logits [B, P, C] like those of a trained network for images with these objects.
 
-    Priors that overlap an object believe in its class, the more the better they overlap, a little in the
-    classes that are taken for it, and point at its box; all others are sure of the background, but for a
-    few. Noise on all of it.
+    Priors that overlap an object have its box as offsets, a logit of its class that increases with the IoU,
+    and smaller logits of the classes it is confused with; almost all others have confident background.
+    Everything has noise.
     """
     batch_size, num_priors = len(targets.labels), len(priors)
     overlap, best = pairwise_iou(targets.boxes, cxcywh_to_xyxy(priors)).max(dim=1)
@@ -46,7 +46,7 @@ def trained_outputs(
 def random_detections(
     num_images: int, num_classes: int, num_detections: int, generator: Generator
 ) -> tuple[list[Detections], list[Objects]]:
-    """At most five objects an image, one in ten ignored; half of the detections near one."""
+    """At most five objects per image, one in ten ignored; half of the detections near one."""
     pairs = [_image(num_classes, num_detections, generator) for _ in range(num_images)]
     return [found for found, _ in pairs], [truth for _, truth in pairs]
 

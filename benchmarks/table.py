@@ -23,7 +23,7 @@ def update_readme(
     text = path.read_text()
     before, start, rest = text.partition(START)
     _, end, after = rest.partition(END)
-    assert start and end, f"{path} has lost its markers"
+    assert start and end, f"{path} does not contain both markers"
     write_bytes(path, f"{before}{START}\n\n{table(results, reasons)}\n{END}{after}".encode())
 
 
@@ -61,7 +61,7 @@ def line(row: Row) -> str:
 
 
 def verdict(row: Row) -> str:
-    """ "met", or which aim was "missed"; "no aim" where nothing was aimed at."""
+    """ "met", or which aim was "missed"; "no aim" where there is none."""
     missed = [name for name, met in (("speed", row.met), ("memory", row.memory_met)) if met is False]
     if missed:
         return f"**missed: {' and '.join(missed)}**"
@@ -77,7 +77,7 @@ def _figure(value: float | None, unit: str) -> str:
 
 
 def _short(value: float) -> str:
-    """Three digits that count."""
+    """Three significant digits."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 

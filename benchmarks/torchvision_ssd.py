@@ -23,7 +23,7 @@ Target = dict[str, Tensor]
 
 
 class FeatureMaps(nn.Module):
-    """The backbone and auxiliary convolutions of our network, as torchvision's SSD wants a backbone.
+    """The backbone and auxiliary convolutions of our network, in the form of a backbone of torchvision's SSD.
 
     Attributes:
         out_channels: of the six maps.
@@ -43,7 +43,7 @@ class FeatureMaps(nn.Module):
 
 
 def our_model(backbone: str = "resnet50", num_classes: int = NUM_CLASSES) -> SSD:
-    """SSD300; classes count the background."""
+    """SSD300; num_classes with background."""
     return SSD(paper_config(backbone, SIDE, num_classes, *SCALES))
 
 
@@ -64,12 +64,12 @@ def torchvision_model(model: SSD, memory_format: torch.memory_format = torch.con
 
 
 def anchors(priors: Tensor) -> Tensor:
-    """Priors cxcywh in shares of the image as torchvision has them: xyxy pixels, float32 [P, 4]."""
+    """Priors, cxcywh, normalised, in torchvision's form: xyxy, pixels, float32 [P, 4]."""
     return cxcywh_to_xyxy(priors) * SIDE
 
 
 def as_torchvision(targets: Targets) -> list[Target]:
-    """Padded targets in shares of the image to a dict an image, in pixels."""
+    """Padded targets, normalised, to one dict per image, in pixels."""
     used = targets.labels > 0
     pairs = zip(targets.boxes, targets.labels, used, strict=True)
     return [{"boxes": boxes[rows] * SIDE, "labels": labels[rows]} for boxes, labels, rows in pairs]
@@ -81,7 +81,7 @@ def training_step(
     """A step of torchvision's detection references: forward, losses, backward, SGD.
 
     Args:
-        peer: what `torchvision_model` made.
+        peer: a result of `torchvision_model`.
         images: uint8 [B, 3, S, S].
         targets: of each image.
         autocast: dtype of the convolutions; None is float32 without autocast.

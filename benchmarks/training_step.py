@@ -1,4 +1,4 @@
-"""A training step on the CPU, uint8 batch in, weights updated, against torchvision's SSD of the same maps."""
+"""A training step on the CPU, from uint8 batch to updated weights, against torchvision's on the same maps."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,13 +31,13 @@ LR = 0.001
 
 @dataclass(frozen=True)
 class Data:
-    """A batch of noise with objects; the speed does not depend on what the images show."""
+    """A batch of noise with objects; the speed does not depend on the content of the images."""
 
     batch: Batch
 
 
 def benchmark(backbone: str = BACKBONE, batch_size: int = BATCH_SIZE, runs: int = 7) -> Benchmark[Data]:
-    """Ours in bf16, as it is and compiled; torchvision's as it ships, and in bf16 and channels last too."""
+    """Ours in bf16, eager and compiled; torchvision's in float32 as it ships, and in bf16, channels last."""
     what = f"training step, {backbone}, {SIDE} pixels, batch {batch_size}"
     step = partial(Comparison, ours="ours", num_images=batch_size)
     return Benchmark(
@@ -80,7 +80,7 @@ def make_data(batch_size: int) -> Data:
 
 
 def train_params(**changes: object) -> TrainParams:
-    """The repository's defaults with SSD's optimiser, bf16 and these changes."""
+    """The repository's defaults with SSD's optimiser, bf16, and these changes."""
     values = {"optimizer": "sgd", "lr": LR, "weight_decay": 0.0005, "precision": "bf16", **changes}
     return load_params().train.model_copy(update=values)
 

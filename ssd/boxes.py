@@ -1,4 +1,4 @@
-"""Box formats, overlap, and SSD's offset encoding.
+"""Box formats, intersection over union (IoU), and SSD's offset encoding.
 
 xyxy is (x1, y1, x2, y2), half-open; cxcywh is (centre x, centre y, width, height).
 """
@@ -28,15 +28,15 @@ def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
 def iou(a: Tensor, b: Tensor) -> Tensor:
     """Intersection over union of boxes; xyxy [..., 4] each, same units, broadcast to [...].
 
-    A pair of which both boxes are empty has an IoU of 0, and a finite gradient.
+    Two empty boxes have an IoU of 0 and a finite gradient.
     """
     ax1, ay1, ax2, ay2 = a.unbind(-1)
     bx1, by1, bx2, by2 = b.unbind(-1)
     width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp(min=0)
     height = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp(min=0)
     intersection = width * height
-    # The smallest normal float32, so that two empty boxes are not 0 / 0; as a literal, because TorchScript,
-    # which NMS is exported to, knows no finfo.
+    # The smallest normal float32, so that two empty boxes are not 0 / 0. A literal, because TorchScript,
+    # which NMS is exported to, does not support torch.finfo.
     area_a = ((ax2 - ax1) * (ay2 - ay1)).clamp(min=1.1754943508222875e-38)
     area_b = (bx2 - bx1) * (by2 - by1)
     return intersection / (area_a + area_b - intersection)
@@ -44,7 +44,7 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
 
 def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
     """`iou` of every pair; xyxy [..., N, 4] and [..., M, 4] to [..., N, M]."""
-    # Each coordinate of b contiguous: four times as fast as steps of four numbers.
+    # Each coordinate of b contiguous: four times as fast as a memory stride of four.
     b = b.transpose(-1, -2).contiguous().transpose(-1, -2)
     return iou(a.unsqueeze(-2), b.unsqueeze(-3))
 

@@ -1,4 +1,4 @@
-"""Sum up a cross-validation: from the experiments of its folds to means, deviations and a table."""
+"""Summarises a cross-validation: mean and standard deviation of metrics over the experiments of its folds."""
 
 import json
 import statistics
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 CLASS_FIGURES = ("coco_map", "coco_map50", "voc_ap50_area")
-"""Of a class, what the text shows; the JSON holds all."""
+"""Metrics per class in the text; the JSON contains all."""
 
 State = Literal["finished", "running", "queued", "failed", "without figures"]
 
@@ -44,7 +44,7 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure over the folds that have it: mean, sample standard deviation (None for one fold), values."""
+    """A metric over the folds that have it: mean, sample standard deviation (None for one fold), values."""
 
     mean: float
     std: float | None
@@ -55,9 +55,9 @@ class Spread:
 class CrossValidation:
     """Experiments that differ in nothing but data.fold.
 
-    params: theirs, without data.fold; finished: by fold, the newest where one was repeated; repeated:
-    the older ones, which do not count; unfinished: those that are still to come and those that failed
-    where no other of the same fold finished.
+    params: common to all, without data.fold; finished: by fold, the newest if a fold was repeated; repeated:
+    the older ones, which are not used; unfinished: running and queued ones, and failed ones whose fold has
+    no finished experiment.
     """
 
     num_folds: int
@@ -68,7 +68,7 @@ class CrossValidation:
 
     @property
     def missing(self) -> list[int]:
-        """The folds that have no figures, for whatever reason."""
+        """The folds that have no metrics, for whatever reason."""
         return [fold for fold in range(self.num_folds) if fold not in self.finished]
 
     @property
@@ -77,7 +77,7 @@ class CrossValidation:
 
 
 def cross_validations(experiments: Sequence[Experiment]) -> list[CrossValidation]:
-    """Sort experiments into cross-validations, the one with the newest experiment last.
+    """Group experiments into cross-validations, the one with the newest experiment last.
 
     Experiments without folds (data.folds below 2) are left out.
     """
@@ -90,7 +90,7 @@ def cross_validations(experiments: Sequence[Experiment]) -> list[CrossValidation
 
 def _one_set(experiments: Sequence[Experiment]) -> CrossValidation:
     newest_first = sorted(experiments, key=lambda item: item.created, reverse=True)
-    # Of one fold, the last to be put in stays.
+    # From oldest to newest, so that the newest experiment of a fold replaces older ones.
     finished = {item.fold: item for item in newest_first[::-1] if item.state == "finished"}
     unfinished = [
         item
@@ -113,12 +113,12 @@ def _without_fold(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def figures(validation: CrossValidation) -> dict[str, Spread]:
-    """Every figure that is not of a class, named as in "coco map50"; counts are none."""
+    """Every metric that is not per class, named as in "coco map50"; counts are excluded."""
     return _spreads({fold: _figures_of(item.metrics) for fold, item in validation.finished.items()})
 
 
 def class_figures(validation: CrossValidation) -> dict[str, dict[str, Spread]]:
-    """Class -> figure, "coco_map" say -> its spread over the folds that have objects of the class."""
+    """Class -> metric (such as "coco_map") -> its spread over the folds that have objects of the class."""
     per_class = {fold: item.metrics.get("per_class", {}) for fold, item in validation.finished.items()}
     names = dict.fromkeys(name for classes in per_class.values() for name in classes)
     return {
@@ -136,7 +136,7 @@ def _figures_of(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """Those that can be averaged: no None (nothing to find in this fold), no counts."""
+    """The values that can be averaged: without None (no object in this fold) and without counts."""
     return {
         key: value
         for key, value in values.items()
@@ -159,7 +159,7 @@ def _spread(values: dict[int, float]) -> Spread:
 
 
 def as_json(validation: CrossValidation) -> dict[str, Any]:
-    """The summary for programs: plain dictionaries, lists and numbers."""
+    """The summary as JSON: plain dictionaries, lists and numbers."""
 
     def spreads(found: Mapping[str, Spread]) -> dict[str, Any]:
         return {
@@ -183,7 +183,7 @@ def as_json(validation: CrossValidation) -> dict[str, Any]:
 
 
 def as_text(validation: CrossValidation) -> str:
-    """The summary for people: which folds were found, and two tables."""
+    """The summary as text: which folds were found, and two tables."""
     parts = [_status(validation)]
     spreads = figures(validation)
     if spreads:
@@ -206,7 +206,7 @@ def as_text(validation: CrossValidation) -> str:
 
 
 def different_params(validations: Sequence[CrossValidation]) -> list[str]:
-    """Of each cross-validation, what tells it from the others, as in "data.folds=5 train.lr=0.01"."""
+    """Per cross-validation, the parameters that differ, as in "data.folds=5 train.lr=0.01"."""
     flat = [
         {
             f"{section}.{key}": value
@@ -248,7 +248,7 @@ def _mean_and_std(spread: Spread | None) -> str:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
-    """The first column to the left, the others to the right."""
+    """A text table; the first column is left-aligned, the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows

@@ -1,6 +1,6 @@
-"""Detections of a whole split as a file in COCO's results format, from which they come back to the bit.
+"""Detections of a whole split as a file in COCO's results format; they are read back bit-identical.
 
-A JSON list of {"image_id", "category_id", "bbox": [x, y, width, height], "score"}, a detection per line. An
+A JSON list of {"image_id", "category_id", "bbox": [x, y, width, height], "score"}, one detection per line. An
 image is named by its id in the tensor file; categories are the labels 1..C; boxes are in pixels.
 """
 
@@ -19,7 +19,7 @@ def write_detections(path: str | Path, detections: Sequence[Detections], image_i
     """Write the detections of all images, atomically; item i of both belongs to image i."""
     lines = []
     for image_id, found in zip(image_ids, detections, strict=True):
-        # Python's floats hold these float32 numbers, and their differences, exactly.
+        # Python's floats represent these float32 numbers, and their differences, exactly.
         rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
         for (x1, y1, x2, y2), score, label in rows:
             bbox = [x1, y1, x2 - x1, y2 - y1]

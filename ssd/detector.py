@@ -1,4 +1,4 @@
-"""The whole detector as one module: an image of any size in, final detections out. What export writes."""
+"""The whole detector as one module for export: images of any size in, final detections out."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from ssd.postprocess import NMS, PostProcessor, PostProcessSettings, nms_mask
 from ssd.structures import MEAN, STD
 
 DETECTOR_FORMAT = "ssd-detector-1"
-"""Names the inputs and outputs of `Detector.forward`; a change of those is a new format."""
+"""Version of the inputs and outputs of `Detector.forward`; changes to those need a new version."""
 
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor]
 """boxes, scores, labels, num_detections, as `Detector.forward` describes them."""
@@ -54,23 +54,23 @@ class Detector(nn.Module):
         return scale_boxes(boxes, height, width), scores, labels, num_detections
 
     def raw_outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What the network says of images as `forward` takes them: loc [N, P, 4] and logits [N, P, C]."""
+        """Raw outputs of the network for images as in `forward`: loc [N, P, 4] and logits [N, P, C]."""
         resized = F.interpolate(images.float(), (self.side, self.side), mode="bilinear", antialias=True)
         loc, logits = self.model((resized - self.mean) / self.std)
         return loc, logits
 
 
 def scale_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
-    """xyxy [..., 4] in shares of an image to pixels. Makes no tensor, which a trace would pin to a device."""
+    """xyxy [..., 4], normalised, to pixels. Creates no tensor: a trace would fix its device."""
     x, y = boxes[..., 0::2] * width, boxes[..., 1::2] * height
     return torch.stack([x, y], dim=-1).flatten(-2)
 
 
 def describe(detector: Detector, class_names: Sequence[str]) -> dict[str, Any]:
-    """All that a program needs beside the file, as JSON values.
+    """The metadata of an exported file, as JSON values.
 
-    Label i of the outputs is `class_names[i - 1]`: 0 is background. `input_size` (pixels) is for
-    information, the file resizes by itself.
+    Label i of the outputs is `class_names[i - 1]`: 0 is background. `input_size` (pixels) is informative:
+    the exported graph resizes the images.
     """
     settings = detector.postprocessor.settings
     return {

@@ -1,4 +1,4 @@
-"""Running a network over a whole split: detections in pixels, and the loss of the same pass."""
+"""Inference over a whole split: detections in pixels, and the loss of the same pass."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from ssd.structures import Detections
 
 @dataclass(frozen=True)
 class SplitResult:
-    """What a network says of a split.
+    """Detections and losses of a network on a split.
 
     detections: one per image, in the order of the tensor file; loss, loc_loss, conf_loss: sums over the
     split, divided by its number of positives, at least 1.
@@ -49,19 +49,19 @@ def run_split(
     world: World = World(),  # noqa: B008 (frozen)
     on_batch: Callable[[], None] = lambda: None,
 ) -> SplitResult:
-    """Run `model` (in eval mode, left as it was) over every image of a split once.
+    """Run `model` over every image of a split once, in eval mode (its mode is restored afterwards).
 
     Several processes share the images; each gets the whole result, which does not depend on their number.
 
     Args:
         model, criterion, postprocessor: on `hardware.device`, the same in every process.
-        loader: the split, not augmented; in each process its own share of the batches.
-        hardware: where, and in which precision.
+        loader: the split, not augmented; in each process its own part of the batches.
+        hardware: device and precision.
         world: the processes that share the split.
         on_batch: called after each batch.
     """
     file = cast(DetectionDataset, loader.dataset).file
-    # Only the sums over the split are divided, so that it does not matter how it was cut into batches.
+    # Only the sums over the split are divided, so that the loss does not depend on the batch size.
     undivided = torch.ones((), device=hardware.device)
     sums = torch.zeros(4, dtype=torch.float64, device=hardware.device)
     detections: dict[int, Detections] = {}
@@ -86,7 +86,7 @@ def run_split(
 
 
 def to_pixels(outputs: tuple[Tensor, Tensor, Tensor, Tensor], sizes: Tensor) -> list[Detections]:
-    """What the post-processor gives, by image, scaled to (height, width) `sizes` [B, 2] in pixels."""
+    """The outputs of the post-processor per image, scaled to (height, width) `sizes` [B, 2] in pixels."""
     boxes, scores, labels, num_detections = (x.cpu() for x in outputs)
     return Detections.split(boxes * sizes.flip(-1).repeat(1, 2)[:, None], scores, labels, num_detections)
 
@@ -95,11 +95,11 @@ def gather_detections(own: dict[int, Detections], num_images: int, world: World)
     """The detections of all processes, one per image 0..num_images-1, on every process.
 
     Args:
-        own: those of this process, by image; together the processes have every image.
+        own: those of this process, by index of the image; together the processes cover every image.
         num_images: of the split.
         world: the processes.
     """
-    # One tensor per field: a slice is pickled with the whole batch that it was cut from.
+    # One tensor per field: pickling a slice would include the storage of its whole batch.
     counts = [len(item.scores) for item in own.values()]
     boxes = torch.cat([torch.zeros(0, 4), *(item.boxes for item in own.values())])
     scores = torch.cat([torch.zeros(0), *(item.scores for item in own.values())])

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and naming their content."""
+"""Writes files and folders atomically, and computes SHA-256 digests of files."""
 
 import hashlib
 import json
@@ -11,9 +11,9 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is fsynced and takes the place of `path`.
+    """Yield a temporary path beside `path`; on success it is fsynced and replaces `path`.
 
-    A process killed inside the block leaves `path` as it was.
+    If the process is killed inside the block, `path` is unchanged.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,14 +29,14 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: str | Path) -> Iterator[Path]:
-    """Yield an empty temporary folder beside `path`; on success it takes the place of `path`.
+    """Yield an empty temporary folder beside `path`; on success it replaces `path`.
 
-    A process killed inside the block leaves `path` as it was, or absent.
+    If the process is killed inside the block, `path` is unchanged or absent.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a process that was killed
     temporary.mkdir()
     try:
         yield temporary
@@ -54,7 +54,7 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 
 def write_json(path: str | Path, content: object) -> None:
-    """Write `content` as indented JSON to `path` atomically. NaN is refused: JSON has none."""
+    """Write `content` as indented JSON to `path` atomically. NaN raises ValueError: JSON has none."""
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
     write_bytes(path, (text + "\n").encode())
 

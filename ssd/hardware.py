@@ -1,4 +1,4 @@
-"""Which device computes, in which precision, and with which kernels."""
+"""Choice of device, precision and kernels."""
 
 import os
 from contextlib import AbstractContextManager
@@ -13,13 +13,13 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Hardware:
-    """A device and the dtype of its convolutions; parameters, losses and boxes stay float32."""
+    """A device and the autocast dtype of convolutions; parameters, losses and boxes stay float32."""
 
     device: torch.device
     dtype: torch.dtype
 
     def autocast(self) -> AbstractContextManager[None]:
-        """The context in which the network runs."""
+        """The autocast context for the forward pass of the network."""
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
 
 
@@ -31,12 +31,12 @@ def choose_hardware(
     Args:
         device: auto (cuda where there is one), cpu or cuda.
         precision: auto (bf16 where the hardware multiplies it: AMX, AVX-512, or a GPU since Ampere; else
-            fp32), fp32, bf16 or fp16. Gradients of fp16 underflow unless the loss is scaled.
-        key: the parameter that `device` comes from, for the message.
-        local_rank: number of this process on this machine, and so of its GPU.
+            fp32), fp32, bf16 or fp16. Gradients of fp16 underflow without loss scaling.
+        key: the parameter that `device` comes from, for the error message.
+        local_rank: rank of this process on this machine, which is the index of its GPU.
 
     Raises:
-        UserError: cuda is asked for and there is none.
+        UserError: cuda is requested but not available.
     """
     has_cuda = torch.cuda.is_available()
     if device == "cuda" and not has_cuda:
@@ -46,25 +46,25 @@ def choose_hardware(
     if precision == "auto":
         precision = "bf16" if _multiplies_bf16(chosen) else "fp32"
     if precision == "fp32":
-        # Convolutions in TF32 would be float32 in name only.
+        # TF32 convolutions have a lower precision than float32.
         torch.backends.cudnn.allow_tf32 = False
     return Hardware(chosen, DTYPES[precision])
 
 
 def choose_kernels(device: torch.device, deterministic: bool) -> None:
-    """Choose how a GPU picks its kernels, for the whole process; a CPU has no such choice.
+    """Set how cuBLAS and cuDNN choose kernels on a GPU, for the whole process; without effect on a CPU.
 
-    Call it before the GPU's first product: cuBLAS reads its setting once.
+    Call it before the first matrix product on the GPU: cuBLAS reads its setting once.
 
     Args:
-        device: what trains. A CPU gives the same bits each time as it is, with the same number of threads.
-        deterministic: only kernels that give the same bits each time (PyTorch raises RuntimeError where an
-            operation has none); otherwise the kernels that prove fastest on the first batch of a size.
+        device: the training device. A CPU is deterministic without it, with the same number of threads.
+        deterministic: only deterministic kernels (PyTorch raises RuntimeError where an operation has
+            none); otherwise the kernels that are fastest on the first batch of each size.
     """
     if device.type != "cuda":
         return
     if deterministic:
-        # 8 buffers of 4 MiB: one of the two values under which cuBLAS repeats itself.
+        # 8 buffers of 4 MiB: one of the two values with which cuBLAS is deterministic.
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.deterministic = deterministic

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: held back while a step must not be cut in two, else at once."""
+"""Handling of SIGTERM and Ctrl-C: deferred while a step must not be interrupted, otherwise immediate."""
 
 import signal
 from collections.abc import Iterator
@@ -7,12 +7,12 @@ from types import FrameType
 
 
 class StopSignal:
-    """Turns both signals into KeyboardInterrupt, or, within `held`, into a flag to look at.
+    """Turns both signals into KeyboardInterrupt or, inside `held`, into a flag to check.
 
-    A second signal is never held back: a loop that hangs can be ended.
+    A second signal is never deferred, so that a loop that hangs can be stopped.
 
     Attributes:
-        received: whether a signal came.
+        received: whether a signal has arrived.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class StopSignal:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Only note a first signal while the block runs; the block looks at `received`."""
+        """Defer the first signal while the block runs; the block must check `received`."""
         self._held = True
         try:
             yield

@@ -1,8 +1,6 @@
-"""What download and preprocess both know of data sets on disk: splits, image files, COCO's layouts.
+"""Layouts of data sets on disk, for download and preprocess: splits, image suffixes, COCO's files.
 
-Where a folder with COCO annotations has its JSON files and images:
-
-Three layouts are understood, as COCO itself and labelling tools write them:
+Three layouts of a folder with COCO annotations are supported, as COCO itself and annotation tools write them:
     annotations/instances_X.json    X begins with train, val or test; images in X/, images/X/, images/ or
                                     the folder itself
     X/_annotations.coco.json        images beside it; X as above, or valid
@@ -19,24 +17,24 @@ from ssd.errors import UserError
 SPLITS = ("train", "val", "test")
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-"""In any case; where one name has several, the first of these is taken."""
+"""In upper or lower case; if an image exists with several, the first of these is used."""
 
 _MEND = "name it after its split: annotations/instances_train.json, instances_val.json, instances_test.json"
 
 
 @dataclass(frozen=True)
 class CocoFile:
-    """A JSON file, and the folders in which its images are looked for, one after the other."""
+    """A JSON file, and the folders that are searched for its images, in order."""
 
     path: Path
     image_folders: tuple[Path, ...]
 
 
 def find_coco_files(folder: Path) -> dict[str, CocoFile]:
-    """The file of "train" and, where there are such, of "val" and "test".
+    """The annotation file of "train" and, if they exist, of "val" and "test".
 
     Raises:
-        UserError: there is no JSON file, none to train on, one that belongs to no split, or two to one.
+        UserError: there is no JSON file, none for train, one that belongs to no split, or two for one split.
     """
     instances = _json_files(folder / "annotations", "instances_*.json")
     if len(instances) > 1 or (instances and _split_of(_subset(instances[0]))):
@@ -48,7 +46,7 @@ def find_coco_files(folder: Path) -> dict[str, CocoFile]:
 
 
 def _by_split(folder: Path, files: Mapping[Path, str]) -> dict[str, CocoFile]:
-    """The files by split, from the name of the subset that each is of."""
+    """The files by split. files: path -> name of its subset, which begins with the split."""
     found: dict[str, CocoFile] = {}
     for path, subset in files.items():
         split = _split_of(subset)
@@ -76,7 +74,7 @@ def _only_file(folder: Path) -> CocoFile:
         )
     if len(candidates) > 1:
         names = ", ".join(path.relative_to(folder).as_posix() for path in candidates[:5])
-        raise UserError(f"{folder}: which of {names} has the annotations? {_MEND}, or leave one file alone")
+        raise UserError(f"{folder}: found several JSON files: {names}; {_MEND}, or keep only one of them")
     (path,) = candidates
     return CocoFile(path, _existing(*_places(folder, _subset(path)), path.parent))
 

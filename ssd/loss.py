@@ -1,7 +1,7 @@
-"""MultiBox loss: the criterion that turns raw outputs and targets into named losses.
+"""MultiBox loss: confidence loss and localisation loss of raw outputs against targets.
 
 L = (L_conf + box_weight * L_loc) / N (Liu et al., "SSD", ECCV 2016, section 2.2, equation 1), with hard
-negative mining; as later variants of the two terms focal loss, GIoU (Rezatofighi et al., CVPR 2019) and CIoU.
+negative mining; alternatives for the two terms are focal loss, GIoU (Rezatofighi et al., CVPR 2019) and CIoU.
 """
 
 import math
@@ -18,21 +18,20 @@ from ssd.matching import Matches, Selection, match
 from ssd.structures import Targets
 
 TINY = 1e-12
-"""Added where a length may be zero: a millionth of an image side, squared."""
+"""Added to denominators that may be zero: the square of a millionth of an image side."""
 
 
 @dataclass(frozen=True)
 class LossSettings:
-    """What the criterion computes: the paper's unless told otherwise. The names are those of the section
-    `train`.
+    """Settings of the criterion, by default the paper's. The names are those of the section `train`.
 
-    match_iou: a prior is positive at this IoU; conf_loss: cross-entropy on positives and hard negatives, or
-    focal loss on all priors; negatives: hard negatives per positive; min_negatives: hard negatives per image
-    at least, so that images without objects teach; focal_gamma, focal_alpha: see `focal_loss`;
-    label_smoothing: share of the target that is spread over all classes, background too (Szegedy et al.,
-    "Rethinking the Inception Architecture", CVPR 2016, section 7); box_loss: smooth L1 on the offsets, or
-    GIoU or CIoU on the decoded boxes; smooth_l1_beta: the error from which it is linear; box_weight: of the
-    box loss.
+    match_iou: a prior is positive from this IoU on; conf_loss: cross-entropy on positives and hard
+    negatives, or focal loss on all priors; negatives: hard negatives per positive; min_negatives: minimum
+    of hard negatives per image, so that images without objects have a loss, too; focal_gamma, focal_alpha:
+    see `focal_loss`; label_smoothing: fraction of the target that is spread over all classes, background
+    included (Szegedy et al., "Rethinking the Inception Architecture", CVPR 2016, section 7); box_loss:
+    smooth L1 on the offsets, or GIoU or CIoU on the decoded boxes; smooth_l1_beta: the error from which
+    smooth L1 is linear; box_weight: weight of the localisation loss.
     """
 
     match_iou: float = 0.5
@@ -49,7 +48,7 @@ class LossSettings:
 
 @dataclass(frozen=True)
 class Losses:
-    """Named losses, each a float32 scalar: `total` = `loc` + `conf`. num_positives: matched priors."""
+    """Losses, each a float32 scalar: `total` = `loc` + `conf`. num_positives: number of positive priors."""
 
     total: Tensor
     loc: Tensor
@@ -58,13 +57,13 @@ class Losses:
 
 
 class MultiBoxLoss(nn.Module):
-    """Box loss of the positives plus confidence loss.
+    """Localisation loss of the positives plus confidence loss of positives and negatives.
 
     Both are summed over the batch and divided by the number of positives, at least 1.
 
     Args:
         priors: float32 [P, 4], cxcywh, normalised to [0, 1].
-        settings: which losses.
+        settings: loss functions and their parameters.
     """
 
     priors: Tensor
@@ -88,9 +87,9 @@ class MultiBoxLoss(nn.Module):
         Args:
             loc: [B, P, 4] predicted offsets.
             logits: [B, P, C] class scores, background first.
-            matches: what `match` says of these images.
-            num_positives: what the sums are divided by, where that is not the number of these images alone:
-                over all micro-batches of a step and all devices, say. A scalar; 0 counts as 1.
+            matches: the result of `match` for these images.
+            num_positives: divisor of the sums, a scalar, 0 counts as 1: the positives over all micro-batches
+                (gradient accumulation) and all processes of a step. None counts those of these images.
         """
         settings = self.settings
         positives = Selection.of(matches.positive)
@@ -106,7 +105,7 @@ class MultiBoxLoss(nn.Module):
         return Losses(loc_loss + conf_loss, loc_loss, conf_loss, own_positives)
 
     def _box_loss(self, loc: Tensor, matches: Matches, positives: Selection) -> Tensor:
-        """Sum over the positives."""
+        """Localisation loss, summed over the positives."""
         priors, boxes = self.priors.index_select(0, positives.priors), matches.boxes(positives)
         loc = positives.take(loc).float()
         if self.settings.box_loss == "smooth_l1":
@@ -119,7 +118,7 @@ class MultiBoxLoss(nn.Module):
         return positives.sum(error)
 
     def _conf_loss(self, logits: Tensor, matches: Matches, taught: Selection) -> Tensor:
-        """Sum over the priors that are taught."""
+        """Confidence loss, summed over the priors that `taught` selects."""
         settings, smoothing = self.settings, self.settings.label_smoothing
         logits, labels = taught.take(logits).float(), matches.labels(taught)
         if settings.conf_loss == "focal":
@@ -130,15 +129,15 @@ class MultiBoxLoss(nn.Module):
 
 
 def hard_negatives(logits: Tensor, matches: Matches, negatives: float, min_negatives: int) -> Tensor:
-    """The background priors with the highest confidence loss (SSD, section 2.2, "hard negative mining").
+    """Hard negative mining: the background priors with the highest confidence loss (SSD, section 2.2).
 
-    The loss that ranks them is without label smoothing, under which the surest background would look hard.
+    They are ranked without label smoothing, which would give confident background a high loss.
 
     Args:
         logits: [B, P, C], background first.
-        matches: of the same images. What is ignored there is no negative.
-        negatives: per positive of the image, rounded up.
-        min_negatives: per image at least, where it has as many.
+        matches: of the same images. Ignored priors are never negatives.
+        negatives: hard negatives per positive of the image, rounded up.
+        min_negatives: minimum per image, as far as it has that many background priors.
 
     Returns:
         bool [B, P].
@@ -157,12 +156,12 @@ def focal_loss(
     """Focal loss of each prior (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 5).
 
     Here in its softmax form: alpha_t (1 - p_t)^gamma times the cross-entropy, where p_t is the probability of
-    the right class.
+    the true class.
 
     Args:
         logits: float32 [N, C], background first.
         labels: int64 [N].
-        gamma: how much priors that are nearly right are played down; 0 = not at all.
+        gamma: focusing parameter, which down-weights well-classified priors; 0 = not at all.
         alpha: weight of objects; background has 1 - alpha.
         label_smoothing: of the cross-entropy.
 
@@ -171,7 +170,7 @@ def focal_loss(
     """
     error = F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
     log_p = -F.cross_entropy(logits, labels, reduction="none") if label_smoothing > 0 else -error
-    # Not 0, where the power has no finite gradient for gamma below 1.
+    # Clamped above 0, where the power has no finite gradient for gamma below 1.
     wrong = (-torch.expm1(log_p)).clamp(min=torch.finfo(log_p.dtype).eps)
     return torch.where(labels > 0, alpha, 1 - alpha) * wrong**gamma * error
 
@@ -184,10 +183,10 @@ def ciou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
     has no gradient. Not torchvision's, which gives NaN for a box without area.
 
     Args:
-        boxes, targets: float32 [..., 4], xyxy, normalised; no corners swapped.
+        boxes, targets: float32 [..., 4], xyxy, normalised, with x1 <= x2 and y1 <= y2.
 
     Returns:
-        float32 [...], from 0 (the same box).
+        float32 [...], 0 for identical boxes.
     """
     overlap = iou(boxes, targets)
     low, high = torch.minimum(boxes, targets)[..., :2], torch.maximum(boxes, targets)[..., 2:]

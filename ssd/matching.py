@@ -1,4 +1,4 @@
-"""Which prior answers for which object: SSD's matching, batched (Liu et al., ECCV 2016, section 2.2)."""
+"""SSD's matching of priors to ground truth, batched (Liu et al., ECCV 2016, section 2.2)."""
 
 from dataclasses import dataclass
 
@@ -11,9 +11,9 @@ from ssd.structures import Targets
 
 
 def eager_on_cpu(tensor: Tensor) -> bool:
-    """Whether reading values costs nothing: on a CPU, unless a graph is being recorded.
+    """Whether code may depend on tensor values: on a CPU, unless the graph is being traced or compiled.
 
-    A GPU would have to finish its queue first, and a graph must hold for other values, too.
+    On a GPU, reading a value is a host-device sync; a traced graph must hold for other values, too.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
         return False
@@ -22,12 +22,12 @@ def eager_on_cpu(tensor: Tensor) -> bool:
 
 @dataclass(frozen=True)
 class Selection:
-    """Some priors of a batch, by a mask [B, P].
+    """The priors of a batch that a mask [B, P] selects.
 
     CPU: gather the rows (less work). GPU: keep all rows and mask their sum (static shapes, no sync).
 
-    rows: int64 [R], what is computed, as rows of the flattened batch [B * P]; mask: bool [R], what counts of
-    it, None for all; num_priors: P.
+    rows: int64 [R], the gathered rows of the flattened batch [B * P]; mask: bool [R], which of them are
+    selected, None for all; num_priors: P.
     """
 
     rows: Tensor
@@ -43,7 +43,7 @@ class Selection:
 
     @property
     def count(self) -> Tensor:
-        """How many are selected: int64 scalar, on the device, without a sync."""
+        """Number of selected priors: int64 scalar, on the device, without a sync."""
         return torch.tensor(len(self.rows)) if self.mask is None else self.mask.sum()
 
     @property
@@ -62,16 +62,16 @@ class Selection:
         return flat if len(self.rows) == len(flat) else flat.index_select(0, self.rows)
 
     def sum(self, values: Tensor) -> Tensor:
-        """Sum of [R] values over what is selected."""
+        """Sum of [R] values over the selected priors."""
         return (values if self.mask is None else torch.where(self.mask, values, 0)).sum()
 
 
 @dataclass(frozen=True)
 class Matches:
-    """The answer for each prior.
+    """The match of each prior.
 
     objects: int64 [B, P], column of the matched object in `targets`, -1 where background; ignored: bool
-    [B, P], background that must not count as a negative; targets: what was matched, M at least 1.
+    [B, P], background that must not count as a negative; targets: the ground truth, M at least 1.
     """
 
     objects: Tensor
@@ -80,16 +80,16 @@ class Matches:
 
     @property
     def positive(self) -> Tensor:
-        """Where a prior answers for an object: bool [B, P]."""
+        """Which priors are positive (matched to an object): bool [B, P]."""
         return self.objects >= 0
 
     @property
     def num_positives(self) -> Tensor:
-        """How many priors do: int64 scalar, on the device, without a sync."""
+        """Number of positive priors: int64 scalar, on the device, without a sync."""
         return self.positive.sum()
 
     def rows(self, images: slice) -> "Matches":
-        """The answer for some images of the batch; views, no copies."""
+        """The matches of some images of the batch; views, no copies."""
         return Matches(self.objects[images], self.ignored[images], self.targets.rows(images))
 
     def labels(self, selection: Selection) -> Tensor:
@@ -108,14 +108,14 @@ class Matches:
 
 
 def match(targets: Targets, priors_xyxy: Tensor, iou_threshold: float) -> Matches:
-    """Match priors to objects; no shape depends on the data.
+    """Match priors to objects, with static shapes.
 
-    Every object gets a prior of its own, the best that is free (also when two objects share a best
-    one); every other prior takes the object that it overlaps most (the first of equals), if their IoU
-    reaches the threshold. Background priors that reach the threshold with an ignored object are ignored.
+    Every object gets a prior of its own, the free one with the highest IoU (also when two objects share
+    a best prior); every other prior is matched to the object with the highest IoU (the first on a tie), if
+    it reaches the threshold. Background priors that reach the threshold with an ignored object are ignored.
 
     Args:
-        targets: the objects.
+        targets: the ground truth.
         priors_xyxy: float32 [P, 4], normalised to [0, 1].
         iou_threshold: 0.5 in the paper, above 0.
     """
@@ -135,7 +135,7 @@ def match(targets: Targets, priors_xyxy: Tensor, iou_threshold: float) -> Matche
 
 
 def _with_a_column(targets: Targets) -> Targets:
-    """The same objects, with a column of padding where a batch has no objects at all."""
+    """The same targets, with one column of padding where a batch has no objects at all."""
     if targets.labels.shape[1] > 0:
         return targets
     return Targets(
@@ -146,18 +146,18 @@ def _with_a_column(targets: Targets) -> Targets:
 def assign_unique_priors(iou: Tensor, wanted: Tensor) -> Tensor:
     """Give every wanted object a prior of its own.
 
-    In each round every object without a prior asks for its best free one, and a prior that several ask
-    for goes to the highest IoU (the first object on a tie). A round serves at least one object per
-    image, so M rounds serve all; a CPU stops at the first round that leaves nobody waiting (on a GPU
-    that question would stall the queue).
+    In each round every object without a prior selects its best free one, and a prior that several select
+    is assigned to the highest IoU (the first object on a tie). A round assigns at least one prior per
+    image, so M rounds suffice. A CPU stops as soon as every object has a prior; on a GPU that check would
+    be a host-device sync.
 
     Args:
         iou: float32 [B, M, P].
         wanted: bool [B, M].
 
     Returns:
-        int64 [B, M], index of the prior, no prior twice; P for what is not wanted, and for what is left over
-        where an image has more objects than priors.
+        int64 [B, M], index of the prior, no prior twice; P for objects that are not wanted, and for those
+        without a prior where an image has more objects than priors.
     """
     num_objects, num_priors = iou.shape[1:]
     free = iou

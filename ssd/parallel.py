@@ -1,4 +1,4 @@
-"""Runs a function over many items in several processes, in order."""
+"""Runs a function over many items in several worker processes, in order."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +14,7 @@ from ssd.errors import UserError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_CHUNK = 16  # items handed to a process at a time
+_CHUNK = 16  # items per task of a worker process
 
 
 def ordered_map(
@@ -23,12 +23,12 @@ def ordered_map(
     """Yield `function(item)` of each item, in the order of `items`, with a progress bar on stderr.
 
     Args:
-        function: of a module's top level, for it is pickled; what it raises is raised here.
-        workers: processes; 0 is one a CPU core. One works in this very process.
-        description: of the progress bar, and of the work in the error.
+        function: of a module's top level, because it is pickled; its exceptions are raised here.
+        workers: number of worker processes; 0 is one per CPU core. With 1, this process does the work.
+        description: of the progress bar, and of the work in the error message.
 
     Raises:
-        UserError: a process was killed.
+        UserError: a worker process was killed.
     """
     workers = min(workers or num_cores(), -(-len(items) // _CHUNK))
     if workers <= 1:
@@ -39,7 +39,7 @@ def ordered_map(
 
 
 def num_cores() -> int:
-    """CPU cores that this process may use."""
+    """The number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -48,14 +48,14 @@ def num_cores() -> int:
 def _pool_map(
     function: Callable[[Item], Result], items: Sequence[Item], workers: int, description: str
 ) -> Iterator[Result]:
-    # Spawned processes inherit no threads or locks, whatever the caller has running.
+    # spawn, not fork: a forked process may deadlock on a lock that a thread of the caller holds.
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
     try:
         yield from pool.map(function, items, chunksize=_CHUNK)
     except BrokenProcessPool:
         raise UserError(
-            f"{description}: one of {workers} processes was killed, perhaps for want of memory; "
-            "run again, with fewer if it was"
+            f"{description}: one of {workers} worker processes was killed, perhaps out of memory; "
+            "run again, with fewer workers if so"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)

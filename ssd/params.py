@@ -19,7 +19,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 
 
 def _not_allowed(key: str, found: object, allowed: str) -> PydanticCustomError:
-    """What a validator raises: about `key` of the validated section, or about the value itself for ""."""
+    """The error that a validator raises: for `key` of the validated section, or "" for the value itself."""
     context = {"key": key, "found": str(found), "allowed": allowed}
     return PydanticCustomError("not_allowed", "{key}: found {found}; allowed: {allowed}", context)
 
@@ -32,11 +32,11 @@ def _auto_or_count(value: object) -> int | Literal["auto"]:
     raise _not_allowed("", repr(value), "auto, or a number from 1")
 
 
-# One validator, because pydantic would report each side of a union.
+# One validator, because pydantic would report an error per member of a union.
 AutoOrCount = Annotated[int | Literal["auto"], PlainValidator(_auto_or_count)]
 
 MOST_SHOWN = 200
-"""Characters of a value in a message."""
+"""Longest value shown in a message, in characters."""
 
 Source = Literal[
     "shapes",
@@ -75,7 +75,7 @@ class DataParams(Section):
     def check_classes(self) -> "DataParams":
         repeated = sorted({name for name in self.classes if self.classes.count(name) > 1})
         if repeated:
-            raise _not_allowed("classes", f"{', '.join(repeated)} more than once", "names that differ")
+            raise _not_allowed("classes", f"{', '.join(repeated)} more than once", "unique names")
         return self
 
     @model_validator(mode="after")
@@ -226,7 +226,7 @@ class TrainParams(Section):
     @model_validator(mode="after")
     def check_milestones(self) -> "TrainParams":
         if sorted(set(self.milestones)) != self.milestones:
-            raise _not_allowed("milestones", self.milestones, "increasing shares")
+            raise _not_allowed("milestones", self.milestones, "increasing fractions")
         return self
 
 
@@ -280,7 +280,7 @@ def load_params(path: str | Path = "params.yaml") -> Params:
 
     Raises:
         UserError: the file is missing, not YAML, or a key is unknown, missing, of the wrong type or
-            out of range; one line a problem, each naming file, section and key, what was found and
+            out of range; one line per problem, each with file, section and key, what was found and
             what is allowed.
     """
     path = Path(path)
@@ -302,7 +302,7 @@ def load_params(path: str | Path = "params.yaml") -> Params:
 
 
 def _yaml_problem(error: Exception) -> str:
-    """Where and why a file is no YAML, in one line."""
+    """Where and why a file is not valid YAML, in one line."""
     mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
     problem = error.problem if isinstance(error, MarkedYAMLError) else None
     line = f" line {mark.line + 1}" if mark else ""
@@ -310,7 +310,7 @@ def _yaml_problem(error: Exception) -> str:
 
 
 def _describe(error: dict[str, Any]) -> str:
-    """One line for one pydantic error: key, what was found, what is allowed."""
+    """One line per pydantic error: key, what was found, what is allowed."""
     location = [str(part) for part in error["loc"]]
     if error["type"] == "not_allowed":
         key, found, allowed = (error["ctx"][name] for name in ("key", "found", "allowed"))

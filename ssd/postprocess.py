@@ -1,4 +1,4 @@
-"""From raw outputs to detections (Liu et al., "SSD", ECCV 2016, section 2.2 "inference")."""
+"""Post-processing: raw outputs to detections (Liu et al., "SSD", ECCV 2016, section 2.2 "inference")."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from ssd.matching import eager_on_cpu
 
 @dataclass(frozen=True)
 class PostProcessSettings:
-    """The paper's unless told otherwise. The names are those of the section `evaluate`.
+    """Settings of post-processing, by default the paper's. The names are those of the section `evaluate`.
 
-    score_threshold: detections at or below it are dropped; nms_iou: overlap above which the lower-scored
-    of one class is dropped; max_per_class: candidates of a class that reach NMS; max_detections: kept per
-    image.
+    score_threshold: detections at or below it are dropped; nms_iou: IoU above which NMS suppresses the
+    lower-scored of two boxes of a class; max_per_class: most candidates per class that go into NMS;
+    max_detections: most detections per image.
     """
 
     score_threshold: float = 0.01
@@ -28,27 +28,27 @@ class PostProcessSettings:
 
 
 NMS = Callable[[Tensor, Tensor, float, float], Tensor]
-"""(boxes [R, k, 4], scores [R, k], iou_threshold, score_threshold) to a mask [R, k], as `nms_mask`."""
+"""(boxes [R, N, 4], scores [R, N], iou_threshold, score_threshold) to a mask [R, N], as `nms_mask`."""
 
 
 @torch.jit.script_if_tracing  # type: ignore[untyped-decorator]
 def nms_mask(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float) -> Tensor:
-    """Greedy non-maximum suppression within each of many rows at once.
+    """Greedy non-maximum suppression (NMS) within each of many rows at once.
 
-    A candidate is kept when no kept candidate before it overlaps it. That rule, applied to all rows
-    together until nothing changes, ends at the greedy answer: after n rounds every candidate with a
-    chain of at most n suppressions before it is right. Only the columns that some row uses are paired.
+    A candidate is kept if no kept candidate before it overlaps it. Applied to all rows at once until
+    nothing changes, this rule gives the result of greedy NMS: after n rounds every candidate with a chain
+    of at most n suppressions before it is final. IoUs are computed only for columns that some row uses.
 
-    It is plain tensor code, so that a TorchScript file needs no other library.
+    Only tensor operations are used, so that a TorchScript file needs no library besides torch.
 
     Args:
-        boxes: float32 [R, k, 4], xyxy.
-        scores: float32 [R, k], descending in each row.
-        iou_threshold: two boxes may overlap as much as this.
+        boxes: float32 [R, N, 4], xyxy.
+        scores: float32 [R, N], descending in each row.
+        iou_threshold: a box is suppressed above this IoU.
         score_threshold: candidates at or below it are dropped.
 
     Returns:
-        bool [R, k], True where kept.
+        bool [R, N], True where kept.
     """
     valid = scores > score_threshold
     keep = torch.zeros_like(valid)
@@ -57,7 +57,7 @@ def nms_mask(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshol
         num_columns = int(valid.sum(1).max())
     if num_columns == 0:
         return keep
-    # Blocks of rows keep the pair matrices small: 16 MiB each, whatever the batch.
+    # Blocks of rows limit the IoU matrices to 16 MiB each, whatever the batch size.
     num_rows = max(1, 4194304 // (num_columns * num_columns))
     for start in range(0, boxes.shape[0], num_rows):
         block = boxes[start : start + num_rows, :num_columns]
@@ -72,15 +72,15 @@ def nms_mask(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshol
 
 
 class PostProcessor(nn.Module):
-    """Decoding, the best candidates per class, NMS within each class, the best detections per image.
+    """Decoding, top candidates per class, NMS per class, top detections per image.
 
-    On a device and in a graph all images and classes go through one NMS call of fixed shape. On a CPU that is
-    up to ten times slower than torchvision's NMS on the few candidates above the threshold, image by image.
+    GPU and exported graphs: one NMS call for all images and classes, with static shapes. CPU: torchvision's
+    NMS per image, on the few candidates above the score threshold, which is up to ten times as fast there.
 
     Args:
         priors: float32 [P, 4], cxcywh, normalised to [0, 1].
         settings: thresholds.
-        nms: `nms_mask`, or what stands for it in a format that has its own.
+        nms: `nms_mask`, or its replacement in an export format with an NMS operator.
     """
 
     priors: Tensor
@@ -108,7 +108,7 @@ class PostProcessor(nn.Module):
         return self._batched(loc, logits)
 
     def _batched(self, loc: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """All images and classes at once; no shape depends on the data."""
+        """All images and classes at once, with static shapes."""
         settings = self.settings
         num_classes = logits.shape[2] - 1
         boxes = decode(loc, self.priors).clamp(0, 1)
@@ -122,7 +122,7 @@ class PostProcessor(nn.Module):
         )
         scores = torch.where(keep.view_as(scores), scores, 0).flatten(1)
         candidates = candidates.flatten(1, 2)
-        # Even a network of few priors and one class gives K rows: score 0 is "unused".
+        # Pad to K rows where the network has few priors and one class; score 0 marks an unused row.
         missing = settings.max_detections - self.per_class
         if missing > 0:
             scores, candidates = F.pad(scores, (0, missing)), F.pad(candidates, (0, 0, 0, missing))
@@ -133,7 +133,7 @@ class PostProcessor(nn.Module):
         return boxes * used[..., None], best, labels * used, used.sum(1)
 
     def _image_by_image(self, loc: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The same for a CPU, which looks at the data and does no more work than they need."""
+        """The same for a CPU, with data-dependent shapes: only candidates above the threshold are decoded."""
         num_images, num_rows = len(loc), self.settings.max_detections
         boxes, scores = loc.new_zeros(num_images, num_rows, 4), loc.new_zeros(num_images, num_rows)
         labels = torch.zeros_like(scores, dtype=torch.int64)
@@ -141,7 +141,7 @@ class PostProcessor(nn.Module):
         for image in range(num_images):
             prior, label, score = self._candidates(logits[image].softmax(-1)[:, 1:])
             box = decode(loc[image, prior], self.priors[prior]).clamp(0, 1)
-            # In float64: batched_nms moves each class to a place of its own, which costs float32 some digits.
+            # In float64: batched_nms adds an offset per class to the boxes, which loses precision in float32.
             kept = batched_nms(box.double(), score.double(), label, self.settings.nms_iou)[:num_rows]
             n = len(kept)
             boxes[image, :n], scores[image, :n], labels[image, :n] = box[kept], score[kept], label[kept] + 1
@@ -149,7 +149,7 @@ class PostProcessor(nn.Module):
         return boxes, scores, labels, num_detections
 
     def _candidates(self, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What reaches NMS of the scores [P, C - 1] of an image: prior [N], class from 0 [N], score [N]."""
+        """NMS candidates from the scores [P, C - 1] of an image: prior [N], class from 0 [N], score [N]."""
         above = scores > self.settings.score_threshold
         if above.sum(0).max() > self.per_class:
             lowest = scores.topk(self.per_class, dim=0).values[-1]

@@ -1,4 +1,4 @@
-"""Random streams that depend on what they are for, and on nothing else."""
+"""Random generators seeded by purpose and key alone."""
 
 import zlib
 
@@ -9,7 +9,7 @@ from torch import Generator
 def seeded(purpose: str, *key: int) -> Generator:
     """A generator on the CPU for one purpose and key, such as ("view", seed, epoch, index).
 
-    Neither the order of calls nor the process matters, so the number of loader workers does not either;
-    two purposes with the same key have streams of their own.
+    Its numbers depend neither on the order of calls nor on the process, nor therefore on the number of data
+    loading workers; two purposes with the same key have different streams.
     """
     return torch.Generator().manual_seed(zlib.crc32(repr((purpose, *key)).encode()))

@@ -1,10 +1,10 @@
-"""What flows between the parts: annotated objects, training targets, detections.
+"""Data structures that the modules share: annotated objects, training targets, detections.
 
-The type tells the unit. `Objects` and `Detections` are in pixels of their image; `Target` and `Targets` are
-normalised to [0, 1] by the sides of what the network sees. Boxes are xyxy everywhere: x1, y1, x2, y2, 0-based
+Each type has one unit: `Objects` and `Detections` are in pixels of their image; `Target` and `Targets` are
+normalised to [0, 1] by the sides of the network's view. Boxes are xyxy everywhere: x1, y1, x2, y2, 0-based
 and half-open, so that x2 - x1 is the width. Labels are 1..C; 0 is background.
 
-Shapes and dtypes are checked here, where such a thing is made, and nowhere else.
+Shapes and dtypes are checked on construction and nowhere else.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)
-"""ImageNet's mean and standard deviation of R, G and B on the scale 0..255: what published weights expect."""
+"""ImageNet's mean and standard deviation of R, G and B on the scale 0..255, as published weights expect."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Objects:
     """The annotated objects of one image, in pixels of that image.
 
     boxes: float32 [M, 4], xyxy, pixels; labels: int64 [M], 1..C; ignored: bool [M], objects (difficult,
-    crowd) that need not be found and are no background either.
+    crowd) that count neither as ground truth nor as background.
     """
 
     boxes: Tensor
@@ -37,7 +37,7 @@ class Objects:
 
 @dataclass(frozen=True)
 class Target:
-    """The objects of one image as the network sees it: a view of the image, stretched to the input.
+    """The ground truth of one network input: a view of the image, stretched to the input size.
 
     boxes: float32 [M, 4], xyxy, normalised to [0, 1] by the sides of the view and clipped to it; labels:
     int64 [M], 1..C; ignored: bool [M], as in `Objects`.
@@ -53,7 +53,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Targets:
-    """The targets of a batch, padded to the largest number of objects M of an image.
+    """The targets of a batch, padded to M, the largest number of objects per image.
 
     boxes: float32 [B, M, 4], xyxy, normalised to [0, 1]; labels: int64 [B, M], 0 where padded; ignored: bool
     [B, M].
@@ -68,7 +68,7 @@ class Targets:
 
     @staticmethod
     def pad(images: Sequence[Target]) -> "Targets":
-        """The targets of a batch from those of its images, at least one."""
+        """Pad and stack the targets of the images of a batch, at least one."""
         return Targets(
             pad_sequence([image.boxes for image in images], batch_first=True),
             pad_sequence([image.labels for image in images], batch_first=True),
@@ -76,12 +76,12 @@ class Targets:
         )
 
     def to(self, device: torch.device | str) -> "Targets":
-        """Copies on `device`, without waiting for pinned memory."""
+        """Copies on `device`; from pinned memory the copy is asynchronous."""
         moved = (t.to(device, non_blocking=True) for t in (self.boxes, self.labels, self.ignored))
         return Targets(*moved)
 
     def pin_memory(self) -> "Targets":
-        """Copies in memory from which a GPU takes them without waiting."""
+        """Copies in pinned memory, from which copies to a GPU are asynchronous."""
         return Targets(self.boxes.pin_memory(), self.labels.pin_memory(), self.ignored.pin_memory())
 
     def rows(self, images: slice) -> "Targets":
@@ -113,14 +113,14 @@ class Detections:
         Args:
             boxes: float32 [B, K, 4], xyxy, pixels of each image; scores: float32 [B, K]; labels: int64 [B,
                 K].
-            num_detections: int64 [B], how many rows of each image are used.
+            num_detections: int64 [B], number of valid rows per image.
         """
         rows = enumerate(num_detections.tolist())
         return [Detections(boxes[i, :n], scores[i, :n], labels[i, :n]) for i, n in rows]
 
 
 def _check(boxes: Tensor, labels: Tensor, ignored: Tensor, num_dims: int) -> None:
-    """Raise ValueError unless the three have the dtypes of objects, and belong together."""
+    """Raise ValueError unless the dtypes are right and the shapes match each other."""
     _check_boxes(boxes, num_dims)
     _check_tensor("labels", labels, torch.int64, boxes.shape[:-1])
     _check_tensor("ignored", ignored, torch.bool, boxes.shape[:-1])
@@ -135,5 +135,5 @@ def _check_boxes(boxes: Tensor, num_dims: int) -> None:
 def _check_tensor(name: str, tensor: Tensor, dtype: torch.dtype, shape: torch.Size) -> None:
     if tensor.dtype != dtype or tensor.shape != shape:
         raise ValueError(
-            f"{name} are {tensor.dtype} {list(tensor.shape)}, not {dtype} {list(shape)} as the boxes have it"
+            f"{name} are {tensor.dtype} {list(tensor.shape)}, not {dtype} {list(shape)} to match the boxes"
         )

@@ -1,17 +1,17 @@
-"""The tensor file: one split of a data set, packed into one safetensors file without pickle. Its writer.
+"""Writer of the tensor file: one split of a data set in one safetensors file, without pickle.
 
 Tensors of a file with N images and M objects:
     offsets      int64 [N + 1]      image i is images[offsets[i]:offsets[i + 1]]
     box_offsets  int64 [N + 1]      the objects of image i are rows box_offsets[i]:box_offsets[i + 1]
     labels       int64 [M]          1..C; 0 is background
-    boxes        float32 [M, 4]     x1, y1, x2, y2 in pixels, 0-based, half-open
+    boxes        float32 [M, 4]     xyxy (x1, y1, x2, y2) in pixels, 0-based, half-open
     sizes        int32 [N, 2]       height, width in pixels
-    difficult    bool [M]           Pascal's difficult: ignored in training and scoring
-    crowd        bool [M]           COCO's iscrowd: ignored in training and scoring
+    difficult    bool [M]           Pascal VOC's difficult: ignored in training and evaluation
+    crowd        bool [M]           COCO's iscrowd: ignored in training and evaluation
     images       uint8 [bytes]      the encoded images (JPEG or PNG, 8-bit RGB), end to end
 Metadata: format version, class names (without background) and image ids, both as JSON lists.
 
-This module does without torch, so that the processes that preprocess images start at once.
+This module does not import torch, so that the worker processes of preprocess start quickly.
 """
 
 import json
@@ -31,11 +31,11 @@ _DTYPES = {"int64": "I64", "int32": "I32", "float32": "F32", "bool": "BOOL"}
 
 @dataclass(frozen=True)
 class AnnotatedImage:
-    """One image with its objects, as preprocess hands it to the writer.
+    """One image with its objects, as preprocess passes it to the writer.
 
-    encoded: the JPEG or PNG file, perhaps a view of a larger file, for a data set may be more than memory
-    holds; size: (height, width) in pixels; boxes: xyxy pixels, 0-based, half-open; labels: 1..C; difficult,
-    crowd: a flag an object.
+    encoded: the JPEG or PNG file, possibly a view of a larger file, because a data set may not fit into
+    memory; size: (height, width) in pixels; boxes: xyxy in pixels, 0-based, half-open; labels: 1..C;
+    difficult, crowd: one flag per object.
     """
 
     id: str
@@ -50,9 +50,9 @@ class AnnotatedImage:
 def write_tensor_file(path: str | Path, images: Sequence[AnnotatedImage], class_names: Sequence[str]) -> None:
     """Pack `images` into `path`, atomically. The same images give the same bytes.
 
-    The safetensors format is written here and not by its library, for two reasons. The library puts
-    metadata in random order, so that DVC would see a change where there is none; and it wants all
-    images in one tensor, which would hold them in memory twice.
+    The safetensors format is written here and not by its library, for two reasons. The library writes
+    metadata in random order, so DVC would see a change where there is none; and it requires all images
+    in one tensor, which would keep them in memory twice.
     """
     arrays = {
         "offsets": _offsets([len(image.encoded) for image in images]),
@@ -85,7 +85,7 @@ def _joined(rows: Sequence[Sequence[object]], dtype: type[np.generic]) -> np.nda
 
 
 def _header(arrays: dict[str, np.ndarray], *, num_image_bytes: int, metadata: dict[str, str]) -> bytes:
-    """The JSON header of a safetensors file: type, shape and place of each tensor, the images last.
+    """The JSON header of a safetensors file: dtype, shape and offsets of each tensor, the images last.
 
     The order of `arrays` keeps each of them aligned to its element size.
     """

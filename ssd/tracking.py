@@ -1,10 +1,10 @@
-"""MLflow: one run an experiment, over all stages. The only module that imports mlflow.
+"""MLflow tracking: one run per experiment, over all stages. The only module that imports mlflow.
 
-The run is found by content, not by a file: train tags its run with the digest of the model file that
-it wrote, and the later stages look for the run of the model that they read. So a stage that DVC takes
-from its cache, a clone, or a second experiment on the same model all end up where they belong.
+The run is found by content, not by a file: train tags its run with the digest of the model file that it
+wrote, and the later stages search for the run with the digest of the model that they read. This also works
+for a stage that DVC restores from its cache, for a clone, and for a second experiment on the same model.
 
-A tracker that fails never stops a stage: the failure is a warning, and the same numbers are on disk.
+A failure of MLflow never stops a stage: it is a warning, and the same numbers are on disk.
 """
 
 import logging
@@ -31,18 +31,18 @@ P = ParamSpec("P")
 
 @lru_cache
 def _mlflow() -> Any:
-    """The library. Its import takes seconds, which a process without a tracker is spared."""
+    """The mlflow module, imported on first use because the import takes seconds."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow
 
-    # Its notes on database tables and monitors would come between the lines of the training.
+    # Its messages about database tables and monitors would clutter the training log.
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     return mlflow
 
 
 def _never_fails(method: Callable[Concatenate["Run", P], None]) -> Callable[Concatenate["Run", P], None]:
-    """A method of Run that does nothing without a tracker; where the tracker fails it warns and lets go."""
+    """Decorator of a method of Run: no effect while inactive; on failure, warn and deactivate the run."""
 
     @wraps(method)
     def guarded(self: "Run", /, *args: P.args, **kwargs: P.kwargs) -> None:
@@ -58,12 +58,12 @@ def _never_fails(method: Callable[Concatenate["Run", P], None]) -> Callable[Conc
 
 
 class Run:
-    """What a stage logs to. Without a tracker, or after it failed, every method does nothing.
+    """The MLflow run that a stage logs to. Without tracking, or after a failure, every method does nothing.
 
     Attributes:
-        active: whether there is a tracker, and it has not failed.
-        id: MLflow's; empty without a tracker.
-        resumed: whether an earlier process began this run: what it logged is there.
+        active: whether tracking is enabled and has not failed.
+        id: MLflow's run id; empty without tracking.
+        resumed: whether an earlier process started this run, which still has what that process logged.
     """
 
     def __init__(self, active: bool) -> None:
@@ -73,42 +73,42 @@ class Run:
 
     @_never_fails
     def params(self, values: Mapping[str, object]) -> None:
-        """Parameters, flat, as `section.key`. A list is written as text."""
+        """Log parameters, flat, as `section.key`. A list is logged as text."""
         _mlflow().log_params({key: str(value) for key, value in values.items()})
 
     @_never_fails
     def metrics(self, values: Mapping[str, float | None], step: int | None = None) -> None:
-        """Metrics; those that are None are left out."""
+        """Log metrics; those that are None are left out."""
         present = {key: value for key, value in values.items() if value is not None}
         _mlflow().log_metrics(present, step=step)
 
     @_never_fails
     def tags(self, values: Mapping[str, str]) -> None:
-        """Tags of the run."""
+        """Set tags of the run."""
         _mlflow().set_tags(dict(values))
 
     @_never_fails
     def file(self, path: str | Path, folder: str | None = None) -> None:
-        """A file, or every file of a folder, as artifacts."""
+        """Log a file, or every file of a folder, as artifacts."""
         log = _mlflow().log_artifacts if Path(path).is_dir() else _mlflow().log_artifact
         log(str(path), folder)
 
     @_never_fails
     def table(self, columns: Mapping[str, Sequence[object]], path: str) -> None:
-        """A table, shown by the UI; `path` ends with .json."""
+        """Log a table, shown in the UI; `path` ends with .json."""
         _mlflow().log_table({key: list(values) for key, values in columns.items()}, path)
 
     @_never_fails
     def onnx_model(
         self, onnx_file: str | Path, code: str | Path, requirements: Sequence[str], example: str
     ) -> None:
-        """A pyfunc model around an ONNX file, with signature: base64 images in, detections out.
+        """Log a pyfunc model around an ONNX file, with signature: base64 images in, detections out.
 
         Args:
             onnx_file: the exported detector.
-            code: the Python file of the model; it is stored as text, nothing is pickled.
+            code: the Python file of the model; stored as source code, nothing is pickled.
             requirements: pinned pip requirements of `code`.
-            example: base64 of an image, shown beside the model.
+            example: base64 of an image, shown with the model.
         """
         from mlflow.models import ModelSignature
         from mlflow.types import ColSpec, DataType, Schema
@@ -140,17 +140,17 @@ def tracked_run(
     model_digest: str | None = None,
     resume: str | None = None,
 ) -> Iterator[Run]:
-    """The run that a stage logs to, closed as FINISHED, FAILED, or KILLED (Ctrl-C, SIGTERM).
+    """Yield the run that a stage logs to; it is closed as FINISHED, FAILED, or KILLED (Ctrl-C, SIGTERM).
 
     Args:
         settings: the `tracking` section.
-        root: the main workspace, which holds the store.
+        root: the main workspace, which contains the MLflow store.
         stage: name of the stage.
-        name: name of a new run, where `settings.run_name` is empty; it should say what differs.
-        stage_params: what the stage depends on. Where the run of the model has the same stage with other
-            values, a child run is made.
+        name: name of a new run if `settings.run_name` is empty; it should say what differs.
+        stage_params: the parameters that the stage depends on. If the run of the model has logged the same
+            stage with other values, a child run is created.
         model_digest: SHA-256 of the model file that the stage reads; None starts a new run.
-        resume: id of a run to go on with, if the store has it and it is of the same DVC experiment.
+        resume: id of a run to resume, if the store has it and it belongs to the same DVC experiment.
     """
     if not settings.enabled:
         yield Run(active=False)
@@ -162,7 +162,7 @@ def tracked_run(
         if not run.resumed:
             _open_run(experiment_id, settings, stage, name, stage_params, model_digest)
         active = _mlflow().active_run()
-        assert active is not None, "one of the two has started it"
+        assert active is not None, "_resume or _open_run has started it"
         run.id = active.info.run_id
     except Exception as error:  # noqa: BLE001 (whatever a database, a disk or a server raises)
         run.active = False
@@ -179,7 +179,7 @@ def tracked_run(
 
 
 def _resume(run_id: str, experiment_id: str, system_metrics: bool) -> bool:
-    """Make an earlier run the active one; False where it is gone, or of another DVC experiment."""
+    """Resume an earlier run; False if it does not exist or belongs to another DVC experiment."""
     found = _mlflow().MlflowClient().search_runs([experiment_id], f"attributes.run_id = '{run_id}'")
     own_name = os.environ.get("DVC_EXP_NAME", "")
     if not found or found[0].data.tags.get(EXPERIMENT_TAG) != own_name:
@@ -196,7 +196,7 @@ def _open_run(
     stage_params: Mapping[str, object],
     model_digest: str | None,
 ) -> None:
-    """Start the active run of this process, or join the run of the model that the stage reads."""
+    """Start a new run, or resume the run of the model that the stage reads."""
     mark = {STAGE_TAG + stage: repr(sorted(stage_params.items()))}
     system_metrics = settings.system_metrics and stage == "train"
     found = _find(experiment_id, model_digest) if model_digest else None
@@ -228,7 +228,7 @@ def _log_stage_params(stage_params: Mapping[str, object]) -> None:
 
 
 def _experiment(settings: TrackingParams, root: Path) -> str:
-    """Point mlflow at the store; the experiment's id. Made under a lock: two first starts would collide."""
+    """Set the tracking URI; return the experiment's id. The lock prevents two processes from creating it."""
     _mlflow().set_tracking_uri(settings.uri or f"sqlite:///{root.resolve() / 'mlflow' / 'mlflow.db'}")
     store = root.resolve() / "mlflow"
     store.mkdir(exist_ok=True)
@@ -242,7 +242,7 @@ def _experiment(settings: TrackingParams, root: Path) -> str:
 
 
 def _find(experiment_id: str, model_digest: str) -> Any:
-    """The newest run of this model, those of this process's DVC experiment before others."""
+    """The newest run of this model, preferably one of this process's DVC experiment."""
     found = (
         _mlflow()
         .MlflowClient()
@@ -255,7 +255,7 @@ def _find(experiment_id: str, model_digest: str) -> Any:
 
 
 def _difference(before: str, after: Mapping[str, object]) -> str:
-    """What of a stage's parameters is new, for the name of a child run."""
+    """The changed parameters of a stage, for the name of a child run."""
     new = [f"{key}={value}" for key, value in sorted(after.items()) if repr((key, value)) not in before]
     return " ".join(new) or "again"
 
@@ -284,7 +284,7 @@ def _close_run(status: str) -> None:
 
 def _warn(error: Exception) -> None:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
-    warnings.warn(f"MLflow failed ({reason}); going on without it, the numbers are in reports/", stacklevel=3)
+    warnings.warn(f"MLflow failed ({reason}); tracking is off, the numbers are in reports/", stacklevel=3)
 
 
 def flat_params(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, object]:

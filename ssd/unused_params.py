@@ -1,4 +1,4 @@
-"""Warnings about settings that have no effect: silence would be taken for effect."""
+"""Warnings about parameters that have no effect together with the others."""
 
 import logging
 
@@ -11,14 +11,14 @@ log = logging.getLogger(__name__)
 def warn_of_unused_training(
     params: TrainParams, num_batches: int, num_val_images: int, hardware: Hardware, num_processes: int
 ) -> None:
-    """Log one line for each setting of the `train` section that is switched on and does nothing.
+    """Log one line per parameter of the `train` section that is switched on and has no effect.
 
     Args:
         params: the `train` section.
-        num_batches: of an epoch.
-        num_val_images: 0 where there is no validation.
-        hardware: where the training runs.
-        num_processes: that share the work.
+        num_batches: per epoch.
+        num_val_images: 0 if there is no validation.
+        hardware: of the training.
+        num_processes: the world size.
     """
     num_steps, on_cpu = params.epochs * num_batches, hardware.device.type == "cpu"
     if num_val_images == 0:
@@ -38,7 +38,7 @@ def warn_of_unused_training(
     if params.sync_bn and (on_cpu or num_processes == 1):
         log.warning("train.sync_bn: not used: it needs several GPUs")
     if params.deterministic and on_cpu:
-        log.warning("train.deterministic: not used: a CPU gives the same bits each time as it is")
+        log.warning("train.deterministic: not used: training on a CPU is deterministic anyway")
     if params.small_epochs > 0 and params.small_scale == 1:
         log.warning("train.small_epochs: not used: train.small_scale is 1")
     if params.small_epochs >= params.epochs and params.small_scale < 1:
@@ -50,22 +50,22 @@ def warn_of_unused_training(
     num_images = -(-params.batch_size // num_processes)
     if params.accumulate > max(num_images // 2, 1):
         log.warning(
-            "train.accumulate: %d micro-batches have less than the two images that batch norm needs; %d are "
-            "used",
+            "train.accumulate: %d micro-batches would have fewer than the two images that batch norm needs; "
+            "%d are used",
             params.accumulate,
             max(num_images // 2, 1),
         )
 
 
-# What policy none switches off, of the settings that are 0 until somebody sets them.
+# Parameters that are 0 by default and that policy none disables.
 OPTIONAL_AUGMENTATION = ("photometric", "mosaic", "mixup")
 
 
 def warn_of_unused_augmentation(augment: AugmentParams) -> None:
-    """Log one line for each setting of the `augment` section that somebody made and that has no effect.
+    """Log one line per parameter of the `augment` section that was set by the user and has no effect.
 
-    Only where that is certain: a flip with policy none, or a zoom-out with policy light, may just be what the
-    params file came with.
+    Only where that is certain: a flip with policy none, or a zoom-out with policy light, may just be the
+    default of the params file.
     """
     if augment.policy == "none":
         for name in OPTIONAL_AUGMENTATION:

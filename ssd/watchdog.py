@@ -1,4 +1,4 @@
-"""Says that a training hangs, and where: in a data source that does not answer, in another process, ..."""
+"""Logs a warning when a training hangs, with the place: waiting for data, for another process, ..."""
 
 import logging
 import threading
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 class Watchdog:
     """Between `__enter__` and `__exit__`, logs a warning for every `seconds` that go by without a `beat`.
 
-    It only speaks: what hangs may still come back.
+    It only logs and stops nothing: a training that hangs may still recover.
     """
 
     def __init__(self, seconds: float = 60.0) -> None:
@@ -33,15 +33,15 @@ class Watchdog:
         self._thread.join()
 
     def beat(self, where: str) -> None:
-        """Note that there is progress, and what comes next. Takes less than a microsecond."""
-        # One assignment: the other thread sees the old pair or the new one, and no lock is needed.
+        """Record that there is progress, and what comes next. Takes less than a microsecond."""
+        # One assignment is atomic: the other thread sees the old pair or the new one, without a lock.
         self._last = (time.monotonic(), where)
 
     def _watch(self) -> None:
         watched, num_warnings = self._last, 0
         wait = self.seconds
         while not self._ended.wait(wait):
-            # In this order: a beat that comes between the two makes the silence shorter, never longer.
+            # The clock is read first, so a beat in between makes the measured time shorter, never longer.
             now, last = time.monotonic(), self._last
             if last is not watched:
                 watched, num_warnings = last, 0

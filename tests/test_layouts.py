@@ -98,7 +98,7 @@ def test_no_file_to_train_on_is_refused(tmp_path: Path) -> None:
 
 def test_several_files_without_the_usual_names_are_refused(tmp_path: Path) -> None:
     write(tmp_path, "a.json", "annotations/b.json")
-    assert "which of a.json, annotations/b.json has the annotations?" in message(tmp_path)
+    assert "found several JSON files: a.json, annotations/b.json; " in message(tmp_path)
 
 
 def test_a_folder_without_json_is_refused(tmp_path: Path) -> None:

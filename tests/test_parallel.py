@@ -48,7 +48,7 @@ def test_nothing_to_do() -> None:
 
 
 def test_a_killed_process_is_an_error_that_says_so() -> None:
-    with pytest.raises(UserError, match=r"squares: one of 2 processes was killed.*with fewer"):
+    with pytest.raises(UserError, match=r"squares: one of 2 worker processes was killed.*with fewer"):
         list(ordered_map(be_killed_at_20, ITEMS, 2, "squares"))
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
-from default_params import default_content
+from default_params import default_content, read_yaml
 
 from ssd.detector import Detector
 from ssd.export.onnx import open_onnx, to_onnx
@@ -101,7 +100,7 @@ def test_its_header_says_what_where_from_and_how_well(name: str) -> None:
 
 
 def test_the_default_holds_every_key_that_decides_a_result() -> None:
-    content = yaml.safe_load((REPOSITORY / "recipes/default.yaml").read_text())
+    content = read_yaml(REPOSITORY / "recipes/default.yaml")
     listed = {f"{section}.{key}" for section, values in content.items() for key in values}
     sections = {name: field.annotation for name, field in Params.model_fields.items()}
     known = {f"{section}.{key}" for section, kind in sections.items() for key in kind.model_fields}  # type: ignore[union-attr]
@@ -111,8 +110,8 @@ def test_the_default_holds_every_key_that_decides_a_result() -> None:
 
 @pytest.mark.parametrize("name", NUM_PRIORS)
 def test_it_holds_nothing_but_what_differs_from_the_default(name: str) -> None:
-    content = yaml.safe_load((REPOSITORY / f"recipes/{name}.yaml").read_text())
-    default = yaml.safe_load((REPOSITORY / "recipes/default.yaml").read_text())
+    content = read_yaml(REPOSITORY / f"recipes/{name}.yaml")
+    default = read_yaml(REPOSITORY / "recipes/default.yaml")
     for section, values in content.items():
         for key, value in values.items():
             assert default[section][key] != value, f"{section}.{key}"
@@ -167,7 +166,7 @@ def test_params_that_are_not_valid_are_left_as_they_are(
 
 def build(name: str, num_classes: int) -> tuple[Params, SSD]:
     content = default_content()
-    for section, values in yaml.safe_load((REPOSITORY / f"recipes/{name}.yaml").read_text()).items():
+    for section, values in read_yaml(REPOSITORY / f"recipes/{name}.yaml").items():
         content[section].update(values)
     params = Params.model_validate(content)
     return params, build_model(params.model, num_classes, torch.zeros(0, 4), 0, "none")

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 
 import pytest
-from augmentation import augment_params
+from default_params import augment_params
 
 from ssd.hardware import choose_hardware
 from ssd.params import Params
@@ -37,7 +37,7 @@ def test_settings_of_a_training_that_are_not_used_are_warned_of(
         "train.sync_bn: not used",
         "train.deterministic: not used",
         "no epoch is trained at model.input_size",
-        "4 micro-batches have less than the two images that batch norm needs; 2 are used",
+        "4 micro-batches would have fewer than the two images that batch norm needs; 2 are used",
     ):
         assert line in caplog.text
 

@@ -1,4 +1,4 @@
-"""Exported files against the PyTorch detector: the same detections, on real and on awkward images."""
+"""Comparison of exported files with the PyTorch detector, on real images and on edge cases."""
 
 import statistics
 import time
@@ -27,9 +27,9 @@ NUM_WARM_UP = 3
 
 @dataclass(frozen=True)
 class Case:
-    """A batch, and what the PyTorch detector says of it.
+    """A batch, and the results of the PyTorch detector for it.
 
-    images: uint8 [N, 3, H, W]; outputs: the detector's; references: one an image.
+    images: uint8 [N, 3, H, W]; outputs: the detector's; references: one per image.
     """
 
     images: Tensor
@@ -45,7 +45,7 @@ def compare_files(
     images: Sequence[Tensor],
     tolerance: float,
 ) -> dict[str, Any]:
-    """Run exported files on the CPU beside the detector that they were exported from.
+    """Compare exported files, on the CPU, with the detector that they were exported from.
 
     Compared: metadata, the shape and the order of the outputs, and the detections (see
     `ssd.export.match_detections`), on each image alone and on batches (see `_batches`).
@@ -55,14 +55,14 @@ def compare_files(
         class_names: without background.
         files: `*.onnx` and TorchScript files.
         images: uint8 [3, H, W], RGB, at least one, of any sizes.
-        tolerance: largest difference of scores, and of boxes as a share of the longer image side.
+        tolerance: largest difference of scores, and of boxes as a fraction of the longer image side.
 
     Returns:
-        The report: per file the largest differences, what was compared, and the median latency of one
-        image in milliseconds, beside that of the detector in PyTorch.
+        The report: per file the largest differences, the numbers of compared items, and the median latency
+        per image in milliseconds; also the latency of the detector in PyTorch.
 
     Raises:
-        UserError: a file disagrees.
+        UserError: the results of a file differ.
     """
     cases = [_reference(detector, batch) for batch in _batches(images, detector.side)]
     report: dict[str, Any] = {
@@ -89,7 +89,7 @@ def compare_files(
 
 
 def _batches(images: Sequence[Tensor], side: int) -> Iterator[Tensor]:
-    """Each image alone; a few stretched to other shapes, as batches; and images without anything to see."""
+    """Each image alone; a few stretched to other shapes, as batches; and images of one colour."""
     for image in images:
         yield image[None]
     few = [*images[:NUM_STRETCHED], images[0].flip(-1)]
@@ -116,17 +116,17 @@ def _reference(detector: Detector, images: Tensor) -> Case:
 def _compare_case(
     path: Path, run: Detect, case: Case, detector: Detector, tolerance: float
 ) -> Iterator[Agreement]:
-    """One agreement an image.
+    """One agreement per image.
 
     Raises:
-        UserError: there is none.
+        UserError: the outputs do not agree.
     """
     num_images, _, height, width = case.images.shape
     where = f"{path.name}, image of {width}x{height} pixels in a batch of {num_images}"
     outputs = run(case.images)
     malformed = _malformed(outputs, case.outputs, detector.model.num_classes)
     if malformed:
-        raise UserError(f"{where}: {malformed}; the file is not this detector, export it again")
+        raise UserError(f"{where}: {malformed}; the file is not an export of this detector, export it again")
     for reference, other in zip(case.references, Detections.split(*outputs), strict=True):
         agreement = compare_detections(reference, other, detector.postprocessor.settings, tolerance)
         if agreement.problem:
@@ -138,7 +138,7 @@ def _compare_case(
 
 
 def _malformed(outputs: Outputs, expected: Outputs, num_classes: int) -> str:
-    """What is wrong with the form of outputs, whatever they say; "" if nothing."""
+    """The error in shapes, dtypes, padding, labels or order of outputs; "" if there is none."""
     forms = [[(x.dtype, tuple(x.shape)) for x in group] for group in (outputs, expected)]
     if forms[0] != forms[1]:
         return f"outputs are {forms[0]}, not {forms[1]}"
@@ -154,7 +154,7 @@ def _malformed(outputs: Outputs, expected: Outputs, num_classes: int) -> str:
 
 
 def _latency_ms(run: Detect, images: Sequence[Tensor]) -> float:
-    """Median time of one image, milliseconds, over all images three times, after a few runs to warm up."""
+    """Median latency per image, milliseconds, over all images three times, after a few warm-up runs."""
     times = []
     for _ in range(NUM_WARM_UP):
         run(images[0][None])

@@ -1,8 +1,8 @@
-"""Whether two runtimes say the same of one image, when their float arithmetic rounds differently.
+"""Whether two runtimes detect the same in one image, up to the rounding of their float arithmetic.
 
-Rounding may swap two rows, and through a threshold it may add or remove one: a score next to the score
-threshold or to the K-th score, an overlap next to that of NMS, two scores so close that either box may
-suppress the other. Detections are therefore matched, and one without a partner must have such a reason.
+Rounding may swap two rows, and at a threshold it may add or remove one: a score close to the score threshold
+or to the K-th score, an IoU close to the threshold of NMS, two scores so close that either box may suppress
+the other. Detections are therefore matched, and an unmatched one must be explained by one of these cases.
 Everything else is a disagreement.
 """
 
@@ -18,7 +18,7 @@ from ssd.structures import Detections
 
 @dataclass(frozen=True)
 class Reference:
-    """What the PyTorch detector says of one image, and what it says before NMS.
+    """The results of the PyTorch detector for one image, after and before NMS.
 
     found: its detections; boxes: float32 [P, 4], xyxy in pixels; scores: float32 [P, C - 1], without
     background; side: the image's longer side in pixels.
@@ -32,11 +32,11 @@ class Reference:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well a file agrees on one image.
+    """Agreement of a file with PyTorch on one image.
 
-    box_difference: largest of the matched boxes, as a share of the longer side; score_difference:
-    largest of the matched scores; num_matched; num_borderline: detections of either side without
-    partner that rounding explains; problem: what it does not explain, "" where all is well.
+    box_difference: largest of the matched boxes, as a fraction of the longer side; score_difference:
+    largest of the matched scores; num_matched; num_borderline: unmatched detections of either side that
+    rounding explains; problem: a difference that it does not explain, "" if there is none.
     """
 
     box_difference: float
@@ -51,8 +51,8 @@ def compare_detections(
 ) -> Agreement:
     """Match the detections of a file with those of the PyTorch detector.
 
-    Partners have the same label, scores that differ by at most `tolerance`, and boxes that differ by at
-    most `tolerance` times the longer side in every coordinate.
+    Matched detections have the same label, scores that differ by at most `tolerance`, and boxes that differ
+    by at most `tolerance` times the longer side in every coordinate.
     """
     found = reference.found
     box_differences, score_differences = _differences(found, other, reference.side)
@@ -84,33 +84,33 @@ def compare_detections(
 
 
 class _Rounding:
-    """The reasons for which a detection may have no partner."""
+    """Explains unmatched detections by rounding, where it can."""
 
     def __init__(self, reference: Reference, settings: PostProcessSettings, tolerance: float) -> None:
         self.reference = reference
         self.settings = settings
         self.tolerance = tolerance
-        # What a score of each class must exceed, or reach, to get to NMS, [C - 1].
+        # Minimum score per class of NMS candidates, [C - 1].
         self.limits = torch.full(reference.scores.shape[1:], settings.score_threshold)
         if reference.scores.shape[0] > settings.max_per_class:
             best = reference.scores.topk(settings.max_per_class, dim=0).values
             self.limits = torch.maximum(self.limits, best[-1])
 
     def explains(self, here: Detections, alone: Tensor, there: Detections, there_alone: Tensor) -> Tensor:
-        """bool [n]: which detections of one side could be absent from the other by rounding alone.
+        """bool [N]: which detections of one side may be missing from the other because of rounding alone.
 
         Args:
-            here: detections of one side, [n]; alone: bool [n], those without a partner.
-            there: detections of the other side, [m]; there_alone: bool [m].
+            here: detections of one side, [N]; alone: bool [N], the unmatched ones.
+            there: detections of the other side, [M]; there_alone: bool [M].
         """
         limit = self.limits[here.labels - 1]
         if len(there.labels) == self.settings.max_detections:
             limit = limit.clamp(min=float(there.scores.min()))
         near_limit = here.scores <= limit + self.tolerance
 
-        # Suppressed over there: by a detection that is not kept here, or by an overlap that hardly
-        # differs from the limit. The suppressor scores at least as much, up to rounding, so a chain of
-        # suppressions leads back to a reason above.
+        # Suppressed on the other side: by a detection that is not kept here, or by an IoU close to the
+        # threshold. The suppressor's score is at least as high, up to rounding, so a chain of suppressions
+        # starts with one of the cases above.
         iou = pairwise_iou(here.boxes, there.boxes)
         excess = iou - self.settings.nms_iou
         overlapping = (excess > -self.tolerance) & (there_alone | (excess <= self.tolerance))
@@ -119,7 +119,7 @@ class _Rounding:
         return near_limit | (overlapping & stronger & same_label).any(1)
 
     def is_candidate(self, other: Detections) -> Tensor:
-        """bool [m]: which detections of a file the PyTorch detector takes to NMS too, up to rounding."""
+        """bool [M]: which detections of a file are NMS candidates in PyTorch too, up to rounding."""
         distance = (other.boxes[:, None] - self.reference.boxes).abs().amax(-1)
         boxes_agree = distance <= self.tolerance * self.reference.side
         proposed = self.reference.scores.T[other.labels - 1]
@@ -129,7 +129,7 @@ class _Rounding:
 
 
 def _differences(a: Detections, b: Detections, side: int) -> tuple[Tensor, Tensor]:
-    """Differences of every pair, [n, m]: boxes (share of the longer side), scores; infinite across labels."""
+    """Differences of every pair, [N, M]: boxes (fraction of the longer side), scores; inf across labels."""
     different = a.labels[:, None] != b.labels
     boxes = (a.boxes[:, None] - b.boxes).abs().amax(-1) / side
     scores = (a.scores[:, None] - b.scores).abs()
@@ -137,7 +137,7 @@ def _differences(a: Detections, b: Detections, side: int) -> tuple[Tensor, Tenso
 
 
 def _match(differences: Tensor, tolerance: float) -> Tensor:
-    """Pairs (row, column) int64 [p, 2], closest first, each row and column at most once."""
+    """Pairs (row, column) int64 [pairs, 2], closest first, each row and column at most once."""
     close = (differences <= tolerance).nonzero()
     close = close[differences[close[:, 0], close[:, 1]].argsort(stable=True)]
     rows: set[int] = set()
@@ -161,11 +161,11 @@ def _say(detections: Detections, row: int) -> str:
 
 
 def _nearest(box_differences: Tensor, score_differences: Tensor) -> str:
-    """How far the nearest possible partner is."""
+    """The difference to the nearest detection of the same label, in words."""
     if not box_differences.isfinite().any():
-        return "the other side has none of that label"
+        return "the other side has no detection of that label"
     nearest = int(torch.maximum(box_differences, score_differences).argmin())
     return (
-        f"the nearest of that label differs by {float(score_differences[nearest]):.2g} in score and by "
-        f"{float(box_differences[nearest]):.2g} of the longer image side in box"
+        f"the nearest detection of that label differs by {float(score_differences[nearest]):.2g} in score "
+        f"and by {float(box_differences[nearest]):.2g} of the longer image side in box"
     )

@@ -14,8 +14,8 @@ from torch import Tensor
 from ssd.detector import Detector, Outputs, describe
 from ssd.postprocess import nms_mask
 
-# NMS needs only operators to which 18 to 23 added data types and nothing else. Any: onnxscript's type
-# hints do not know that it takes Python numbers and lists.
+# NMS uses only operators in which opsets 18 to 23 differ by data types alone. Any: onnxscript's type hints
+# omit that it accepts Python numbers and lists.
 op: Any = onnxscript.opset18
 
 INPUT = "images"
@@ -25,8 +25,8 @@ OUTPUTS = ["boxes", "scores", "labels", "num_detections"]
 def to_onnx(detector: Detector, class_names: Sequence[str], opset: int) -> bytes:
     """Export a detector, in eval mode on the CPU, to the bytes of an ONNX file.
 
-    Batch, height and width are free. The metadata properties are those of `describe`; each that is not
-    a string is JSON. The same detector gives the same bytes.
+    Batch size, height and width are dynamic. The metadata properties are those of `describe`; each that is
+    not a string is JSON. The same detector gives the same bytes.
 
     Args:
         detector: its weights are copied into the file.
@@ -35,7 +35,7 @@ def to_onnx(detector: Detector, class_names: Sequence[str], opset: int) -> bytes
     """
     portable = Detector(detector.model, detector.postprocessor.settings, nms=_nms)
     dims = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
-    # No size equals another or the network's input size, so that no two dimensions can be confused.
+    # All sizes differ from each other and from the input size, so that no two dimensions are confused.
     example = torch.zeros(2, 3, detector.side + 3, detector.side + 5, dtype=torch.uint8)
     with torch.no_grad():
         program = torch.onnx.export(
@@ -61,7 +61,7 @@ def to_onnx(detector: Detector, class_names: Sequence[str], opset: int) -> bytes
 
 
 def open_onnx(path: str | Path) -> tuple[Callable[[Tensor], Outputs], dict[str, Any]]:
-    """Load a file of `to_onnx` in ONNX Runtime: what it computes, on the CPU, and its metadata."""
+    """Load a file of `to_onnx` in ONNX Runtime: a function that runs it on the CPU, and its metadata."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
     def run(images: Tensor) -> Outputs:
@@ -76,7 +76,7 @@ def open_onnx(path: str | Path) -> tuple[Callable[[Tensor], Outputs], dict[str, 
 
 @torch.library.custom_op("ssd::nms_mask", mutates_args=())
 def _nms(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float) -> Tensor:
-    """`nms_mask` as one opaque node: its loop depends on the data, which the exporter cannot follow."""
+    """`nms_mask` as one opaque node: the exporter cannot trace its data-dependent loop."""
     mask: Tensor = nms_mask(boxes, scores, iou_threshold, score_threshold)
     return mask
 
@@ -87,9 +87,9 @@ def _nms_shape(boxes: Tensor, scores: Tensor, iou_threshold: float, score_thresh
 
 
 def _nms_in_onnx(boxes: Any, scores: Any, iou_threshold: float, score_threshold: float) -> Any:
-    """The same in standard operators: every row is an image of one class to NonMaxSuppression.
+    """`nms_mask` in standard operators: NonMaxSuppression takes every row as an image of one class.
 
-    It returns triples (row, class, column) of what is kept; they are scattered into a mask.
+    It returns triples (row, class, column) of the kept boxes, which are scattered into a mask.
     """
     shape = op.Shape(scores)
     kept = op.NonMaxSuppression(
@@ -110,7 +110,7 @@ def _bool(value: bool) -> Any:
 
 
 def _forget_origin(graph: Any) -> None:
-    """Drop the notes of the exporter: source lines and paths of the machine that exported."""
+    """Remove the exporter's debug metadata: source lines and paths of the exporting machine."""
     for part in (graph.node, graph.input, graph.output, graph.value_info, graph.initializer):
         for item in part:
             item.ClearField("metadata_props")

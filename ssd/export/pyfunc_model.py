@@ -1,6 +1,6 @@
-"""The detector as MLflow serves it: the ONNX file behind a table with one column of base64 images.
+"""The detector as an MLflow pyfunc model: runs the ONNX file on a table with one column of base64 images.
 
-MLflow stores this file as it is and runs it where the model is loaded, so it needs neither this package
+MLflow stores a copy of this file and runs it where the model is loaded, so it must need neither this package
 nor torch. It is never imported by the pipeline.
 """
 
@@ -20,7 +20,7 @@ from PIL import Image
 class ServedDetector(PythonModel):
     """Column `image` (base64 of a JPEG or PNG) to column `detections`: boxes in pixels, score, label."""
 
-    # The model is logged with a signature; without this MLflow asks for type hints to derive one from.
+    # The model is logged with a signature; without this MLflow requires type hints to derive one from.
     _skip_type_hint_validation = True
 
     def load_context(self, context: Any) -> None:
@@ -53,7 +53,7 @@ class ServedDetector(PythonModel):
 
 
 def _decode(row: int, text: str) -> np.ndarray:
-    """Base64 text to uint8 RGB [3, H, W]. Pillow refuses images that unpack to an absurd size."""
+    """Base64 text to uint8 RGB [3, H, W]. Pillow rejects decompression bombs."""
     try:
         image = Image.open(
             io.BytesIO(base64.b64decode("".join(text.split()), validate=True)), formats=["JPEG", "PNG"]

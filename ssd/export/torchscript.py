@@ -1,4 +1,4 @@
-"""One TorchScript file that needs torch alone: no torchvision, and nothing of this package."""
+"""Export to one TorchScript file that needs torch alone: neither torchvision nor this package."""
 
 import io
 import json
@@ -21,15 +21,16 @@ def to_torchscript(detector: Detector, class_names: Sequence[str]) -> bytes:
     """Trace a detector, in eval mode on the CPU, to the bytes of a TorchScript file.
 
     Sizes are read from the tensors in the traced graph, and NMS is compiled (see
-    `ssd.postprocess.nms_mask`), so that N, H and W stay free. A warning of the tracer that a value was
-    frozen is an error. The same detector gives the same bytes, in a fresh process from the same folder.
+    `ssd.postprocess.nms_mask`), so that N, H and W stay dynamic. A warning of the tracer that a value
+    became a constant is an error. The same detector gives the same bytes, in a fresh process from the same
+    folder.
     """
-    # No size equals another or the network's input size, so that no two dimensions can be confused.
+    # All sizes differ from each other and from the input size, so that no two dimensions are confused.
     example = torch.zeros(2, 3, detector.side + 3, detector.side + 5, dtype=torch.uint8)
     buffer = io.BytesIO()
     with torch.no_grad(), _deprecation_known():
         warnings.filterwarnings("error", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
-        # The trace is not checked on the same input again: the stage compares on many others.
+        # No check on the same input again: the export stage compares results on many others.
         traced = torch.jit.trace(detector, (example,), check_trace=False)  # type: ignore[no-untyped-call]
         metadata = json.dumps(describe(detector, class_names))
         torch.jit.save(traced, buffer, _extra_files={METADATA: metadata})
@@ -37,7 +38,7 @@ def to_torchscript(detector: Detector, class_names: Sequence[str]) -> bytes:
 
 
 def open_torchscript(path: str | Path) -> tuple[Callable[[Tensor], Outputs], dict[str, Any]]:
-    """Load a file of `to_torchscript`: what it computes, on the CPU, and its metadata."""
+    """Load a file of `to_torchscript`: a function that runs it on the CPU, and its metadata."""
     extra_files = {METADATA: ""}
     with _deprecation_known():
         module = torch.jit.load(path, "cpu", extra_files)  # type: ignore[no-untyped-call]
@@ -52,7 +53,7 @@ def open_torchscript(path: str | Path) -> tuple[Callable[[Tensor], Outputs], dic
 
 @contextmanager
 def _deprecation_known() -> Iterator[None]:
-    """torch announces the end of TorchScript at every call; people still deploy it, so it is offered."""
+    """Suppress torch's warning at every call that TorchScript is deprecated; it is still deployed."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is deprecated")
         yield

@@ -1,7 +1,7 @@
-"""Geometric augmentation, sampled on boxes: which part of an image the network sees (SSD, section 2.2).
+"""Geometric augmentation, sampled on box coordinates: zoom-out, IoU crop and flip (SSD, section 2.2).
 
-Crops around objects, which SSD does not have, are in ssd/loading/object_crop.py; what is done to the pixels
-of a whole batch is in ssd/loading/batch_augment.py.
+Crops around objects, which SSD does not have, are in ssd/loading/object_crop.py; colour jitter and mixup of
+whole batches are in ssd/loading/batch_augment.py.
 """
 
 from dataclasses import replace
@@ -17,7 +17,7 @@ from ssd.loading.view import View, full_view, normalise_boxes
 from ssd.params import AugmentParams
 from ssd.structures import Objects, Target
 
-# The paper's seven choices of a crop: the original image, five least overlaps, any crop.
+# The paper's seven kinds of crop: the original image, five minimum IoUs, any crop.
 MIN_IOUS: tuple[float | None, ...] = (None, 0.1, 0.3, 0.5, 0.7, 0.9, 0.0)
 CROP_TRIES = 50
 
@@ -27,20 +27,20 @@ Array = NDArray[np.float32]
 def sample_view(
     height: int, width: int, objects: Objects, augment: AugmentParams, generator: Generator
 ) -> View:
-    """Sample what part of an image the network sees.
+    """Sample the view of an image that the network gets.
 
     Policy ssd: zoom-out, then IoU crop, then flip, as in the authors' code. Policy object_crop: crops around
-    objects, then flip. No pixel is touched here. A view has whole pixels, so that the pixels that are cut out
-    and the boxes follow the same edges.
+    objects, then flip. No pixels are read here. The edges of a view are whole pixels, so that pixels and
+    boxes are cropped at the same edges.
 
     Args:
         height, width: of the image, pixels.
-        objects: of the image. A crop around an object neither chooses ignored ones nor has to keep them;
-            SSD's crops do not ask.
-        augment: policy, flip, and what the policy uses.
+        objects: of the image. Crops around objects neither choose ignored ones nor have to keep them; SSD's
+            crops treat them like the others.
+        augment: policy, flip, and the parameters of the policy.
         generator: source of all randomness.
     """
-    # One call for all draws: that of torch costs more than the arithmetic here.
+    # One call for all draws: the overhead of a torch call exceeds the arithmetic here.
     zooms, ratio, across, down, crops, choice, flips = torch.rand(7, generator=generator).tolist()
     view = full_view(height, width)
     if augment.policy == "ssd":
@@ -56,14 +56,15 @@ def sample_view(
 
 
 def objects_in_view(objects: Objects, view: View, augment: AugmentParams | None = None) -> Target:
-    """The objects that stay in a view, normalised by its sides.
+    """The objects that are kept in a view, boxes normalised by its sides.
 
-    They stay by their centre (SSD, section 2.2) or, with policy object_crop, by how much of them is in view.
+    An object is kept if its centre is in the view (SSD, section 2.2) or, with policy object_crop, if enough
+    of its area is.
 
     Args:
         objects: of the image, pixels.
         view: of the image.
-        augment: its policy says which; None is by the centre.
+        augment: its policy decides; None keeps objects by their centre.
     """
     if augment is not None and augment.policy == "object_crop":
         kept = torch.from_numpy(is_kept(_edges(view), objects.boxes.numpy(), augment)[0])
@@ -87,8 +88,8 @@ def _edges(view: View) -> NDArray[np.float64]:
 
 
 def _iou_crop(view: View, boxes: Array, min_iou: float, generator: Generator) -> View:
-    """A crop of 0.3 to 1 of each side, aspect ratio 0.5 to 2, that overlaps an object enough."""
-    # All tries at once: numpy, for torch takes thrice the time on so few numbers.
+    """A crop of 0.3 to 1 of each side, aspect ratio 0.5 to 2, with `min_iou` or more to an object in it."""
+    # All tries at once, in NumPy: torch takes three times as long on so few numbers.
     tries = torch.rand(CROP_TRIES, 4, generator=generator).numpy()
     size = np.array([view.x2 - view.x1, view.y2 - view.y1], np.float32)
     crop_size = (0.3 + 0.7 * tries[:, :2]) * size
@@ -103,7 +104,7 @@ def _iou_crop(view: View, boxes: Array, min_iou: float, generator: Generator) ->
 
 
 def _holds(views: Array | NDArray[np.float64], boxes: Array) -> NDArray[np.bool_]:
-    """Whether views hold the centres of boxes; xyxy [n, 4] and [m, 4] to bool [n, m]."""
+    """Whether views contain the centres of boxes; xyxy [N, 4] and [M, 4] to bool [N, M]."""
     x1, y1, x2, y2 = views.T[:, :, None]
     x, y = (boxes[:, :2] + boxes[:, 2:]).T / 2
     held: NDArray[np.bool_] = (x >= x1) & (x < x2) & (y >= y1) & (y < y2)

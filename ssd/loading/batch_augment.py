@@ -1,4 +1,4 @@
-"""What is done to a whole batch on the device that trains: colour jitter, normalisation, mixup.
+"""Augmentation of whole batches on the training device: colour jitter, normalisation, mixup.
 
 Colour jitter is the photometric distortion of SSD (Liu et al., ECCV 2016, section 2.2, and the authors'
 code).
@@ -16,10 +16,10 @@ from ssd.params import AugmentParams
 from ssd.seeding import seeded
 from ssd.structures import MEAN, STD, Targets
 
-# Rec. 601 luma of RGB, what a grey image of contrast and saturation means.
+# Rec. 601 luma of RGB, the grey value that contrast and saturation refer to.
 LUMA = (0.299, 0.587, 0.114)
 
-# How many float32 numbers of images a CPU core's second-level cache holds besides what comes of them.
+# Number of float32 values of images that fit into the L2 CPU cache of a core together with the results.
 CACHED_NUMBERS = 2**18
 
 Channels = tuple[float, float, float]
@@ -28,16 +28,16 @@ Channels = tuple[float, float, float]
 def augment_batch(
     images: Tensor, targets: Targets, augment: AugmentParams, key: tuple[int, ...]
 ) -> tuple[Tensor, Targets]:
-    """Colour jitter, normalisation and mixup of a batch, as `augment.policy` asks.
+    """Colour jitter, normalisation and mixup of a batch, according to `augment.policy`.
 
     Args:
-        images: uint8 [B, 3, H, W], RGB, on the device that trains.
+        images: uint8 [B, 3, H, W], RGB, on the training device.
         targets: on the same device.
-        augment: the section.
-        key: seed, epoch, batch, rank: they decide all randomness.
+        augment: the `augment` section.
+        key: seed, epoch, batch, rank: they determine all randomness.
 
     Returns:
-        float32 [B, 3, H, W], normalised, channels last; the targets, with twice the rows after mixup.
+        float32 [B, 3, H, W], normalised, channels last; the targets, with twice the objects after mixup.
     """
     if augment.policy == "none":
         return normalise(images), targets
@@ -49,7 +49,7 @@ def augment_batch(
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Pixels 0..255, RGB, to ImageNet's mean 0 and standard deviation 1.
+    """Normalise RGB pixels, 0..255, by ImageNet's mean and standard deviation.
 
     Args:
         images: uint8 or float32 [B, 3, H, W]; fastest as uint8 in channels-last memory.
@@ -69,7 +69,7 @@ def normalise(images: Tensor) -> Tensor:
 def distort(
     images: Tensor, augment: AugmentParams, generator: Generator, mean: Channels = MEAN, std: Channels = STD
 ) -> Tensor:
-    """Colour jitter of a batch, each image by its own draw, and normalisation in the same pass.
+    """Colour jitter of a batch, drawn per image, and normalisation in the same pass.
 
     Brightness, contrast, saturation and hue, each with probability `augment.photometric`. Hue is a rotation
     of the chroma plane of YIQ: one 3x3 matrix per image, where HSV would need branches per pixel.
@@ -78,8 +78,8 @@ def distort(
         images: uint8 or float32 [B, 3, H, W], RGB, 0..255; fastest as uint8 in channels-last memory.
         augment: photometric, brightness, contrast, saturation, hue.
         generator: source of randomness, on the CPU.
-        mean, std: of the channels, 0..255: what is subtracted from the distorted image, clipped to 0..255,
-            and what it is divided by then.
+        mean, std: of the channels, on the scale 0..255: they normalise the jittered image after it is clipped
+            to 0..255.
 
     Returns:
         float32 [B, 3, H, W], channels last.
@@ -101,17 +101,17 @@ def mixup(
     """Blend each image of a batch with the one before it (the first with the last), all or none.
 
     The weights are drawn per image from Beta(1.5, 1.5), the paper's choice: mostly near one half. Objects
-    of both images count in full (the paper may also weight their losses, which gains it little). Images are
-    already of one size here, so that the blend keeps the geometry as the paper asks.
+    of both images have full weight in the loss (weighting their losses gains little in the paper). Images
+    have one size here already, so that the blend preserves the geometry as the paper requires.
 
     Args:
         images: float32 [B, 3, S, S], normalised or not: a blend is the same either way.
         targets: on the same device.
         probability: of blending this batch.
-        generator: source of randomness, on the CPU; the device is not waited for.
+        generator: source of randomness, on the CPU; there is no host-device sync.
 
     Returns:
-        The batch, in the memory format it came in, and targets with twice the rows (or both as they came).
+        The batch, in its memory format, and targets with twice the objects (both unchanged without mixup).
 
     Source: Zhang et al., "Bag of Freebies for Training Object Detection Neural Networks" (2019), section 3.1.
     """
@@ -129,14 +129,14 @@ def mixup(
 def _rows_of_numbers(images: Tensor) -> Tensor:
     """[B, 3, H, W] to [B, H, W * 3], a view where memory is channels last.
 
-    A CPU's vector units have no use for runs of three numbers, but for those of a whole row.
+    A CPU vectorises operations over whole rows, but not over runs of three numbers.
     """
     batch_size, _, height, width = images.shape
     return images.permute(0, 2, 3, 1).reshape(batch_size, height, width * 3)
 
 
 def _blocks(images: Tensor) -> Iterator[slice]:
-    """Images at a time: all on a GPU; on a CPU a few, which its cache still holds at the next step."""
+    """Images to process at a time: all on a GPU; on a CPU as many as stay in the CPU cache."""
     batch_size, num_channels, height, width = images.shape
     size = batch_size if images.is_cuda else max(CACHED_NUMBERS // (height * width * num_channels), 1)
     return (slice(first, first + size) for first in range(0, batch_size, max(size, 1)))
@@ -144,8 +144,8 @@ def _blocks(images: Tensor) -> Iterator[slice]:
 
 @dataclass(frozen=True)
 class _Constants:
-    """mean, std, low, high: what pixels are normalised by and clipped to, for each number of a row of an
-    image, float32 [3 W]; luma: float32 [3]; four: the identity, float32 [4, 4]."""
+    """mean, std, low, high: constants of normalisation and clipping, one per number of a row of an image,
+    float32 [3 W]; luma: float32 [3]; four: the identity, float32 [4, 4]."""
 
     mean: Tensor
     std: Tensor
@@ -157,16 +157,17 @@ class _Constants:
 
 @lru_cache
 def _constants(mean: Channels, std: Channels, width: int, device: torch.device) -> _Constants:
-    """Kept on the device: copying them there at every step would stall a GPU's queue."""
+    """Cached on the device: copying them there at every step would be a host-device sync."""
     centre, scale = torch.tensor(mean), torch.tensor(std)
     rows = [value.repeat(width) for value in (centre, scale, (0 - centre) / scale, (255 - centre) / scale)]
     return _Constants(*(value.to(device) for value in (*rows, torch.tensor(LUMA), torch.eye(4))))
 
 
 def _empty(shape: torch.Size, device: torch.device) -> Tensor:
-    """A float32 tensor with no values yet."""
+    """An uninitialised float32 tensor."""
     if device.type == "cpu":
-        # Numpy asks for huge pages; without them the first touch of a batch takes as long as its colours.
+        # NumPy requests huge pages; without them the page faults of a batch take as long as its colour
+        # jitter.
         return torch.from_numpy(np.empty(shape, np.float32))
     return torch.empty(shape, device=device)
 
@@ -174,14 +175,14 @@ def _empty(shape: torch.Size, device: torch.device) -> Tensor:
 def _colour_maps(
     num_images: int, augment: AugmentParams, mean: Channels, std: Channels, generator: Generator
 ) -> Tensor:
-    """Draw one affine map per image, all in one tensor, so that one copy brings them to the device.
+    """Draw one affine map per image, all in one tensor, so that one copy moves them to the device.
 
-    float32 [B, 15]: the 3x3 matrix that rows of pixels are multiplied by, the shift, and how much more
-    shift there is for each unit of the image's mean luma; all with the normalisation in them.
+    float32 [B, 15]: the 3x3 matrix that rows of pixels are multiplied by, the shift, and the additional
+    shift per unit of the image's mean luma; all include the normalisation.
 
-    Contrast pulls pixels towards the mean grey. It may come before or after the others, as in the authors'
-    code, and the map is the same: saturation and hue change neither grey nor the luma of a pixel, and
-    brightness moves the pixels and their mean alike.
+    Contrast scales the difference of pixels from the mean grey. Before or after the others, as in the
+    authors' code, it gives the same map: saturation and hue change neither grey nor the luma of a pixel, and
+    brightness shifts the pixels and their mean equally.
     """
 
     def draw(strength: float) -> Tensor:
@@ -213,15 +214,15 @@ def _recolour(pixels: Tensor, maps: Tensor, constants: _Constants, out: Tensor) 
     matrix, shift = maps[:, :9].view(-1, 3, 3), torch.addcmul(maps[:, 9:12], maps[:, 12:], luma[:, None])
     _multiply(pixels.view(batch_size, -1, 3), matrix, constants.four, out.view(batch_size, -1, 3))
     out += shift.repeat(1, row_length // 3)[:, None]
-    # Clipped after normalisation, at what 0 and 255 have become: a pass less.
+    # Clipped after normalisation, at the normalised values of 0 and 255: one pass less.
     torch.clamp(out, constants.low, constants.high, out=out)
 
 
 def _multiply(pixels: Tensor, matrix: Tensor, four: Tensor, out: Tensor) -> None:
     """pixels [B, N, 3] @ matrix [B, 3, 3] into `out` [B, N, 3].
 
-    Four pixels at a time, by four equal blocks on a diagonal: products of three columns take five times
-    as long on a CPU.
+    Four pixels at a time, by a block-diagonal matrix of four equal blocks: products of three columns take
+    five times as long on a CPU.
     """
     batch_size, num_pixels, _ = pixels.shape
     end = num_pixels - num_pixels % 4
@@ -233,6 +234,6 @@ def _multiply(pixels: Tensor, matrix: Tensor, four: Tensor, out: Tensor) -> None
 
 
 def _beta(size: int, generator: Generator) -> Tensor:
-    """Draws from Beta(3/2, 3/2), float32 [size]: where a random point of a disc lies across its diameter."""
+    """Draws from Beta(3/2, 3/2), float32 [size]: the position of a random point of a disc on a diameter."""
     radius, angle = torch.rand(2, size, generator=generator).unbind()
     return (1 + radius.sqrt() * (2 * torch.pi * angle).cos()) / 2

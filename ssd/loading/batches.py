@@ -1,4 +1,4 @@
-"""Which images form a batch, on which process and at which size: by seed and epoch alone."""
+"""Batch sampling: the images of each batch, their process and input size, by seed and epoch alone."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -14,31 +14,31 @@ from ssd.seeding import seeded
 
 
 class EpochBatches(Sampler[list[SampleKey]]):
-    """The batches of one process, as lists of keys.
+    """Batch sampler of one process: yields lists of sample keys.
 
-    Training (with a seed): every process shuffles alike, cuts the same global batches and takes every
-    world_size-th row of each, so that together they train on the batches of a single process. A
-    trailing batch that would leave a process fewer than two images is left out: batch norm cannot learn
-    from one image on a 1x1 map.
+    Training (with a seed): every process shuffles in the same way, forms the same global batches and takes
+    every world_size-th row of each, so that together they train on the batches of a single process. A last
+    batch with fewer than two images per process is dropped: batch norm has no variance over one image on a
+    1x1 feature map.
 
     Evaluation (without a seed): every image once over all processes, in the order of the file.
 
     Args:
         num_images: of the split.
-        batch_size: images of a batch over all processes.
+        batch_size: images per batch over all processes.
         side: input size, pixels.
-        seed: of the order; None evaluates.
-        rank, world_size: this process, and how many there are.
-        weights: float [num_images], how often an image is to be seen in relation to the others (see
-            `repeat_factors`); None sees each once an epoch. Training only.
+        seed: of the order; None for evaluation.
+        rank, world_size: this process, and the number of processes.
+        weights: float [num_images], relative frequency of each image (see `repeat_factors`); None samples
+            each image once per epoch. Training only.
 
     Attributes:
         epoch: to yield next; set it before each pass.
-        start: first batch of the epoch to yield, for a training that goes on in the middle.
+        start: first batch of the epoch to yield, to resume a training within an epoch.
         side_of: (epoch, batch) to input size in pixels; None keeps `side`.
 
     Raises:
-        UserError: a training batch holds fewer than two images a process.
+        UserError: a training batch has fewer than two images per process.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class EpochBatches(Sampler[list[SampleKey]]):
         if seed is not None and batch_size < 2 * world_size:
             raise UserError(
                 f"found {batch_size} over {world_size} processes; "
-                f"allowed: from {2 * world_size}, two a process",
+                f"allowed: from {2 * world_size}, two per process",
                 key="train.batch_size",
             )
         self.num_images, self.batch_size, self.side = num_images, batch_size, side
@@ -72,7 +72,7 @@ class EpochBatches(Sampler[list[SampleKey]]):
         return self.num_images - rest if too_few else self.num_images
 
     def __len__(self) -> int:
-        """Batches of a whole epoch on this process, whatever `start` says."""
+        """Batches of a whole epoch on this process, whatever `start` is."""
         if self.seed is not None:
             return -(-self.num_used // self.batch_size)
         return -(-len(self._own_rows()) // self._own_batch_size)
@@ -109,14 +109,14 @@ class EpochBatches(Sampler[list[SampleKey]]):
 
 
 def repeat_factors(labels: Sequence[Tensor], threshold: float) -> Tensor:
-    """How often to show each image so that rare classes are seen more (Gupta et al., LVIS, CVPR 2019).
+    """Repeat factor sampling: oversamples images with rare classes (Gupta et al., LVIS, CVPR 2019).
 
-    Repeat factor sampling, appendix B.2: with f_c the share of images that hold class c, the class has
-    the factor max(1, sqrt(threshold / f_c)) and an image the largest factor of its classes.
+    Appendix B.2: with f_c the fraction of images that contain class c, the class has the repeat factor
+    max(1, sqrt(threshold / f_c)) and an image the largest factor of its classes.
 
     Args:
-        labels: int64 [m] of the objects of each image.
-        threshold: share of images; a class in fewer of them is repeated.
+        labels: int64 [M] of the objects of each image.
+        threshold: fraction of images; images of a class in fewer of them are repeated.
 
     Returns:
         float32 [len(labels)], from 1; 1 for images without objects.
@@ -130,10 +130,10 @@ def repeat_factors(labels: Sequence[Tensor], threshold: float) -> Tensor:
 
 
 def _systematic_counts(weights: Tensor, generator: torch.Generator) -> Tensor:
-    """How often each row is drawn; int64 [N] of sum N, each the floor or ceil of its expected number."""
+    """Systematic sampling: draws per row, int64 [N] of sum N, each the floor or ceil of its expectation."""
     expected = weights.double().cumsum(0)
     expected = expected * (len(weights) / expected[-1:])
-    # Kept off whole numbers by more than a rounding error, so that equal weights draw every row once.
+    # Farther from 0 and 1 than any rounding error, so that equal weights draw every row once.
     offset = (torch.randint(2**16, (1,), generator=generator) + 0.5) / 2**16
     return (expected + offset).floor().long().diff(prepend=torch.zeros(1, dtype=torch.int64))
 
@@ -141,7 +141,7 @@ def _systematic_counts(weights: Tensor, generator: torch.Generator) -> Tensor:
 def training_batches(
     file: TensorFile, params: TrainParams, side: int, rank: int, world_size: int
 ) -> EpochBatches:
-    """The batches of the `train` section.
+    """The sampler of training batches according to the `train` section.
 
     Raises:
         UserError: there are fewer than two images per process.

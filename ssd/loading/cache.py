@@ -1,4 +1,4 @@
-"""Decoded images kept in memory, shared by the worker processes that load them."""
+"""In-memory cache of decoded images, shared by the data loading workers."""
 
 import mmap
 import os
@@ -17,27 +17,27 @@ from ssd.errors import UserError
 from ssd.loading.tensor_file import TensorFile
 
 EMPTY, WRITING, READY = 0, 1, 2
-"""States of an image's place."""
+"""States of an image in the cache."""
 
 MARGIN = 0.2
-"""Share of the free memory that is left to the network, its optimizer and the workers."""
+"""Fraction of the free memory that is left to the network, its optimiser and the data loading workers."""
 
 
 class DecodedCache:
-    """The decoded images of a split, filled as they are first used.
+    """The decoded images of a split, each cached at its first use.
 
-    The memory is a file without a name and a place: worker processes get it as they start and fill it for
-    each other, and a container's small /dev/shm does not matter.
+    The memory is an anonymous file (memfd): data loading workers get its descriptor at their start and share
+    what each of them decodes; it does not use /dev/shm, which is small in a container.
 
     Args:
-        file: the split. All of its images have a place; memory is taken as places are filled.
+        file: the split. Address space is reserved for all images; memory is allocated as they are cached.
         num_processes: training processes on this machine, each of which has a cache of its own.
 
     Attributes:
-        num_bytes: of all images.
+        num_bytes: of all decoded images.
 
     Raises:
-        UserError: the memory that is free does not hold them.
+        UserError: they do not fit into the free memory.
     """
 
     def __init__(self, file: TensorFile, num_processes: int = 1) -> None:
@@ -45,7 +45,7 @@ class DecodedCache:
         self.offsets = [0, *accumulate(3 * height * width for height, width in self.sizes)]
         self.num_bytes = self.offsets[-1]
         _check_fits(self.num_bytes * num_processes, file.path)
-        # Whoever sees a state under the lock sees all that was written before it was set.
+        # A process that reads a state under the lock also sees all writes before it was set.
         self._lock = get_context("forkserver").Lock()
         memory = os.memfd_create("decoded-images")
         os.ftruncate(memory, max(self.num_bytes + len(file), 1))
@@ -68,13 +68,13 @@ class DecodedCache:
         self._map(memory)
 
     def get(self, index: int) -> Tensor | None:
-        """Image `index`, uint8 [3, H, W], the cache's own memory; None if it is not there yet."""
+        """Image `index`, uint8 [3, H, W], the cache's own memory; None if it is not cached yet."""
         with self._lock:
             ready = self._states[index] == READY
         return self._place(index) if ready else None
 
     def put(self, index: int, image: Tensor) -> None:
-        """Keep image `index`, uint8 [3, H, W], unless another process has done so or is about to."""
+        """Cache image `index`, uint8 [3, H, W], unless another process has cached it or is writing it."""
         with self._lock:
             if self._states[index] != EMPTY:
                 return
@@ -84,7 +84,7 @@ class DecodedCache:
             self._states[index] = READY
 
     def _place(self, index: int) -> Tensor:
-        """Where image `index` is, pixel by pixel: the order that decoding gives and resizing takes."""
+        """The memory of image `index`, channels last as in decoding and resizing: uint8 [3, H, W]."""
         height, width = self.sizes[index]
         pixels = self._pixels[self.offsets[index] : self.offsets[index + 1]]
         return pixels.view(height, width, 3).permute(2, 0, 1)
@@ -101,23 +101,23 @@ def _check_fits(num_bytes: int, path: Path) -> None:
 
 
 def free_memory(root: Path = Path("/")) -> int:
-    """Bytes that this process can still take: of the machine, and of the container it is in.
+    """Bytes that this process can still allocate, limited by the machine and by its container.
 
     Args:
         root: where proc/ and sys/ are.
 
     Raises:
-        UserError: this system is not Linux and does not tell.
+        UserError: there is no /proc/meminfo (this system is not Linux).
     """
     meminfo = root / "proc/meminfo"
     if not meminfo.exists():
-        raise UserError("ram needs Linux, which tells how much is free; set it to none", key="train.cache")
+        raise UserError("ram needs Linux, for /proc/meminfo; set it to none", key="train.cache")
     available = _table(meminfo)["MemAvailable:"] * 1024
     return max(min([available, *_group_limits(root)]), 0)
 
 
 def _group_limits(root: Path) -> Iterator[int]:
-    """Bytes left in each control group that holds this process, version 1 or 2, from the inside out."""
+    """Bytes left in each control group (cgroup v1 or v2) of this process, innermost first."""
     groups = root / "proc/self/cgroup"
     for line in groups.read_text().splitlines() if groups.exists() else []:
         _, controllers, path = line.split(":", 2)

@@ -1,4 +1,4 @@
-"""From a tensor file to batches: decode, one resample, padded targets. Repeatable whatever the workers."""
+"""Dataset of a tensor file: decode, resample once, pad targets; reproducible with any number of workers."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from ssd.structures import MEAN, Target, Targets
 class SampleKey(NamedTuple):
     """What a sample depends on, besides the seed.
 
-    side: input size, pixels; showing: counts from 0 how often the epoch shows the image.
+    side: input size, pixels; showing: which repetition of the image in the epoch, from 0.
     """
 
     epoch: int
@@ -32,10 +32,10 @@ class SampleKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Sample:
-    """An image as the network sees it.
+    """One network input with its ground truth.
 
     image: uint8 [3, S, S]; target: its objects; index: row of the tensor file; view: the part of the stored
-    image that is shown, None where it is a mosaic.
+    image that it shows, None for a mosaic.
     """
 
     image: Tensor
@@ -57,7 +57,7 @@ class Batch:
     indices: list[int]
 
     def pin_memory(self) -> "Batch":
-        """Called by the DataLoader so that copies to a GPU need not wait."""
+        """Called by the DataLoader, so that copies to a GPU are asynchronous."""
         return Batch(self.images.pin_memory(), self.targets.pin_memory(), self.indices)
 
 
@@ -66,10 +66,10 @@ class DetectionDataset(Dataset[Sample]):
 
     Args:
         file: the split.
-        side: input size, pixels, where no key asks for another.
-        augment: the section; None stretches the whole image to the input.
-        seed: with the key it decides all randomness of a sample, so that neither the number of workers
-            nor their order matters.
+        side: default input size, pixels.
+        augment: the `augment` section; None stretches the whole image to the input.
+        seed: with the key it determines all randomness of a sample, so that neither the number of data
+            loading workers nor their order matters.
         cache: keeps decoded images; None decodes each time.
     """
 
@@ -124,13 +124,13 @@ class DetectionDataset(Dataset[Sample]):
 
 
 def _lost_all(parts: list[Part], target: Target) -> bool:
-    """Whether a mosaic has no object left that counts, though one of its images had some."""
+    """Whether a mosaic has only ignored objects or none, though one of its images had others."""
     return bool(target.ignored.all()) and not all(objects.ignored.all() for _, objects in parts)
 
 
 def collate(samples: list[Sample]) -> Batch:
     """Stack images and pad targets."""
-    # As [B, S, S, 3] first, in which images lie pixel by pixel.
+    # Stacked as [B, S, S, 3], the memory layout of the images (channels last).
     images = np.stack([sample.image.permute(1, 2, 0).numpy() for sample in samples])
     return Batch(
         torch.from_numpy(images).permute(0, 3, 1, 2),

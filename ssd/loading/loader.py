@@ -1,14 +1,15 @@
-"""Worker processes that load batches, forked from a process that has no threads.
+"""Data loading workers, forked from a process without threads.
 
-A training process has threads of its own (autograd's, those of torch.distributed) that take Python's locks at
-any moment. A fork at the wrong one leaves the lock taken in the child for ever: with CPython 3.11 workers
-have been seen to hang before their first line. So workers come from multiprocessing's fork server, which is
-started once, imports torch once, and has a single thread.
+A training process has threads (of autograd and torch.distributed) that may hold one of Python's locks at any
+moment. If the process forks then, the child's copy of the lock is never released: with CPython 3.11, workers
+hung before their first line. Therefore workers are forked by multiprocessing's fork server, which is started
+once, imports torch once, and has a single thread.
 """
 
 import multiprocessing
 import os
 import signal
+import threading
 from multiprocessing import forkserver
 
 from torch.utils.data import DataLoader
@@ -17,7 +18,7 @@ from ssd.loading.batches import EpochBatches
 from ssd.loading.dataset import DetectionDataset, Sample, collate
 
 TIMEOUT_SECONDS = 600
-"""How long a batch may take a worker; then the loader raises RuntimeError instead of waiting for ever."""
+"""Timeout of a worker per batch; after it the loader raises RuntimeError instead of waiting for ever."""
 
 STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT}
 
@@ -25,12 +26,12 @@ STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT}
 def make_loader(
     dataset: DetectionDataset, sampler: EpochBatches, workers: int, *, pin_memory: bool = False
 ) -> DataLoader[Sample]:
-    """A loader that gives a `Batch` at a time, as often as it is asked to go over its data.
+    """A loader that yields one `Batch` at a time and can be iterated any number of times.
 
     Args:
         dataset, sampler: what is loaded; set the sampler's attributes before each pass.
         workers: processes, of one thread each, which live as long as the loader; 0 loads in this process.
-        pin_memory: copy batches to memory from which a GPU takes them without waiting.
+        pin_memory: copy batches to pinned memory, from which copies to a GPU are asynchronous.
     """
     if workers > 0:
         _start_fork_server()
@@ -41,17 +42,17 @@ def make_loader(
         collate_fn=collate,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
-        worker_init_fn=_set_apart,
+        worker_init_fn=_start_worker,
         multiprocessing_context="forkserver" if workers > 0 else None,
         timeout=TIMEOUT_SECONDS if workers > 0 else 0,
     )
 
 
 def _start_fork_server() -> None:
-    """Start it unless it runs. It ends with this process, but not by a signal to the process group.
+    """Start the fork server unless it runs. It ends with this process, but blocks SIGTERM and SIGINT.
 
-    Ctrl-C and a launcher's SIGTERM go to the whole group; a training that saves first still needs its
-    workers.
+    Ctrl-C and a launcher's SIGTERM go to the whole process group; a training that first saves a checkpoint
+    still needs its workers.
     """
     multiprocessing.set_forkserver_preload([__name__])
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
@@ -61,7 +62,19 @@ def _start_fork_server() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _set_apart(worker: int) -> None:
-    """Keep signals to the process group from workers, too, but let the loader end them."""
+def _start_worker(worker: int) -> None:
+    """Move a worker out of the process group, away from its signals; it ends when the training has ended.
+
+    PyTorch's own watch compares the id of the parent process, which here is the fork server. That lives as
+    long as its workers do, so nobody would notice a training that was killed.
+    """
     os.setpgid(0, 0)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    threading.Thread(target=_end_with_the_training, daemon=True).start()
+
+
+def _end_with_the_training() -> None:
+    training = multiprocessing.parent_process()
+    assert training is not None, "only worker processes come here"
+    training.join()
+    os._exit(1)

@@ -1,4 +1,4 @@
-"""Four images in one, so that a network sees smaller objects and more of them out of their context.
+"""Mosaic augmentation: four images in one, for smaller objects, and more of them out of their context.
 
 Bochkovskiy et al., YOLOv4 (2020), section 3.3.
 """
@@ -15,7 +15,7 @@ from ssd.params import AugmentParams
 from ssd.structures import Objects, Target
 
 MIDDLE = (0.25, 0.75)
-"""Where the four images may meet, normalised to the sides of the canvas."""
+"""Range of the point where the four images meet, normalised by the sides of the canvas."""
 
 Part = tuple[Tensor, Objects]
 """An image, uint8 [3, H, W], and its objects in pixels."""
@@ -24,10 +24,10 @@ Part = tuple[Tensor, Objects]
 def mosaic(
     parts: Sequence[Part], side: int, augment: AugmentParams, generator: Generator
 ) -> tuple[Tensor, Target]:
-    """Draw four images around a centre.
+    """Combine four images around a random centre.
 
-    Each image goes through a view of its own and fills its quadrant with the part of the view that has
-    the quadrant's shape, in one resample. There is no zoom-out: a mosaic shrinks its images as it is.
+    Each image has a view of its own and fills its quadrant with the part of the view that has the
+    quadrant's aspect ratio, in one resample. There is no zoom-out: a mosaic already shrinks its images.
 
     Args:
         parts: four images, for the quadrants at the top left, top right, bottom left and bottom right.
@@ -38,7 +38,7 @@ def mosaic(
     Returns:
         The canvas, uint8 [3, side, side], and the objects that stay in their quadrant's view (see
         `objects_in_view`), clipped to it, normalised by the sides of the canvas. There may be none: a
-        quadrant shows but a part of a view.
+        quadrant shows only part of a view.
     """
     augment = augment.model_copy(update={"zoom_out": 0.0})
     low, high = MIDDLE
@@ -66,7 +66,7 @@ def mosaic(
 
 
 def _window(view: View, width: int, height: int, generator: Generator) -> View:
-    """The largest part of a view that has the shape of width x height, anywhere in it, in whole pixels."""
+    """The largest part of a view with the shape of width x height, at a random place, in whole pixels."""
     across, down = torch.rand(2, generator=generator).tolist()
     x1, x2 = _span(view.x1, view.x2, width / max(width, height), across)
     y1, y2 = _span(view.y1, view.y2, height / max(width, height), down)
@@ -74,7 +74,7 @@ def _window(view: View, width: int, height: int, generator: Generator) -> View:
 
 
 def _span(start: float, end: float, share: float, place: float) -> tuple[int, int]:
-    """A part of the given share of start..end; at `place` 0 it is the first, at 1 the last."""
+    """A part of start..end, `share` of its length; `place` 0 is at the start, 1 at the end."""
     length = max(round((end - start) * share), 1)
     first = round(start + (end - start - length) * place)
     return first, first + length

@@ -1,8 +1,8 @@
-"""Crops that never lose all objects: around a chosen object, or anywhere as long as an object stays.
+"""Crops that never lose all objects: around a chosen object, or random resized crops that keep an object.
 
 For small data sets with small or thin objects. A crop around an object is sized by the object and not by the
 image, so that small ones fill as much of the network's input as large ones. Both kinds of crop are sampled
-on box coordinates, all tries at once; no pixel is touched here.
+on box coordinates, all tries at once; no pixels are read here.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Generator
 from ssd.loading.view import View, full_view
 from ssd.params import AugmentParams
 
-# What is left of an object must have a size that float32 can tell from nothing, whatever the settings.
+# Minimum visible fraction, whatever the settings: the box of a cropped object must not be empty in float32.
 SMALLEST_SHARE = 0.01
 
 Boxes = NDArray[np.float32]
@@ -22,7 +22,7 @@ Flags = NDArray[np.bool_]
 
 
 def least_visible(augment: AugmentParams) -> float:
-    """Share of their area below which objects are dropped, chosen ones, too."""
+    """Visible fraction of their area below which objects are dropped, chosen ones included."""
     return max(augment.others_visible, SMALLEST_SHARE)
 
 
@@ -41,8 +41,8 @@ def crop_view(
 
     Args:
         height, width: of the image, pixels.
-        boxes: [m, 4] xyxy pixels, inside the image.
-        counted: bool [m], which of them may be chosen and must not all be lost: those that are not ignored.
+        boxes: [M, 4], xyxy, pixels, inside the image.
+        counted: bool [M], which of them are not ignored: they may be chosen and must not all be lost.
         augment: object_crop, resized_crop, and object_min to crop_tries.
         generator: source of all randomness; the number of draws depends on `augment` alone.
 
@@ -70,9 +70,9 @@ def crop_view(
 
 
 def visible_share(views: Floats, boxes: Boxes) -> Floats:
-    """How much of the area of boxes is in views; xyxy pixels [n, 4] and [m, 4] to [n, m], 0..1."""
+    """Fraction of the area of boxes inside views, 0..1; xyxy pixels [N, 4] and [M, 4] to [N, M]."""
     x1, y1, x2, y2 = views.T[:, :, None]
-    # In float64, where a box inside a view has a share of exactly 1.
+    # In float64, in which a box inside a view has a fraction of exactly 1.
     left, top, right, bottom = boxes.T.astype(np.float64)
     across = (np.minimum(x2, right) - np.maximum(x1, left)).clip(0)
     down = (np.minimum(y2, bottom) - np.maximum(y1, top)).clip(0)
@@ -81,10 +81,10 @@ def visible_share(views: Floats, boxes: Boxes) -> Floats:
 
 
 def choose(boxes: Boxes, draw: float) -> int:
-    """The row of the object that a draw from 0..1 picks, larger ones likelier.
+    """The row of the object that a uniform draw from 0..1 selects; larger objects are more probable.
 
-    Likelier by the square root of the area, a length: by the area, an object thrice as wide and high would
-    come nine times as often, and the small ones, which the crops are there for, hardly ever.
+    Probabilities are proportional to the square root of the area. Proportional to the area, an object three
+    times as wide and high would be nine times as frequent, and small ones, which the crops are for, too rare.
     """
     width, height = (boxes[:, 2:] - boxes[:, :2]).T
     ends = np.sqrt(width * height, dtype=np.float64).cumsum()
@@ -94,7 +94,7 @@ def choose(boxes: Boxes, draw: float) -> int:
 def side_limits(height: int, width: int, augment: AugmentParams) -> tuple[float, float]:
     """Square roots of the smallest and the largest area of a crop, pixels.
 
-    The first is the larger one where no crop of the allowed shapes is as large as it must be.
+    The first exceeds the second where no crop of an allowed aspect ratio reaches the minimum area.
     """
     area = height * width
     largest = min(area, augment.crop_ratio * min(height, width) ** 2)
@@ -104,7 +104,7 @@ def side_limits(height: int, width: int, augment: AugmentParams) -> tuple[float,
 def _resized_crops(
     height: int, width: int, smallest: float, largest: float, augment: AugmentParams, draws: Floats
 ) -> Floats:
-    """Crops of uniform area anywhere in the image; draws [n, 4] to xyxy [n, 4]."""
+    """Crops of uniformly drawn area anywhere in the image; draws [N, 4] to xyxy [N, 4], pixels."""
     areas = smallest**2 + draws[:, 0] * (largest**2 - smallest**2)
     size = _sizes(np.sqrt(areas), height, width, augment.crop_ratio, draws[:, 1])
     corner = _between(np.zeros(2), np.array([width, height]) - size, draws[:, 2:])
@@ -120,9 +120,9 @@ def _crops_around(
     augment: AugmentParams,
     draws: Floats,
 ) -> Floats:
-    """Crops sized by an object, placed where most of it may be in view; draws [n, 4] to xyxy [n, 4].
+    """Crops sized by an object, placed where enough of it may be visible; draws [N, 4] to xyxy [N, 4].
 
-    The object's visible shares of width and height suffice one by one; their product is for the caller.
+    The visible fractions of the object's width and height each suffice; the caller checks their product.
     """
     start, end = target.reshape(2, 2).astype(np.float64)
     low, high = (
@@ -139,7 +139,7 @@ def _crops_around(
 
 
 def _sizes(sides: Floats, height: int, width: int, crop_ratio: float, draws: Floats) -> Floats:
-    """Widths and heights [n, 2], whole pixels, of crops of the area of squares.
+    """Widths and heights [N, 2], whole pixels, of crops with the area of squares of `sides`.
 
     Their aspect ratio is log-uniform over those of at most `crop_ratio` that fit into the image.
     """
@@ -150,6 +150,6 @@ def _sizes(sides: Floats, height: int, width: int, crop_ratio: float, draws: Flo
 
 
 def _between(first: Floats, last: Floats, draws: Floats) -> Floats:
-    """Whole numbers from `first` to `last`; where there is none, one that lies between the two."""
+    """Integers drawn from `first` to `last`; where there is none, one between the rounded two."""
     first, last = np.ceil(first), np.floor(last)
     return first + np.floor(draws * (last - first + 1))

@@ -15,9 +15,9 @@ from ssd.tensor_writer import TENSOR_FORMAT
 
 
 class TensorFile:
-    """Reads a tensor file: everything but the images is in memory, images are mapped from the file.
+    """Reads a tensor file: everything but the images is in memory, the images are memory-mapped.
 
-    It may be pickled to worker processes: each opens the file for itself.
+    It may be pickled to data loading workers: each opens the file for itself.
 
     Raises:
         UserError: the file is missing, damaged, or of another format.
@@ -55,7 +55,7 @@ class TensorFile:
         return {**self.__dict__, "_images": None}
 
     def encoded(self, index: int) -> Tensor:
-        """The bytes of image `index`, uint8 [bytes], a copy."""
+        """The encoded bytes of image `index`, uint8 [bytes], a copy."""
         start, end = self.offsets[index : index + 2].tolist()
         if self._images is None:
             self._images = _map_images(self.path)

@@ -3,8 +3,8 @@
 A `View` is sampled on box coordinates, which is cheap; then the decoded uint8 image is resampled
 once, with antialiasing, and the boxes go through the same map.
 
-Images are [3, H, W] to the caller and lie in memory pixel by pixel, as JPEG decodes them and as
-torch's uint8 kernels are fastest; any other layout gives the same pixels.
+Images are [3, H, W] and channels last in memory, as JPEG decoding returns them and as torch's uint8
+kernels are fastest; any other memory layout gives the same pixels.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class View:
     """The part of an image that fills the network's input.
 
     x1, y1, x2, y2: pixels of the source, half-open; may reach outside the image (zoom-out), where the
-    canvas shows. flip: mirror horizontally.
+    input is filled with one colour. flip: mirror horizontally.
     """
 
     x1: float
@@ -42,7 +42,7 @@ def normalise_boxes(boxes: Tensor, view: View) -> Tensor:
     """
     origin = np.array([view.x1, view.y1, view.x1, view.y1], np.float32)
     size = np.array([view.x2 - view.x1, view.y2 - view.y1] * 2, np.float32)
-    # A handful of boxes: numpy calls take a third of torch's time.
+    # Few boxes: NumPy calls take a third of the time of torch calls.
     mapped = ((boxes.numpy() - origin) / size).clip(0, 1)
     if view.flip:
         mapped[:, 0::2] = 1 - mapped[:, 2::-2]
@@ -66,12 +66,12 @@ def render(image: Tensor, view: View, side: int, fill: Tensor) -> Tensor:
 
 def blank(side: int, fill: Tensor) -> Tensor:
     """A canvas of one colour (uint8 [3]), uint8 [3, side, side]."""
-    # Row by row: writing three bytes at a time takes twenty times as long.
+    # Written row by row: three bytes at a time take twenty times as long.
     return fill.repeat(side).expand(side, -1).clone().view(side, side, 3).permute(2, 0, 1)
 
 
 def resample(image: Tensor, view: View, height: int, width: int) -> tuple[Tensor, int, int]:
-    """The visible part of a view that is shown on a canvas of height x width, and where it belongs.
+    """Resample the visible part of a view for a canvas of height x width, and find its place there.
 
     Returns:
         The part, uint8 [3, h, w] (at least one pixel), and the canvas pixel of its top left corner:
@@ -81,7 +81,7 @@ def resample(image: Tensor, view: View, height: int, width: int) -> tuple[Tensor
     top, bottom = _visible(view.y1, view.y2, image.shape[1])
     x1, x2 = _placed(left, right, view.x1, view.x2, width)
     y1, y2 = _placed(top, bottom, view.y1, view.y2, height)
-    # [1, h, w, 3] first: it is what torch recognises as channels last.
+    # Via [1, h, w, 3], so that torch recognises the memory as channels last.
     part = image[:, top:bottom, left:right].permute(1, 2, 0)[None].permute(0, 3, 1, 2)
     if (y2 - y1, x2 - x1) != part.shape[2:]:
         part = F.interpolate(part, size=(y2 - y1, x2 - x1), mode="bilinear", antialias=True)
@@ -92,13 +92,13 @@ def resample(image: Tensor, view: View, height: int, width: int) -> tuple[Tensor
 
 
 def _visible(start: float, end: float, length: int) -> tuple[int, int]:
-    """The pixels of a row of `length` that a span shows, at least one."""
+    """The range of pixels of a row of `length` that a span covers, at least one."""
     first = min(max(round(start), 0), length - 1)
     return first, min(max(round(end), first + 1), length)
 
 
 def _placed(first: int, last: int, start: float, end: float, side: int) -> tuple[int, int]:
-    """Where source pixels first..last land on a canvas of `side` that shows start..end; one at least."""
+    """The range on a canvas of `side`, which shows start..end, of source pixels first..last; at least one."""
     scale = side / (end - start)
     low = min(max(round((first - start) * scale), 0), side - 1)
     return low, min(max(round((last - start) * scale), low + 1), side)

@@ -1,17 +1,17 @@
 """Average precision as the COCO benchmark defines it: Lin et al., "Microsoft COCO", ECCV 2014.
 
-The benchmark's own code walks through the detections of each class and image, best first, once for each of
-ten IoU thresholds. A detection takes the object, among those that are free, with the largest IoU; it is
+The benchmark's own code iterates over the detections of each class and image, by descending score, once per
+IoU threshold (ten of them). A detection is matched to the unmatched object with the largest IoU; it is
     a true positive  if that IoU reaches the threshold,
-    not counted      otherwise, if the share of it that lies inside an ignored object reaches the threshold,
+    not counted      otherwise, if the fraction of it inside an ignored object reaches the threshold,
     a false positive otherwise.
-Here all images and thresholds of a class are matched at once. "In turn, each takes the best that is left"
-is the one stable matching there is when all objects prefer the better detection (Gale and Shapley, "College
-admissions and the stability of marriage", 1962), and their proposals need as many rounds as an image has
-rivals for an object, not as many as it has detections.
+Here all images and thresholds of a class are matched at once. This greedy matching is the only stable
+matching if all objects prefer the detection with the higher score (Gale and Shapley, "College admissions and
+the stability of marriage", 1962), and their algorithm needs as many rounds as detections compete for an
+object, not as many as an image has detections.
 
-Equal scores, equal IoUs and every sum are taken in the order of the benchmark's code, so that the figures
-are its figures to the last bit.
+Ties of scores and IoUs are resolved, and sums are computed, in the order of the benchmark's code, so that the
+results are bit-identical to its own.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ RECALL_POINTS: Floats = np.linspace(0.0, 1.0, 101)
 
 @dataclass(frozen=True)
 class CocoResult:
-    """COCO's figures; None where there is no object to find.
+    """COCO's average precisions; None where there is no ground truth.
 
     map: mean over classes and the IoU thresholds 0.50, 0.55, ... 0.95; map50, map75: at one threshold;
     per_class_map, per_class_map50: the same for each class name, in label order.
@@ -57,12 +57,12 @@ def evaluate_coco(
 ) -> CocoResult:
     """Score the detections of all images against their objects; item i of both belongs to image i.
 
-    Ignored objects are what COCO calls a crowd: a detection of them is neither right nor wrong. They are
-    the objects that the VOC figures ignore too, but COCO matches them by the share of the detection inside
-    them instead of by IoU, and lets each take any number of detections.
+    Ignored objects are what COCO calls a crowd: a detection of them is neither a true nor a false positive.
+    The VOC metrics ignore the same objects, but COCO matches them by the fraction of the detection inside
+    them instead of by IoU, and each can match any number of detections.
 
-    The 100 best detections of a class in an image count, as in the benchmark's code; the results with
-    fewer (1, 10) are recalls, not given here.
+    The 100 best detections per class and image count, as in the benchmark's code; its results with fewer
+    (1, 10) are recalls, not computed here.
 
     Args:
         class_names: without background; label 1 is the first.
@@ -75,7 +75,7 @@ def evaluate_coco(
     truth = flat_boxes(objects, len(class_names))
     ignored = join([item.ignored for item in objects]).astype(bool)
     found = flat_boxes(detections, len(class_names))
-    # lexsort is stable: labels together, best score first, ties as they came.
+    # lexsort is stable: grouped by label, descending score, ties in the order of the input.
     found = found.rows(np.lexsort((-join([item.scores for item in detections]), found.labels)))
     bounds = np.searchsorted(found.labels, np.arange(1, len(class_names) + 2))
 
@@ -109,7 +109,7 @@ def _precision(found: Flat, truth: Flat, ignored: Bools) -> Floats:
     """Interpolated precision of one class, float64 [IoU thresholds, recall points].
 
     Args:
-        found: detections of the class, best first; truth: its objects; ignored: bool, a flag an object,
+        found: detections of the class, best first; truth: its objects; ignored: bool, a flag per object,
             not all True.
     """
     detection, object_ = pairs_of_equal_key(found.images, truth.images)
@@ -129,7 +129,7 @@ def _precision(found: Flat, truth: Flat, ignored: Bools) -> Floats:
 
     num_correct, num_wrong = correct.cumsum(axis=1), wrong.cumsum(axis=1)
     recall = num_correct / np.count_nonzero(~ignored)
-    # The benchmark's guard against 0 / 0, kept because it moves the last bit.
+    # The benchmark's guard against 0 / 0, kept for bit-identical results.
     precision = num_correct / (num_wrong + num_correct + np.spacing(1))
     envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     envelope = np.concatenate([envelope, np.zeros((len(envelope), 1))], axis=1)
@@ -138,28 +138,28 @@ def _precision(found: Flat, truth: Flat, ignored: Bools) -> Floats:
 
 
 def _match(detection: Ints, object_: Ints, iou: Floats, num_detections: int, num_objects: int) -> Bools:
-    """Which detections find an object of their own, bool [IoU thresholds, detections].
+    """Which detections are matched to an object, bool [IoU thresholds, detections].
 
-    In each round every detection that has none asks for the best object that has not turned it down, and
-    each object keeps the best detection that has asked.
+    Gale-Shapley: in each round every unmatched detection proposes to the object with the largest IoU that
+    has not rejected it, and each object keeps the best of the detections that have proposed to it.
 
     Args:
-        detection, object_, iou: the pairs that reach the lowest threshold; a detection and an object of
-            two images are never a pair. Detections are numbered best first.
+        detection, object_, iou: the pairs, within an image, that reach the lowest threshold. Detections are
+            numbered best first.
     """
-    # An object at one threshold has nothing to do with itself at another: each becomes ten.
+    # Thresholds are matched independently of each other: one copy of every object per threshold.
     threshold, pair = np.nonzero(iou >= IOU_THRESHOLDS[:, None])
     detection, object_, iou = detection[pair], object_[pair], iou[pair]
-    # By the wishes of each detection; of objects with the same IoU it wants the last.
+    # By the preferences of each detection: descending IoU, of objects with the same IoU the last first.
     order = np.lexsort((-object_, -iou, detection, threshold))
     asking = (threshold * num_detections + detection)[order]
     asked = (threshold * num_objects + object_)[order]
     nobody = len(IOU_THRESHOLDS) * num_detections
     holder = np.full(len(IOU_THRESHOLDS) * num_objects, nobody)
-    # The first wish of each, and which are the last ones.
+    # The first preference of each detection, and a flag for its last one.
     wish, is_last = np.flatnonzero(np.diff(asking, prepend=-1)), np.diff(asking, append=-1) != 0
     while True:
-        # Of two that ask for the same the better one has the smaller number.
+        # Of two detections that propose to the same object, the better one has the smaller number.
         np.minimum.at(holder, asked[wish], asking[wish])
         refused = holder[asked[wish]] != asking[wish]
         if not refused.any():

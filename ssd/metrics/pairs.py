@@ -1,4 +1,4 @@
-"""The boxes of all images end to end, and the pairs among them that an evaluation compares."""
+"""The boxes of all images, concatenated, and the pairs among them that an evaluation compares."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ Bools = NDArray[np.bool_]
 
 
 class Flat(NamedTuple):
-    """Boxes of many images: boxes float64 [m, 4] xyxy pixels, labels int64 [m], images int64 [m]."""
+    """Boxes of many images: boxes float64 [M, 4], xyxy, pixels; labels int64 [M]; images int64 [M]."""
 
     boxes: Floats
     labels: Ints
@@ -28,7 +28,7 @@ class Flat(NamedTuple):
 
 
 def flat_boxes(items: Sequence[Detections] | Sequence[Objects], num_classes: int) -> Flat:
-    """Item i belongs to image i.
+    """Concatenate the boxes of all images; item i belongs to image i.
 
     Raises:
         ValueError: a label is outside 1..num_classes.
@@ -42,7 +42,7 @@ def flat_boxes(items: Sequence[Detections] | Sequence[Objects], num_classes: int
 
 
 def join(tensors: Sequence[Tensor]) -> NDArray[Any]:
-    """End to end, in one transfer from their device."""
+    """Concatenate tensors, with one transfer from their device."""
     return torch.cat(list(tensors)).cpu().numpy() if tensors else np.empty(0)
 
 
@@ -58,15 +58,15 @@ def pairs_of_equal_key(left: Ints, right: Ints) -> tuple[Ints, Ints]:
 
 
 def intersection(a: Floats, b: Floats) -> Floats:
-    """Shared area of paired xyxy boxes [n, 4], float64 [n]."""
+    """Intersection area of paired xyxy boxes [N, 4], float64 [N]."""
     sides = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
     return np.where((sides > 0).all(axis=1), sides[:, 0] * sides[:, 1], 0.0)
 
 
 def iou(a: Floats, b: Floats) -> Floats:
-    """Intersection over union of paired xyxy boxes [n, 4], float64 [n]; 0 where they share nothing.
+    """Intersection over union of paired xyxy boxes [N, 4], float64 [N]; 0 where they do not overlap.
 
-    The twin of `ssd.boxes.iou` in NumPy and float64, in which evaluations are exact.
+    `ssd.boxes.iou` for NumPy, in float64 for exact evaluation.
     """
     shared = intersection(a, b)
     union = area(a) + area(b) - shared
@@ -74,5 +74,5 @@ def iou(a: Floats, b: Floats) -> Floats:
 
 
 def area(boxes: Floats) -> Floats:
-    """Area of xyxy boxes [n, 4], float64 [n]."""
+    """Area of xyxy boxes [N, 4], float64 [N]."""
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

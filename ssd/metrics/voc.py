@@ -3,13 +3,13 @@
 Everingham et al., "The Pascal Visual Object Classes (VOC) Challenge", IJCV 2010, section 4.2, for the
 11-point AP (VOC 2007); the VOC 2010 development kit for the area under the curve.
 
-The kit walks through the detections of a class, best first, and gives each to the object of that class
-and image with the largest IoU. At or above the IoU threshold the detection is
+The kit iterates over the detections of a class, by descending score, and assigns each to the object of that
+class and image with the largest IoU. At or above the IoU threshold the detection is
     not counted      if the object is ignored (difficult),
-    a true positive  if no better detection took the object before,
-    a false positive otherwise, also where another object is free and overlaps enough;
-below the threshold it is a false positive. Nothing in "the largest IoU" depends on the walk, so all
-assignments are found at once, and the true positive of an object is the first detection assigned to it.
+    a true positive  if no better detection is assigned to the object,
+    a false positive otherwise (duplicate), also where another object is unmatched and overlaps enough;
+below the threshold it is a false positive. The largest IoU does not depend on the order, so all assignments
+are found at once, and the true positive of an object is the first detection assigned to it.
 """
 
 from collections.abc import Sequence
@@ -25,18 +25,18 @@ from ssd.structures import Detections, Objects
 ELEVEN_POINTS: Floats = np.arange(11) / 10
 
 RECALL_GRID: Floats = np.arange(101) / 100
-"""Where curves are sampled for tables and pictures."""
+"""Recalls at which curves are sampled for tables and figures."""
 
 
 @dataclass(frozen=True, eq=False)
 class ClassResult:
     """One class: its precision-recall curve and average precisions.
 
-    recall, precision: float64 [n], after each of the n counted detections, best first; recall ascends.
+    recall, precision: float64 [N], after each of the N counted detections, best first; recall ascends.
     num_objects: objects that are not ignored. Without any, the APs and F1 are None.
-    best_f1: the largest F1 on the curve, that is at the score threshold that suits the class best. F1 is
-    the harmonic mean of precision and recall (van Rijsbergen, "Information Retrieval", 1979, chapter 7:
-    1 - E at alpha 1/2).
+    best_f1: the largest F1 on the curve, that is at the best score threshold of the class. F1 is the
+    harmonic mean of precision and recall (van Rijsbergen, "Information Retrieval", 1979, chapter 7: 1 - E at
+    alpha 1/2).
     """
 
     num_objects: int
@@ -80,7 +80,7 @@ def evaluate_voc(
     ignored = join([item.ignored for item in objects]).astype(bool)
     found = flat_boxes(detections, num_classes)
     scores = join([item.scores for item in detections])
-    # lexsort is stable: labels together, best score first, ties as they came.
+    # lexsort is stable: grouped by label, descending score, ties in the order of the input.
     found = found.rows(np.lexsort((-scores, found.labels)))
 
     counted, correct = _judge(found, truth, ignored, iou_threshold)
@@ -100,10 +100,9 @@ def evaluate_voc(
 
 
 def sampled_curve(result: ClassResult) -> list[tuple[float, float]]:
-    """(recall, precision) at recalls 0, 0.01, ... as far as the class reaches: the best precision there or
-    beyond.
+    """(recall, interpolated precision) at recalls 0, 0.01, ... up to the highest recall of the class.
 
-    Empty without objects or detections.
+    Interpolated precision is the highest at that recall or beyond. Empty without objects or detections.
     """
     if not result.num_objects or not len(result.recall):
         return []
@@ -113,7 +112,7 @@ def sampled_curve(result: ClassResult) -> list[tuple[float, float]]:
 
 
 def mean_precision(result: VocResult) -> list[tuple[float, float]]:
-    """(recall, precision) at recalls 0, 0.01, ... 1: the mean of the best precision at that recall or beyond.
+    """(recall, precision) at recalls 0, 0.01, ... 1: interpolated precision, averaged over classes.
 
     Over the classes that have objects; its mean is close to the mAP. Empty where no class has objects.
     """
@@ -128,7 +127,7 @@ def mean_precision(result: VocResult) -> list[tuple[float, float]]:
 
 
 def _judge(found: Flat, truth: Flat, ignored: Bools, iou_threshold: float) -> tuple[Bools, Bools]:
-    """Which detections count and which are true positives, bool [k] each; `found` is best first."""
+    """Which detections count and which are true positives, bool [N] each; `found` is best first."""
     overlap, best = _best_overlap(found, truth)
     hits = np.flatnonzero(overlap >= iou_threshold)
     taken = best[hits]
@@ -151,11 +150,10 @@ def _best_overlap(found: Flat, truth: Flat) -> tuple[Floats, Ints]:
     num_images = 1 + max(found.images.max(initial=0), truth.images.max(initial=0))
     wanted, keys = (flat.labels * num_images + flat.images for flat in (found, truth))
     left, right = pairs_of_equal_key(wanted, keys)
-    # The kit adds 1 to every width because its corners name the first and the last pixel inside, from 1.
-    # Our boxes are half-open, from 0: the same box has x1 lower by one and the same x2, so x2 - x1 is
-    # that very width.
+    # The kit adds 1 to every width because its corners are 1-based and inclusive. Boxes here are 0-based and
+    # half-open: the same box has x1 lower by one and the same x2, so x2 - x1 is the same width.
     pair_iou = iou(found.boxes[left], truth.boxes[right])
-    # The pairs of a detection by falling IoU, those of equal IoU in the order of the objects.
+    # The pairs of a detection by descending IoU, those of equal IoU in the order of the objects.
     by_iou = np.lexsort((-pair_iou, left))
     has_pair, first = np.unique(left, return_index=True)
     best_pair = by_iou[first]
@@ -166,7 +164,7 @@ def _best_overlap(found: Flat, truth: Flat) -> tuple[Floats, Ints]:
 
 
 def _class_result(correct: Bools, num_objects: int) -> ClassResult:
-    """Curve, APs and F1 from the verdicts on the counted detections of a class, best first."""
+    """Curve, APs and F1 of a class; correct: bool [N], the true positives among counted detections."""
     num_correct = np.cumsum(correct)
     precision = num_correct / np.arange(1, len(correct) + 1)
     recall = num_correct / max(num_objects, 1)
@@ -185,7 +183,7 @@ def _interpolate(recall: Floats, precision: Floats, at: Floats) -> Floats:
 
 
 def _envelope(precision: Floats) -> Floats:
-    """At each place the highest precision from there on."""
+    """Interpolated precision: at each position the highest precision from there on."""
     return np.maximum.accumulate(precision[::-1])[::-1]
 
 

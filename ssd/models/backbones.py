@@ -1,4 +1,4 @@
-"""Backbones: classification networks cut into the feature maps that SSD reads."""
+"""Backbones: classification networks as extractors of SSD's feature maps."""
 
 from typing import cast
 
@@ -13,14 +13,14 @@ RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 
 
 class ResNetFeatures(nn.Module):
-    """A torchvision ResNet without its classifier; gives the maps of layer2, layer3 and layer4.
+    """A torchvision ResNet without its classifier; returns the feature maps of layer2, layer3 and layer4.
 
-    Their strides are 8, 16 and 32: 38, 19 and 10 cells a side at 300 pixels. The sub-modules keep
+    Their strides are 8, 16 and 32: 38, 19 and 10 cells per side at 300 pixels. The sub-modules keep
     torchvision's names, so that its state dicts load.
 
     Args:
-        network: is taken apart.
-        strides: the maps that are wanted, of 4 (layer1), 8, 16 and 32.
+        network: its sub-modules are used, not copied.
+        strides: of the requested feature maps: some of 4 (layer1), 8, 16 and 32.
     """
 
     def __init__(self, network: ResNet, strides: tuple[int, ...] = (8, 16, 32)) -> None:
@@ -35,7 +35,7 @@ class ResNetFeatures(nn.Module):
             self.layer4 = network.layer4
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Normalised images [B, 3, S, S] to maps [B, C_i, H_i, W_i], finest first."""
+        """Normalised images [B, 3, S, S] to feature maps [B, C_i, H_i, W_i], finest first."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         maps, stride = [], 4
         for layer in self._layers():
@@ -46,7 +46,7 @@ class ResNetFeatures(nn.Module):
         return maps
 
     def stages(self) -> list[list[nn.Module]]:
-        """Its parts in the order of the data: the stem, then the layers."""
+        """Its modules in forward order: the stem, then the layers."""
         return [[self.conv1, self.bn1], *([layer] for layer in self._layers())]
 
     def _layers(self) -> list[nn.Module]:
@@ -58,22 +58,22 @@ Backbone = ResNetFeatures | VGG16Features | ExtractedFeatures
 
 
 def build_backbone(name: str, strides: tuple[int, ...] = ()) -> Backbone:
-    """A backbone with fresh weights.
+    """A backbone with randomly initialised weights.
 
-    It takes normalised images [B, 3, S, S] and gives a list of maps, finest first. Its `stages()` are lists
-    of modules in the order of the data, up to five, for freezing and learning rates by depth.
+    It takes normalised images [B, 3, S, S] and returns a list of feature maps, finest first. Its `stages()`
+    are lists of modules in forward order, up to five, for freezing and layer-wise learning rates.
 
     Args:
         name: resnet18 to resnet152, vgg16, another of torchvision's classification networks, or timm/NAME.
-        strides: pixels a cell of the maps that are wanted; () takes those that suit the network.
+        strides: pixels per cell of the requested feature maps; () takes the defaults of the network.
 
     Raises:
-        UserError: there is no such network, or it has no maps of these strides.
+        UserError: there is no such network, or it has no feature maps of these strides.
     """
     if name in RESNETS:
         _check_strides(name, strides, (4, 8, 16, 32))
-        # The last norm of every residual block starts at zero, so that each block starts as the identity
-        # (Goyal et al., "Accurate, Large Minibatch SGD", section 5.1): it helps most from scratch.
+        # The last batch norm of every residual block starts at zero, so that each block is the identity at
+        # first (Goyal et al., "Accurate, Large Minibatch SGD", section 5.1): it helps most from scratch.
         network = cast(ResNet, getattr(resnet, name)(weights=None, zero_init_residual=True))
         return ResNetFeatures(network, strides or (8, 16, 32))
     if name == "vgg16":

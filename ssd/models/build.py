@@ -1,4 +1,4 @@
-"""A network for a training: by the `model` section, with priors for its boxes and its starting weights."""
+"""Builds the network to train from the `model` section, with its priors and its initial weights."""
 
 import torch
 from torch import Tensor
@@ -14,14 +14,14 @@ def build_model(params: ModelParams, num_object_classes: int, boxes: Tensor, see
     """A network to train.
 
     Args:
-        params: the section.
-        num_object_classes: background is one class more.
-        boxes: float32 [n, 4] xyxy, shares of the image, of the objects to train on; for k-means alone.
-        seed: of k-means and of fresh weights.
+        params: the `model` section.
+        num_object_classes: number of classes without background.
+        boxes: float32 [M, 4], xyxy, normalised to [0, 1], of the training objects; for k-means alone.
+        seed: of k-means and of the random initialisation.
         weights: `params.weights`, a file's path made absolute.
 
     Raises:
-        UserError: parts of the section do not fit each other, or the weights do not fit.
+        UserError: settings of the section contradict each other, or the weights do not fit.
     """
     torch.manual_seed(seed)
     levels = []

@@ -1,4 +1,4 @@
-"""What a network is made of: saved with its weights, enough to build it again."""
+"""The configuration of a network: saved with its weights, sufficient to rebuild it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ HeadKind = Literal["conv3x3", "conv1x1", "ssdlite"]
 
 @dataclass(frozen=True)
 class SSDConfig:
-    """The parts of a network.
+    """The configuration of a network.
 
-    strides: of the backbone's maps, pixels a cell; () takes those that suit it. input_size: pixels.
-    num_classes: the background counts. width: channels of the pyramid, and of the projection before 1x1
-    heads. levels: the priors of each map.
+    strides: of the backbone's feature maps, pixels per cell; () takes the backbone's defaults. input_size:
+    pixels. num_classes: with background. width: channels of the feature pyramid (FPN), and of the projection
+    before 1x1 heads. levels: the priors of each feature map.
     """
 
     backbone: str
@@ -34,15 +34,15 @@ class SSDConfig:
 
     @property
     def auxiliary(self) -> Kind:
-        """The kind of convolutions after the backbone."""
+        """The kind of auxiliary convolutions."""
         return auxiliary_kind(self.backbone, self.heads)
 
     def map_shapes(self, side: int | None = None) -> Shapes:
-        """Of images of `side` pixels, else of `input_size`; see `ssd.models.feature_maps.map_shapes`."""
+        """For inputs of `side` pixels, else of `input_size`; see `ssd.models.feature_maps.map_shapes`."""
         return map_shapes(self.backbone, self.strides, self.auxiliary, self.input_size, side)
 
     def map_sizes(self, side: int | None = None) -> list[tuple[int, int]]:
-        """(height, width) of every map, finest first, of images of `side` pixels, else of `input_size`."""
+        """(height, width) of every feature map, finest first, for inputs of `side` or `input_size` pixels."""
         own, more = self.map_shapes(side)
         return [(height, width) for _, height, width in own + more]
 
@@ -56,17 +56,17 @@ class SSDConfig:
 
 
 def auxiliary_kind(backbone: str, heads: HeadKind) -> Kind:
-    """SSDLite's convolutions with its heads; those of the paper where the backbone has no batch norm."""
+    """SSDLite's convolutions with SSDLite's heads; the paper's where the backbone has no batch norm."""
     if heads == "ssdlite":
         return "separable"
     return "plain" if backbone == "vgg16" else "normed"
 
 
 def map_sides(backbone: str, strides: tuple[int, ...], heads: HeadKind, input_size: int) -> list[int]:
-    """Cells along a side of every map, finest first.
+    """Cells per side of every feature map, finest first.
 
     Raises:
-        UserError: there is no such backbone, or it has no maps of these strides.
+        UserError: there is no such backbone, or it has no feature maps of these strides.
     """
     own, more = map_shapes(backbone, strides, auxiliary_kind(backbone, heads), input_size)
     return [height for _, height, _ in own + more]
@@ -85,22 +85,22 @@ def paper_config(
     heads: HeadKind = "conv3x3",
     width: int = 256,
 ) -> SSDConfig:
-    """A network with the paper's priors for its maps (see `paper_levels`)."""
+    """A configuration with the paper's priors for its feature maps (see `paper_levels`)."""
     num_levels = len(map_sides(backbone, strides, heads, input_size))
     levels = tuple(paper_levels(num_levels, first, second, last))
     return SSDConfig(backbone, strides, input_size, num_classes, neck, heads, width, levels)
 
 
 def model_config(params: ModelParams, num_classes: int, kmeans: Sequence[PriorLevel] = ()) -> SSDConfig:
-    """The network of the `model` section.
+    """The configuration that the `model` section describes.
 
     Args:
         params: the section.
-        num_classes: the background counts.
-        kmeans: the levels where `priors` is kmeans.
+        num_classes: with background.
+        kmeans: the levels to use where `priors` is kmeans.
 
     Raises:
-        UserError: backbone, strides and the lists of priors do not fit each other.
+        UserError: backbone, strides and the lists of priors contradict each other.
     """
     strides = tuple(params.strides)
     sides = map_sides(params.backbone, strides, params.heads, params.input_size)
@@ -133,7 +133,7 @@ def model_config(params: ModelParams, num_classes: int, kmeans: Sequence[PriorLe
 def _check_length(key: str, length: int, sides: Sequence[int]) -> None:
     if length != len(sides):
         raise UserError(
-            f"found {length} of them; needed are {len(sides)}, one for each map "
+            f"found {length} of them; needed are {len(sides)}, one per feature map "
             f"({', '.join(f'{side}x{side}' for side in sides)})",
             key=f"model.{key}",
         )

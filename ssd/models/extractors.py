@@ -1,4 +1,4 @@
-"""Feature maps of any network that torchvision or timm knows by name, found by the sizes of its parts."""
+"""Feature maps of any torchvision or timm network, by its name; layers are found by their output stride."""
 
 import difflib
 from collections.abc import Callable
@@ -15,18 +15,18 @@ PROBE_SIDE = 256
 STAGE_STRIDES = (2, 4, 8, 16, 32)
 USUAL_STRIDES = (8, 16, 32)
 
-# Where the last module of a stride is not the published choice: SSDLite reads the expansion of the block that
-# halves the map (Howard et al., "Searching for MobileNetV3", ICCV 2019, section 6.3), at stride 16 and 32.
+# Exceptions to taking the last module of a stride: SSDLite uses the expansion layer of the block that halves
+# the feature map (Howard et al., "Searching for MobileNetV3", ICCV 2019, section 6.3), at stride 16 and 32.
 PUBLISHED: dict[str, dict[int, str]] = {
     "mobilenet_v3_large": {16: "features.13.block.0", 32: "features.16"},
 }
 
 
 class ExtractedFeatures(nn.Module):
-    """A network that gives named maps as a list, finest first.
+    """A network that returns its feature maps as a list, finest first.
 
     Args:
-        body: gives a dict or a list of maps.
+        body: returns a dict or a list of feature maps.
         stages: names of the modules of `body` that make up each stage.
     """
 
@@ -36,25 +36,25 @@ class ExtractedFeatures(nn.Module):
         self._stages = stages
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Normalised images [B, 3, S, S] to maps [B, C_i, H_i, W_i]."""
+        """Normalised images [B, 3, S, S] to feature maps [B, C_i, H_i, W_i]."""
         maps = self.body(images)
         return list(maps.values()) if isinstance(maps, dict) else list(maps)
 
     def stages(self) -> list[list[nn.Module]]:
-        """Its parts in the order of the data: those that work at strides 2, 4, 8, 16 and 32."""
+        """Its modules in forward order, grouped by stride: 2, 4, 8, 16 and 32."""
         parts = dict(self.body.named_modules())
         return [[parts[name] for name in names if name in parts] for names in self._stages]
 
 
 def build_extractor(name: str, strides: tuple[int, ...]) -> ExtractedFeatures:
-    """A network of torchvision, or of timm by `timm/NAME`, with fresh weights.
+    """A network of torchvision, or of timm by `timm/NAME`, with randomly initialised weights.
 
     Args:
         name: as above.
-        strides: pixels a cell of the maps that are wanted; () takes 8, 16 and 32, or the published choice.
+        strides: pixels per cell of the requested feature maps; () takes 8, 16 and 32, or those in PUBLISHED.
 
     Raises:
-        UserError: there is no such network, it cannot be cut, or it has no maps of these strides.
+        UserError: there is no such network, or it has no feature maps, or none of these strides.
     """
     if name.startswith("timm/"):
         return _timm_extractor(name, strides or USUAL_STRIDES)
@@ -66,7 +66,7 @@ def build_extractor(name: str, strides: tuple[int, ...]) -> ExtractedFeatures:
     _check(name, strides, nodes)
     try:
         body = create_feature_extractor(network, {nodes[stride]: str(stride) for stride in strides})
-    except Exception as error:  # noqa: BLE001 (torch.fx raises whatever the network does)
+    except Exception as error:  # noqa: BLE001 (torch.fx passes on any exception of the network)
         raise _no_maps(name, error) from None
     return ExtractedFeatures(body, _stages(blocks))
 
@@ -75,7 +75,7 @@ def timm_network(name: str, out_indices: tuple[int, ...] | None = None, **option
     """`timm.create_model(..., features_only=True)` by `timm/NAME`.
 
     Raises:
-        UserError: timm is not installed, knows no such network, or cannot cut it into maps.
+        UserError: timm is not installed, has no such network, or cannot extract feature maps from it.
     """
     try:
         import timm
@@ -91,7 +91,7 @@ def timm_network(name: str, out_indices: tuple[int, ...] | None = None, **option
         near = difflib.get_close_matches(name.removeprefix("timm/"), timm.list_models(), n=3)
         hint = f"; did you mean {', '.join(f'timm/{other}' for other in near)}?" if near else ""
         raise UserError(
-            f"{name} gives no maps ({str(error).splitlines()[0][:200]}){hint}", key="model.backbone"
+            f"{name} has no feature maps ({str(error).splitlines()[0][:200]}){hint}", key="model.backbone"
         ) from None
     return network
 
@@ -115,16 +115,17 @@ def _torchvision_network(name: str) -> nn.Module:
             key="model.backbone",
         )
     device = torch.get_default_device()
-    with torch.device("cpu"):  # some of them compute with their weights while they are built
+    with torch.device("cpu"):  # some networks compute with their weights in the constructor
         network = models.get_model(name, weights=None)
     moved: nn.Module = network.to(device)
     return moved
 
 
 def _probe(network: nn.Module, name: str) -> dict[str, int | None]:
-    """The blocks that a network computes with, in order, and the stride of what each gives.
+    """The blocks of a network, in forward order, and the stride of the output of each.
 
-    A block is a child, or a child of a Sequential child; None is no square map of channels first.
+    A block is a child, or a child of a Sequential child; None where the output is no square feature map
+    [B, C, H, W].
     """
     blocks: dict[str, int | None] = {}
     with torch.device("meta"):
@@ -133,7 +134,7 @@ def _probe(network: nn.Module, name: str) -> dict[str, int | None]:
     try:
         with torch.no_grad():
             probe.eval()(torch.empty(1, 3, PROBE_SIDE, PROBE_SIDE, device="meta"))
-    except Exception as error:  # noqa: BLE001 (networks raise whatever they like)
+    except Exception as error:  # noqa: BLE001 (networks raise exceptions of any type)
         raise _no_maps(name, error) from None
     for hook in hooks:
         hook.remove()
@@ -142,7 +143,7 @@ def _probe(network: nn.Module, name: str) -> dict[str, int | None]:
 
 def _no_maps(name: str, error: Exception) -> UserError:
     reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-    return UserError(f"{name} cannot be cut into maps ({reason}); choose another", key="model.backbone")
+    return UserError(f"{name} has no usable feature maps ({reason}); choose another", key="model.backbone")
 
 
 def _blocks(network: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -169,5 +170,5 @@ def _stages(blocks: dict[str, int | None]) -> list[list[str]]:
 def _check(name: str, strides: tuple[int, ...], places: dict[int, Any]) -> None:
     if not set(strides) <= set(places):
         raise UserError(
-            f"found {list(strides)}; {name} has maps of strides {sorted(places)}", key="model.strides"
+            f"found {list(strides)}; {name} has feature maps of strides {sorted(places)}", key="model.strides"
         )

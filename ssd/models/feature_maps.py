@@ -10,21 +10,21 @@ from ssd.models.auxiliary import Kind, auxiliary_stage, fits
 from ssd.models.backbones import build_backbone
 
 Shape = tuple[int, int, int]
-"""(channels, height, width) of a map."""
+"""(channels, height, width) of a feature map."""
 
 Shapes = tuple[tuple[Shape, ...], tuple[Shape, ...]]
-"""Those of the backbone's maps, and those of the auxiliary stages'; finest first."""
+"""Shapes of the backbone's feature maps, and of those of the auxiliary stages; finest first."""
 
 
 def feature_maps(backbone: nn.Module, auxiliary: Sequence[nn.Module], images: Tensor) -> list[Tensor]:
-    """Maps of normalised images [B, 3, S, S], finest first: [B, C_i, H_i, W_i] each.
+    """Feature maps of normalised images [B, 3, S, S], finest first: [B, C_i, H_i, W_i] each.
 
-    At a smaller size than the network was made for, the last auxiliary stages may have nothing to work on;
-    then there are fewer maps.
+    For inputs smaller than the network was built for, the last feature map may be too small for the next
+    auxiliary stage; then there are fewer feature maps.
     """
     maps: list[Tensor] = backbone(images)
     for stage in auxiliary:
-        # A trace has the size that the network was made for, at which every stage fits.
+        # A trace has the input size that the network was built for, at which every stage fits.
         if not torch._C._get_tracing_state() and not fits(stage, maps[-1].shape[-1]):
             break
         maps.append(stage(maps[-1]))
@@ -35,16 +35,16 @@ def feature_maps(backbone: nn.Module, auxiliary: Sequence[nn.Module], images: Te
 def map_shapes(
     backbone: str, strides: tuple[int, ...], kind: Kind, input_size: int, side: int | None = None
 ) -> Shapes:
-    """The shapes of `feature_maps`, read off a run on the device "meta", that is without any arithmetic.
+    """The shapes of `feature_maps`, from a forward pass on the device "meta", that is without arithmetic.
 
     Args:
-        backbone, strides: as `build_backbone` takes them.
-        kind: of the auxiliary stages, of which there are as many as it takes to 1x1 at `input_size`.
-        input_size: pixels, that the network is made for.
+        backbone, strides: as in `build_backbone`.
+        kind: of the auxiliary stages, as many as lead to a 1x1 feature map at `input_size`.
+        input_size: pixels, that the network is built for.
         side: pixels, of the images; None for `input_size`.
 
     Raises:
-        UserError: there is no such backbone, or it has no maps of these strides.
+        UserError: there is no such backbone, or it has no feature maps of these strides.
     """
     with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
         body = build_backbone(backbone, strides).eval()

@@ -1,4 +1,4 @@
-"""The heads: from a feature map to offsets and class scores of every prior."""
+"""The heads: from feature maps to offsets and class logits of every prior."""
 
 import math
 from typing import cast
@@ -11,13 +11,14 @@ from ssd.models.config import SSDConfig
 
 
 class Heads(nn.Module):
-    """Two convolutions a level, on the map itself (3x3), on a projection (1x1), or after a depthwise one.
+    """Two convolutions per level: on the feature map (3x3), on a projection (1x1), or after a depthwise one.
 
-    conv3x3 is the paper's (SSD, section 2.1). conv1x1 first brings every map to one width. ssdlite puts a
-    depthwise 3x3 convolution before each of two 1x1 ones (Sandler et al., "MobileNetV2", 2018, section 6.2).
+    conv3x3 is the paper's (SSD, section 2.1). conv1x1 first projects every map to `width` channels. ssdlite
+    puts a depthwise 3x3 convolution before each of two 1x1 ones (Sandler et al., "MobileNetV2", 2018, section
+    6.2).
 
     Attributes:
-        adapters: what comes before the two convolutions of a level.
+        adapters: the layers before the two convolutions of each level.
     """
 
     def __init__(self, config: SSDConfig, channels: list[int]) -> None:
@@ -36,17 +37,17 @@ class Heads(nn.Module):
             self.conf.append(nn.Conv2d(number, num_priors * config.num_classes, kernel, padding=kernel // 2))
 
     def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Maps, finest first (the last may be missing), to loc [B, P, 4] and logits [B, P, C]."""
+        """Feature maps, finest first (the last may be missing), to loc [B, P, 4] and logits [B, P, C]."""
         outputs = [self.level(level, x) for level, x in enumerate(maps)]
         loc, logits = zip(*outputs, strict=True)
         return torch.cat(loc, dim=1), torch.cat(logits, dim=1)
 
     def level(self, level: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        """A level's map to loc [B, H * W * A, 4] and logits [B, H * W * A, C], in the order of priors."""
+        """A feature map to loc [B, H * W * A, 4] and logits [B, H * W * A, C], in the order of priors."""
         x = self.adapters[level](x)
         loc_head, conf_head = cast(nn.Conv2d, self.loc[level]), cast(nn.Conv2d, self.conf[level])
         if self.separable:
-            # The two filters of a channel lie side by side.
+            # The outputs of the two filters per channel are adjacent.
             loc, logits = loc_head(x[:, 0::2]), conf_head(x[:, 1::2])
         else:
             loc, logits = _both(loc_head, conf_head, x)
@@ -57,22 +58,22 @@ class Heads(nn.Module):
         )
 
     def initialise(self) -> None:
-        """Fresh weights for what has no published ones."""
+        """Initialise the weights randomly: there are no published ones."""
         for adapter in self.adapters.modules():
             if isinstance(adapter, nn.Conv2d):
                 nn.init.kaiming_normal_(adapter.weight, nonlinearity="relu")
         for head in [*self.loc, *self.conf]:
             nn.init.normal_(head.weight, std=0.01)
             nn.init.zeros_(head.bias)
-        # Three of four selected priors are negatives: start from that rate rather than from 1 / C.
+        # Of the priors in the loss, three in four are negatives: start from that probability, not from 1 / C.
         for head in self.conf:
-            assert isinstance(head, nn.Conv2d) and head.bias is not None, "made above"
+            assert isinstance(head, nn.Conv2d) and head.bias is not None, "created with a bias"
             head.bias.data.view(-1, self.num_classes)[:, 0] = math.log(3.0 * (self.num_classes - 1))
 
 
 def _both(loc_head: nn.Conv2d, conf_head: nn.Conv2d, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Both convolutions as one: the map is read, and its gradient written, once."""
-    assert loc_head.bias is not None and conf_head.bias is not None, "made with one"
+    """Both convolutions as one: the feature map is read, and its gradient written, once."""
+    assert loc_head.bias is not None and conf_head.bias is not None, "created with a bias"
     weight = torch.cat([loc_head.weight, conf_head.weight])
     x = F.conv2d(x, weight, torch.cat([loc_head.bias, conf_head.bias]), padding=loc_head.padding)
     loc, logits = x.tensor_split([loc_head.out_channels], dim=1)
@@ -86,7 +87,7 @@ def _projection(channels: int, width: int) -> nn.Sequential:
 
 
 def _depthwise(channels: int) -> nn.Sequential:
-    """A filter of its own for each of the two heads on every channel."""
+    """Depthwise 3x3 convolution with two filters per channel, one per head."""
     return nn.Sequential(
         nn.Conv2d(channels, 2 * channels, 3, padding=1, groups=channels, bias=False),
         nn.BatchNorm2d(2 * channels),

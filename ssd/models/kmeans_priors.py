@@ -1,4 +1,4 @@
-"""Priors by k-means over the training boxes, their places on the feature maps, and how well priors fit."""
+"""Priors by k-means over the training boxes, their assignment to feature maps, and the fit of priors."""
 
 import logging
 from collections.abc import Sequence
@@ -14,44 +14,45 @@ from ssd.models.priors import PriorLevel, paper_levels
 log = logging.getLogger(__name__)
 
 MAX_BOXES = 10_000
-"""More boxes are sampled: 300 a cluster of 30 place its centre well, and 500 000 boxes take seconds."""
+"""Of more boxes, this many are sampled: 300 per cluster of 30 suffice, and 500 000 boxes take seconds."""
 
 PLACING_BOXES = 2_000
-POSITIONS = 4  # of a box between two centres, in each direction
+POSITIONS = 4  # of a box between two prior centres, per direction
 NUM_RESTARTS = 5
 MAX_ROUNDS = 100
-CHUNK_PAIRS = 4_000_000  # IoUs at a time: 16 MB a tensor
+CHUNK_PAIRS = 4_000_000  # IoUs at a time: 16 MB per tensor
 
 PAPER_SCALES = (0.1, 0.2, 1.05)
 
 WANTED_IOU = 0.6
-"""Of a shape with itself half a cell off in both directions. Boxes differ from their cluster's centre, too
-(by an IoU of 0.85 or so): both together stay above the 0.5 at which priors are matched."""
+"""Minimum IoU of a shape with itself shifted by half a cell in both directions. Boxes also differ from their
+cluster's centre (IoU about 0.85): both together stay above the 0.5 at which priors are matched."""
 
 MAX_CELLS = 8.0
-"""Largest side (of the square of the same area) in cells. conv4_3 of VGG and the maps of ResNet-18 see 11
-to 14 of their cells, and the middle best; the paper's largest on its first three maps are 4 to 5 cells."""
+"""Largest side (of the square of the same area) in cells. The receptive fields of VGG's conv4_3 and of
+ResNet-18's feature maps are 11 to 14 cells wide, with most weight in the middle; the paper's largest priors
+on its first three feature maps are 4 to 5 cells."""
 
 MIN_CELLS = 1.0
-"""Shorter side, in cells, of a shape that moves to a coarser map: with less, most places of a box of this
-very shape are too far from all centres for an IoU of 0.5."""
+"""Minimum of the shorter side, in cells, of a shape that moves to a coarser feature map: below it, a box of
+exactly this shape is at most positions too far from all prior centres for an IoU of 0.5."""
 
 
 def kmeans_shapes(sizes: Tensor, num_clusters: int, seed: int) -> Tensor:
     """Cluster box sizes by 1 - IoU of boxes with a common centre.
 
-    Centres start as in k-means++, drawn in proportion to that distance, and move to the median width and
-    height of their boxes: it gave a better mean best IoU than the mean (by 0.001 to 0.011 on BCCD,
+    Centres are initialised as in k-means++, drawn in proportion to that distance, and updated to the median
+    width and height of their boxes: it gave a better mean best IoU than the mean (by 0.001 to 0.011 on BCCD,
     Penn-Fudan, VOC and COCO samples, 9 to 30 clusters), because the loss in IoU grows about linearly with
-    the difference of sides. The best of five starts is kept. Of more than 10 000 boxes as many are sampled.
+    the difference of sides. The best of five restarts is kept. Of more than 10 000 boxes, 10 000 are sampled.
 
     Args:
-        sizes: float [n, 2], (width, height) of boxes, shares of the image; empty ones are left out.
-        num_clusters: wanted; with fewer distinct sizes there are only as many shapes, with a warning.
-        seed: of the sample and the starts; the same boxes and seed give the same shapes.
+        sizes: float [M, 2], (width, height) of boxes, normalised; empty boxes are dropped.
+        num_clusters: number of shapes; fewer distinct sizes give fewer shapes, with a warning.
+        seed: of the sample and the restarts; the same boxes and seed give the same shapes.
 
     Returns:
-        float32 [k, 2], sorted by area.
+        float32 [K, 2], normalised, sorted by area.
 
     Raises:
         UserError: no box has an area.
@@ -64,7 +65,7 @@ def kmeans_shapes(sizes: Tensor, num_clusters: int, seed: int) -> Tensor:
     shapes: Tensor = torch.unique(sizes, dim=0)
     if len(shapes) < num_clusters:
         log.warning(
-            "model.prior_clusters is %d, but the training boxes have only %d distinct sizes: as many shapes",
+            "model.prior_clusters is %d, but the training boxes have only %d distinct sizes: fewer shapes",
             num_clusters,
             len(shapes),
         )
@@ -77,17 +78,17 @@ def kmeans_shapes(sizes: Tensor, num_clusters: int, seed: int) -> Tensor:
 
 
 def kmeans_levels(sizes: Tensor, map_sides: Sequence[int], num_clusters: int, seed: int) -> list[PriorLevel]:
-    """Shapes of `kmeans_shapes`, each on the map that suits it; no more priors than the paper's table has.
+    """Shapes of `kmeans_shapes`, assigned to feature maps; at most as many priors as in the paper's table.
 
-    A shape starts on the coarsest map that is fine enough for boxes between two centres (WANTED_IOU), but
-    not on one whose receptive field is too small for it (MAX_CELLS). While there are more priors than the
-    paper's table has on these maps, the shape whose change costs the boxes least expected overlap a prior
-    saved moves to a coarser map or, where that is too coarse for it (MIN_CELLS), is left out, with a warning.
-    A map without a shape gets the square prior that the paper's table has there.
+    A shape starts on the coarsest map that is fine enough for boxes between two prior centres (WANTED_IOU),
+    but not on one whose receptive field is too small for it (MAX_CELLS). While there are more priors than in
+    the paper's table for these maps, the shape with the smallest loss of expected IoU per prior saved moves
+    to a coarser map or, where that is too coarse for it (MIN_CELLS), is dropped, with a warning. A map
+    without a shape gets the square prior that the paper's table has there.
 
     Args:
-        sizes: float [n, 2], (width, height) of boxes, shares of the image.
-        map_sides: cells along a side of each (square) map, finest first.
+        sizes: float [M, 2], (width, height) of boxes, normalised.
+        map_sides: cells per side of each (square) feature map, finest first.
         num_clusters, seed: as in `kmeans_shapes`.
 
     Raises:
@@ -117,7 +118,7 @@ def kmeans_levels(sizes: Tensor, map_sides: Sequence[int], num_clusters: int, se
 class PriorFit:
     """How well priors cover boxes, each box by its best prior; None where there are no boxes.
 
-    recall50: share of boxes whose best prior has an IoU of 0.5 or more; recall50_by_size: the same for the
+    recall50: fraction of boxes whose best prior has an IoU of 0.5 or more; recall50_by_size: the same for the
     smallest, the middle and the largest third by area.
     """
 
@@ -129,11 +130,11 @@ class PriorFit:
 
 
 def prior_fit(priors: Tensor, boxes: Tensor) -> PriorFit:
-    """Compare every box with every prior. Of more than 10 000 boxes as many are sampled, always the same.
+    """Compare every box with every prior. Of more than 10 000 boxes, 10 000 are sampled, with a fixed seed.
 
     Args:
-        priors: cxcywh float [P, 4], shares of the image, on any device.
-        boxes: xyxy float [n, 4], shares of the image; empty ones are left out.
+        priors: float [P, 4], cxcywh, normalised, on any device.
+        boxes: float [M, 4], xyxy, normalised; empty boxes are dropped.
     """
     boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(1)]
     boxes = _sample(boxes, MAX_BOXES, torch.Generator().manual_seed(0))
@@ -162,8 +163,7 @@ def _usable(sizes: Tensor) -> Tensor:
     sizes = sizes[(sizes > 0).all(1)].double()
     if not len(sizes):
         raise UserError(
-            "kmeans, but no training box has an area; "
-            "set paper or table, or bring training images with boxes",
+            "kmeans, but no training box has an area; set paper or table, or add training images with boxes",
             key="model.priors",
         )
     return sizes
@@ -180,7 +180,7 @@ def _mean(values: Tensor) -> float | None:
 
 
 def _cluster(sizes: Tensor, num_clusters: int, generator: torch.Generator) -> Tensor:
-    """One start of k-means: sizes float64 [n, 2], more than k distinct ones, to centres [k, 2]."""
+    """One run of k-means: sizes float64 [M, 2], more than K distinct ones, to centres [K, 2]."""
     centres = sizes[torch.randint(len(sizes), (1,), generator=generator)]
     while len(centres) < num_clusters:
         distance = (1 - size_iou(sizes, centres).amax(1)).clamp(min=0)
@@ -192,22 +192,22 @@ def _cluster(sizes: Tensor, num_clusters: int, generator: torch.Generator) -> Te
             break
         nearest = found
         members = [sizes[nearest == cluster] for cluster in range(num_clusters)]
-        # An empty cluster starts again from a box that fits badly.
+        # An empty cluster restarts from one of the boxes with the lowest IoU.
         spare = iter(sizes[iou.topk(num_clusters, largest=False).indices])
         centres = torch.stack([_median(rows) if len(rows) else next(spare) for rows in members])
     return centres
 
 
 def _median(rows: Tensor) -> Tensor:
-    """Medians of the columns; of an even number of rows the mean of the two in the middle, [m, c] to [c]."""
+    """Medians of the columns, [M, C] to [C]; of an even number of rows, the mean of the two in the middle."""
     return rows.sort(dim=0).values[[(len(rows) - 1) // 2, len(rows) // 2]].mean(0)
 
 
 def _places(sizes: Tensor, shapes: Tensor, map_sides: Sequence[int], budget: int) -> list[int]:
-    """The map of each shape, len(map_sides) for those left out; at most `budget` priors in all."""
+    """The feature map of each shape, len(map_sides) for dropped ones; at most `budget` priors in all."""
     sides = torch.tensor(map_sides)
     place = _first_places(shapes, sides)
-    # Left out is one place more, where no box has an overlap and a prior costs nothing.
+    # Dropped shapes are on an additional map, where every IoU is 0 and priors do not count.
     iou = torch.cat([_expected_iou(sizes, shapes, sides), torch.zeros(len(sizes), len(shapes), 1)], dim=2)
     cells = torch.cat([sides**2, torch.zeros(1, dtype=torch.int64)])
     fine_enough = shapes.amin(1)[:, None] * sides >= MIN_CELLS
@@ -215,20 +215,20 @@ def _places(sizes: Tensor, shapes: Tensor, map_sides: Sequence[int], budget: int
     allowed &= torch.arange(len(cells)) > place[:, None]
     while True:
         count = torch.bincount(place, minlength=len(cells))
-        # An empty map keeps one prior: a map's last shape saves none, and its first one costs none.
+        # A map without a shape has one prior per cell: removing its last shape saves none, a first adds none.
         if int((count.clamp(min=1) * cells).sum()) <= budget:
             return [int(level) for level in place]
         saved = torch.where(count > 1, cells, 0)[place][:, None] - torch.where(count > 0, cells, 0)
         price = _loss_of_moves(iou, place) / saved
         price[~allowed | (saved <= 0)] = torch.inf
-        assert price.amin() < torch.inf, "a map with two shapes can spare one, and the budget has four a map"
+        assert price.amin() < torch.inf, "a map with two shapes can lose one; the budget has four per map"
         shape, target = divmod(int(price.argmin()), len(cells))
         place[shape] = target
         allowed[shape, : target + 1] = False
 
 
 def _first_places(shapes: Tensor, sides: Tensor) -> Tensor:
-    """int64 [k]: the coarsest map with WANTED_IOU half a cell off, else the finest; then MAX_CELLS."""
+    """int64 [K]: the coarsest map with WANTED_IOU at half a cell's shift, else the finest; then MAX_CELLS."""
     kept = (1 - 0.5 / (shapes[:, None] * sides[:, None])).clamp(min=0).prod(-1)
     fine_enough = kept / (2 - kept) >= WANTED_IOU
     coarsest = (fine_enough.sum(1) - 1).clamp(min=0)
@@ -237,24 +237,24 @@ def _first_places(shapes: Tensor, sides: Tensor) -> Tensor:
 
 
 def _expected_iou(sizes: Tensor, shapes: Tensor, sides: Tensor) -> Tensor:
-    """IoU of box and prior, a mean over the places of the box between the centres.
+    """Expected IoU of box and prior: the mean over positions of the box between prior centres.
 
-    sizes [n, 2], shapes [k, 2] and the sides of L maps, in cells, to [n, k, L].
+    sizes [M, 2], shapes [K, 2] and the sides of L feature maps, in cells, to [M, K, L].
     """
-    steps = (torch.arange(POSITIONS) + 0.5) / POSITIONS / 2  # shares of a cell, 0 to a half
+    steps = (torch.arange(POSITIONS) + 0.5) / POSITIONS / 2  # fractions of a cell, 0 to a half
     half, shorter = (sizes[:, None] + shapes) / 2, torch.minimum(sizes[:, None], shapes)
     areas = (sizes.prod(1)[:, None] + shapes.prod(1))[..., None, None]
     maps = []
     for side in sides:
         offset = steps / side
-        overlap = torch.minimum(shorter[..., None], half[..., None] - offset).clamp(min=0)  # [n, k, 2, steps]
+        overlap = torch.minimum(shorter[..., None], half[..., None] - offset).clamp(min=0)  # [M, K, 2, steps]
         both = overlap[:, :, 0, :, None] * overlap[:, :, 1, None]
         maps.append((both / (areas - both)).mean((-1, -2)))
     return torch.stack(maps, dim=2)
 
 
 def _loss_of_moves(iou: Tensor, place: Tensor) -> Tensor:
-    """Mean best IoU that is lost as a shape moves to a map: iou [n, k, L], place int64 [k], to [k, L]."""
+    """Loss of mean best IoU if a shape moves to a map: iou [M, K, L], place int64 [K], to [K, L]."""
     now = iou.gather(2, place.expand(len(iou), -1)[..., None])[..., 0]
     best, shape = now.max(1)
     rest = now.scatter(1, shape[:, None], 0).amax(1)

@@ -1,4 +1,4 @@
-"""Prior boxes (the paper's default boxes): shapes a level in the config, the rest follows from the maps."""
+"""Priors (the paper's "default boxes"): shapes per level from the config, centres from the feature maps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from torch import Tensor
 class PriorLevel:
     """The priors of every cell of one feature map.
 
-    shapes: (width, height) of each, shares of the image; step: distance of their centres, share of the
-    image; None spreads them evenly, a cell of the map apart.
+    shapes: (width, height) of each, normalised to [0, 1]; step: distance of neighbouring centres, normalised;
+    None takes the width of a cell, 1 / cells per side.
     """
 
     shapes: tuple[tuple[float, float], ...]
@@ -24,11 +24,11 @@ class PriorLevel:
 def paper_levels(num_levels: int, first: float, second: float, last: float) -> list[PriorLevel]:
     """The paper's table for `num_levels` feature maps (SSD, section 2.2 and 3.1).
 
-    Scales run from `first` (conv4_3 is set apart in the paper) over `second` in even steps to `last`,
-    which is one past the last level; the extra box has the geometric mean of two neighbouring scales.
-    Ratio 3 is left out on the first and the last two levels: 4, 6, ..., 6, 4, 4 priors a cell.
-    With 0.1, 0.2 and 1.05 on 38/19/10/5/3/1 maps these are SSD300's 8732 priors, with 0.07, 0.15 and 1.05
-    on 64/32/16/8/4/2/1 maps SSD512's 24564.
+    The first level has the scale `first` (conv4_3 in the paper); the others run from `second` in even steps
+    to `last`, which is the scale after the last level. The extra square prior has the geometric mean of two
+    neighbouring scales. Aspect ratios 3 and 1/3 are omitted on the first and the last two levels: 4, 6, ...,
+    6, 4, 4 priors per cell. With 0.1, 0.2 and 1.05 on feature maps of 38/19/10/5/3/1 cells per side these are
+    SSD300's 8732 priors, with 0.07, 0.15 and 1.05 on 64/32/16/8/4/2/1 SSD512's 24564.
     """
     step = (last - second) / max(num_levels - 1, 1)
     scales = [first, *(second + step * level for level in range(num_levels))]
@@ -41,10 +41,10 @@ def paper_levels(num_levels: int, first: float, second: float, last: float) -> l
 
 
 def table_levels(scales: Sequence[float], ratios: Sequence[Sequence[float]]) -> list[PriorLevel]:
-    """Explicit scales, shares of the image, and aspect ratios (width to height) of each level.
+    """Priors from explicit scales, normalised, and aspect ratios (width / height) of each level.
 
-    One scale more than there are levels adds the paper's extra square prior, second in each cell. Sides
-    longer than the image are cut to it.
+    With one scale more than there are levels, each cell has the paper's extra square prior, as its second.
+    Sides longer than the image are clipped to 1.
     """
     levels = []
     for level, ratios_here in enumerate(ratios):
@@ -70,10 +70,10 @@ def make_priors(map_sizes: Sequence[tuple[int, int]], levels: Sequence[PriorLeve
 
     Args:
         map_sizes: (height, width) of each feature map, in cells.
-        levels: the priors of a cell of each map.
+        levels: the priors per cell of each feature map.
 
     Returns:
-        float32 [P, 4], cxcywh, shares of the image; not clipped to it.
+        float32 [P, 4], cxcywh, normalised; not clipped to [0, 1].
     """
     if len(map_sizes) != len(levels):
         raise ValueError(f"{len(map_sizes)} feature maps but priors for {len(levels)}")

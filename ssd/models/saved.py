@@ -1,4 +1,4 @@
-"""`model.pt`: weights, the network's own config and the class names; enough to rebuild it, no pickle."""
+"""`model.pt`: weights, config and class names, sufficient to rebuild the network; loads without pickle."""
 
 import io
 from collections.abc import Sequence

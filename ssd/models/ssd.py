@@ -14,11 +14,11 @@ from ssd.models.priors import make_priors
 class SSD(nn.Module):
     """Single Shot MultiBox Detector (Liu et al., ECCV 2016) on any backbone.
 
-    Maps: the backbone's, then auxiliary convolutions that halve the last one down to 1x1, perhaps a feature
-    pyramid over all of them; then the heads.
+    Feature maps of the backbone, then of auxiliary convolutions that halve the last one down to 1x1;
+    optionally a feature pyramid (FPN) over all of them; then the heads.
 
     Attributes:
-        priors: float32 [P, 4], cxcywh, shares of the image. Computed, never saved.
+        priors: float32 [P, 4], cxcywh, normalised to [0, 1]. Computed, never saved.
     """
 
     priors: Tensor
@@ -59,9 +59,9 @@ class SSD(nn.Module):
         return loc, logits
 
     def priors_at(self, side: int) -> Tensor:
-        """The priors of an input of `side` pixels: float32 [P, 4], cxcywh, shares of the image.
+        """The priors of an input of `side` pixels: float32 [P, 4], cxcywh, normalised to [0, 1].
 
-        Levels keep their scales at every size. At a smaller size the last levels may have no map.
+        Levels keep their scales at every size. At a smaller size the last levels may have no feature map.
         """
         sizes = self.config.map_sizes(side)
         return make_priors(sizes, self.config.levels[: len(sizes)])
@@ -70,11 +70,11 @@ class SSD(nn.Module):
 class FPN(nn.Module):
     """Feature pyramid network (Lin et al., CVPR 2017, section 3).
 
-    Unlike torchvision's, it takes fewer maps as well, as a smaller input gives: the finest ones.
+    Unlike torchvision's, it also accepts fewer feature maps, the finest ones, as a smaller input has.
 
     Args:
-        channels: of each map, finest first.
-        width: channels of every map that comes out.
+        channels: of each feature map, finest first.
+        width: channels of every output map.
     """
 
     def __init__(self, channels: list[int], width: int) -> None:
@@ -84,11 +84,11 @@ class FPN(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_uniform_(module.weight, a=1)
-                assert module.bias is not None, "made with one"
+                assert module.bias is not None, "created with a bias"
                 nn.init.zeros_(module.bias)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Maps [B, C_i, H_i, W_i], finest first, to maps [B, width, H_i, W_i]."""
+        """Feature maps [B, C_i, H_i, W_i], finest first, to feature maps [B, width, H_i, W_i]."""
         laterals = [lateral(x) for lateral, x in zip(self.lateral, maps, strict=False)]
         for level in range(len(laterals) - 2, -1, -1):
             coarser = F.interpolate(laterals[level + 1], size=laterals[level].shape[-2:], mode="nearest")

@@ -1,4 +1,4 @@
-"""torchvision's `ssd300_vgg16` as a network of ours: the same architecture, another naming."""
+"""torchvision's `ssd300_vgg16` as an `SSD`: the same architecture with other parameter names."""
 
 import re
 
@@ -12,13 +12,13 @@ RATIOS = ((1.0, 2.0, 1 / 2), *((1.0, 2.0, 1 / 2, 3.0, 1 / 3),) * 3, *((1.0, 2.0,
 STEPS = (8, 16, 32, 64, 100, 300)
 SIDE = 300
 NUM_COCO_CLASSES = 91
-"""Of the published weights: COCO's ids as they are, with gaps, and the background."""
+"""Of the published weights: COCO's category ids with their gaps, and the background."""
 
 _FC = {"1": "fc6", "3": "fc7"}
 
 
 def ssd300_vgg16_config(num_classes: int = NUM_COCO_CLASSES) -> SSDConfig:
-    """Our config of torchvision's `ssd300_vgg16`; its priors are torchvision's, in its order."""
+    """The config of torchvision's `ssd300_vgg16`, with torchvision's priors in torchvision's order."""
     levels = tuple(
         PriorLevel(level.shapes, step / SIDE)
         for level, step in zip(table_levels(SCALES, RATIOS), STEPS, strict=True)
@@ -32,7 +32,7 @@ def is_ssd300_vgg16(state: dict[str, Tensor]) -> bool:
 
 
 def convert_ssd300_vgg16(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state of torchvision's `ssd300_vgg16` as that of `SSD(ssd300_vgg16_config(num_classes))`.
+    """Convert a state dict of torchvision's `ssd300_vgg16` to `SSD(ssd300_vgg16_config(num_classes))`.
 
     The network then gives the same logits and offsets.
 
@@ -47,7 +47,7 @@ def _our_name(key: str) -> str:
         return "backbone.conv4_scale"
     if match := re.fullmatch(r"backbone\.features\.(\d+\.\w+)", key):
         return f"backbone.features.{match[1]}"
-    # extra.0 is pool4 and conv5 (places 0..6), then pool5, fc6 and fc7; the others are ours.
+    # extra.0 is pool4 and conv5 (indices 0..6), then pool5, fc6 and fc7; the others are auxiliary stages.
     if match := re.fullmatch(r"backbone\.extra\.0\.7\.(\d)\.(\w+)", key):
         return f"backbone.{_FC[match[1]]}.{match[2]}"
     if match := re.fullmatch(r"backbone\.extra\.0\.(\d)\.(\w+)", key):
@@ -60,7 +60,7 @@ def _our_name(key: str) -> str:
 
 
 def num_classes_of(state: dict[str, Tensor]) -> int:
-    """How many classes a torchvision state scores, with the background."""
+    """Number of classes of a torchvision state dict, with background."""
     conf, loc = (
         state[f"head.{kind}_head.module_list.0.bias"].numel() for kind in ("classification", "regression")
     )

@@ -12,19 +12,19 @@ from ssd.structures import MEAN, STD
 
 log = logging.getLogger(__name__)
 
-# Mean colour of the Caffe weights, as torchvision states it, on the 0..255 scale; they know no deviation.
+# Mean colour of the Caffe weights, as torchvision states it, on the 0..255 scale; they use no deviation.
 CAFFE_MEAN = (0.48235 * 255, 0.45882 * 255, 0.40784 * 255)
 CONV4_3, CONV5_3 = 22, 29
-"""Where in torchvision's `features` the ReLU after these convolutions is."""
+"""Index in torchvision's `features` of the ReLU after these convolutions."""
 
 
 class VGG16Features(nn.Module):
-    """VGG16 up to fc7; gives the maps of conv4_3 and fc7, at strides 8 and 16.
+    """VGG16 up to fc7; returns the feature maps of conv4_3 and fc7, at strides 8 and 16.
 
     SSD, section 3: fc6 and fc7 become convolutions with sub-sampled weights (see `subsample_classifier`),
-    fc6 with dilation; pool5 keeps its resolution; conv4_3 is L2-normalised over the channels and scaled by a
+    fc6 with dilation; pool5 has stride 1; conv4_3 is L2-normalised over the channels and scaled by a
     learned factor (Liu et al., "ParseNet", 2015, section 3.3). Its sub-module `features` has torchvision's
-    names. Weights of this network come from Caffe, so it undoes the normalisation of its input first.
+    names. Published weights come from Caffe, so the ImageNet normalisation of the input is undone first.
     """
 
     scale: Tensor
@@ -46,7 +46,7 @@ class VGG16Features(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                assert module.bias is not None, "VGG16 has no norms"
+                assert module.bias is not None, "VGG16 has no batch norm"
                 nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -57,16 +57,16 @@ class VGG16Features(nn.Module):
         return [F.normalize(conv4) * self.conv4_scale.view(-1, 1, 1), x]
 
     def stages(self) -> list[list[nn.Module]]:
-        """Its parts in the order of the data: conv1, conv2, conv3, conv4, and conv5 with fc6 and fc7."""
+        """Its modules in forward order: conv1, conv2, conv3, conv4, and conv5 with fc6 and fc7."""
         bounds = [0, 5, 10, 17, 24, CONV5_3 + 1]
         parts: list[list[nn.Module]] = [list(self.features[start:end]) for start, end in pairwise(bounds)]
         return [*parts[:-1], [*parts[-1], self.fc6, self.fc7]]
 
 
 def vgg16_state(state: dict[str, Tensor], backbone: VGG16Features) -> dict[str, Tensor]:
-    """torchvision's VGG16 state as that of `VGG16Features`; what it lacks stays as it is there.
+    """Convert a torchvision VGG16 state dict to `VGG16Features`; missing parameters keep their values.
 
-    Published feature weights may come without a usable classifier: then fc6 and fc7 start anew.
+    Published feature weights may come without a usable classifier: then fc6 and fc7 keep random weights.
     """
     own = backbone.state_dict()
     converted = {key: value for key, value in state.items() if key in own and key.startswith("features.")}
@@ -76,7 +76,7 @@ def vgg16_state(state: dict[str, Tensor], backbone: VGG16Features) -> dict[str, 
             {key: value for key, value in classifier.items() if value is not None}
         )
     if "fc6.weight" not in converted:
-        log.info("model.weights: these have no classifier: fc6 and fc7 start anew")
+        log.info("model.weights: these have no classifier: fc6 and fc7 are randomly initialised")
     fresh = ("conv4_scale", *(("fc6", "fc7") if "fc6.weight" not in converted else ()))
     return converted | {key: value for key, value in own.items() if key.startswith(fresh)}
 
@@ -84,7 +84,7 @@ def vgg16_state(state: dict[str, Tensor], backbone: VGG16Features) -> dict[str, 
 def subsample_classifier(classifier: dict[str, Tensor]) -> dict[str, Tensor]:
     """The two hidden layers of VGG16's classifier as convolutions of 1024 channels (SSD, section 3).
 
-    Of the 7x7 positions that fc6 looks at, every third is kept and dilation fills the gaps; of the 4096
+    Of the 7x7 positions of fc6's kernel every third is kept, and dilation bridges the gaps; of the 4096
     channels, every fourth.
 
     Args:

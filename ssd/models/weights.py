@@ -1,4 +1,4 @@
-"""Starting weights: published ones, a file's, or none; never a silent start from scratch."""
+"""Initial weights: published ones, from a file, or none; never a silent fallback to training from scratch."""
 
 import logging
 import math
@@ -34,13 +34,13 @@ def load_weights(model: SSD, weights: str) -> None:
     """Load `weights` into a network, in place.
 
     Args:
-        model: with fresh weights.
-        weights: "none" leaves them; "imagenet" fetches torchvision's of the backbone, "coco" those of its
-            `ssd300_vgg16` (both kept in torch's hub folder); anything else is a file with a state dict of
-            torchvision's, of a backbone or of `ssd300_vgg16` (.safetensors, or .pth loaded without pickle).
+        model: with randomly initialised weights.
+        weights: "none" keeps these; "imagenet" downloads torchvision's weights of the backbone, "coco" those
+            of its `ssd300_vgg16` (both cached in torch's hub folder); anything else is a file with a state
+            dict of torchvision's backbone or `ssd300_vgg16` (.safetensors, or .pth loaded without pickle).
 
     Raises:
-        UserError: the weights cannot be fetched or read, or do not fit. Never a silent start from scratch.
+        UserError: the weights cannot be downloaded or read, or do not fit. There is no silent fallback.
     """
     name = model.config.backbone
     if weights == "none":
@@ -72,18 +72,20 @@ def imagenet_weights(name: str) -> WeightsEnum:
         return VGG16_Weights.IMAGENET1K_FEATURES
     published = [entry for entry in get_model_weights(name) if "IMAGENET1K" in entry.name]
     if not published:
-        raise UserError(f"torchvision has no imagenet for {name}; allowed: none, a file", key="model.weights")
+        raise UserError(
+            f"torchvision has no imagenet weights for {name}; allowed: none, a file", key="model.weights"
+        )
     return published[0]
 
 
 def published_state(weights: WeightsEnum, asked: str) -> dict[str, Tensor]:
-    """torchvision's weights, by its own URL; the file name holds the digest that is checked."""
+    """Download torchvision's weights from its own URL; the digest in the file name is checked."""
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     try:
         state: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         raise UserError(
-            f"{asked} could not be fetched ({error}); put {weights.url} "
+            f"{asked} could not be downloaded ({error}); put {weights.url} "
             f"into {folder}, or name a state-dict file, or set none to train from scratch",
             key="model.weights",
         ) from None
@@ -114,9 +116,9 @@ def _load_backbone(backbone: nn.Module, name: str, state: dict[str, Tensor], wei
     own = backbone.state_dict()
     if isinstance(backbone, ExtractedFeatures):
         state = {f"body.{key}": value for key, value in state.items()}
-        # torchvision's networks have more than their maps need.
+        # torchvision's networks have layers that the feature maps do not need.
         state = {key: value for key, value in state.items() if key in own}
-    # Neither the classifier nor layers after the last map.
+    # Drop the classifier and layers after the last feature map.
     state = {key: value for key, value in state.items() if key in own or not _is_unused(key, own)}
     try:
         backbone.load_state_dict(state)
@@ -126,13 +128,13 @@ def _load_backbone(backbone: nn.Module, name: str, state: dict[str, Tensor], wei
 
 
 def _is_unused(key: str, own: dict[str, Tensor]) -> bool:
-    """Whether a state's part is one that the backbone has left out whole."""
+    """Whether a key belongs to a classifier or a layer that the backbone does not have."""
     part = key.split(".")[0]
     return part in ("fc", "layer3", "layer4") and not any(name.split(".")[0] == part for name in own)
 
 
 def _load_detector(model: SSD, state: dict[str, Tensor], weights: str) -> None:
-    """torchvision's whole detector; where the classes differ, all of it but the class heads."""
+    """Load torchvision's whole detector; where the number of classes differs, all but the class heads."""
     expected = ssd300_vgg16_config(model.num_classes)
     config = model.config
     same = all(
@@ -143,12 +145,12 @@ def _load_detector(model: SSD, state: dict[str, Tensor], weights: str) -> None:
     if not same or counts[0] != counts[1]:
         raise UserError(
             f"{weights} is torchvision's ssd300_vgg16; it fits backbone: vgg16, "
-            f"input_size: 300, neck: none, heads: conv3x3 and {counts[1]} priors a cell",
+            f"input_size: 300, neck: none, heads: conv3x3 and {counts[1]} priors per cell",
             key="model.weights",
         )
     if not _alike(config.levels, expected.levels):
         log.warning(
-            "model.weights: %s was trained with other priors than `model` has; those of recipes/"
+            "model.weights: %s was trained with other priors than those of `model`; those of recipes/"
             "coco-ssd300-vgg16.yaml are the same",
             weights,
         )
@@ -156,8 +158,8 @@ def _load_detector(model: SSD, state: dict[str, Tensor], weights: str) -> None:
     found = num_classes_of(state)
     if found != model.num_classes:
         log.warning(
-            "model.weights: %s scores %d classes, the data set has %d (with background): the class heads "
-            "start anew",
+            "model.weights: %s has %d classes, the data set has %d (with background): the class heads "
+            "are randomly initialised",
             weights,
             found,
             model.num_classes,
@@ -168,7 +170,7 @@ def _load_detector(model: SSD, state: dict[str, Tensor], weights: str) -> None:
 
 
 def _alike(levels: Sequence[PriorLevel], others: Sequence[PriorLevel]) -> bool:
-    """Whether two lists of levels are the same but for rounding."""
+    """Whether two lists of levels are equal up to rounding."""
     numbers = [
         [number for level in side for number in (level.step or 0.0, *chain.from_iterable(level.shapes))]
         for side in (levels, others)
@@ -177,7 +179,7 @@ def _alike(levels: Sequence[PriorLevel], others: Sequence[PriorLevel]) -> bool:
 
 
 def _load_timm(model: SSD, weights: str) -> None:
-    """A file of timm's; timm itself knows what its cut networks call the weights."""
+    """Load a file of timm's; timm maps its parameter names to those of the feature extractor."""
     name = model.config.backbone
     if weights in ("imagenet", "coco"):
         raise UserError(
@@ -198,6 +200,6 @@ def _load_timm(model: SSD, weights: str) -> None:
 
 
 def _timm_places(model: SSD) -> list[int]:
-    """Which of its maps a timm network was asked for."""
+    """Indices of the feature maps that a timm network returns."""
     info = model.backbone.get_submodule("body").feature_info
     return list(info.out_indices)  # type: ignore[union-attr,arg-type]

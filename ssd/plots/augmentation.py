@@ -1,6 +1,6 @@
-"""A page of pictures that shows what augmentation does: each image beside augmented versions of it.
+"""A figure of augmentation samples: each source image beside augmented versions of it.
 
-Leaves pyplot, which keeps global state, alone; `ssd.plots.figures.save_figure` writes it.
+It does not use pyplot, which keeps global state; `ssd.plots.figures.save_figure` writes it.
 """
 
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ TITLE_INCHES = 0.4
 
 @dataclass(frozen=True)
 class Version:
-    """An image as the network sees it: uint8 [3, S, S], its objects in pixels, and the view of its source,
-    None where it is a mosaic."""
+    """A network input: uint8 [3, S, S], its objects in pixels, and the view of its source, None for a
+    mosaic."""
 
     image: Tensor
     objects: Objects
@@ -39,10 +39,10 @@ class AugmentedImage:
 
 
 def augmented_page(rows: Sequence[AugmentedImage], class_names: Sequence[str], title: str) -> Figure:
-    """One row an image: the source, and its versions, all with their boxes.
+    """One row per image: the source, and its versions, all with their boxes.
 
-    Colours are those of the classes; ignored objects are dashed. Numbered white frames on the source show
-    which part of it a version has been cut from.
+    Colours are those of the classes; ignored objects are dashed. Numbered white frames on the source mark
+    the view of each version.
 
     Args:
         rows: with the same number of versions each.
@@ -50,7 +50,7 @@ def augmented_page(rows: Sequence[AugmentedImage], class_names: Sequence[str], t
         title: of the page.
     """
     num_columns = 1 + max((len(row.versions) for row in rows), default=0)
-    # Versions are square; a source may be higher, but not so high as to leave them in the void.
+    # Versions are square; a source may be up to 1.5 times as high, which limits the empty space around them.
     heights = [min(max(row.image.shape[1] / row.image.shape[2], 1.0), 1.5) for row in rows] or [1.0]
     figure = Figure(
         figsize=(PANEL_INCHES * num_columns, (PANEL_INCHES + 0.25) * sum(heights) + TITLE_INCHES),
@@ -73,7 +73,7 @@ def augmented_page(rows: Sequence[AugmentedImage], class_names: Sequence[str], t
 
 
 def describe(view: View | None, height: int, width: int) -> str:
-    """What a view makes of an image of height x width, in a few words."""
+    """The geometric augmentation that a view applies to an image of height x width, in a few words."""
     if view is None:
         return "mosaic"
     area = (view.x2 - view.x1) * (view.y2 - view.y1)

@@ -1,6 +1,6 @@
-"""Figures of a training and of an evaluation: curves, and pictures with boxes.
+"""Figures of training and evaluation: curves, and images with boxes.
 
-All functions return a `matplotlib.figure.Figure` and leave pyplot, which keeps global state, alone.
+All functions return a `matplotlib.figure.Figure` and do not use pyplot, which keeps global state.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,9 @@ from torch import Tensor
 from ssd.files import replacing
 from ssd.structures import Detections, Objects
 
-# One colour per class, then from the start again. Made by adding to the first two, again and again, the
-# colour farthest (CIELAB) from all before it, as seen with full colour vision and without each kind of cone
-# (Machado et al., 2009), among those that stand out from white, black and grey.
+# One colour per class, repeated cyclically. Built greedily: each colour after the first two has the largest
+# distance (CIELAB) from all before it, in normal vision and in each kind of colour blindness (Machado et al.,
+# 2009), among the colours that contrast with white, black and grey.
 PALETTE = [
     "#0072b2",
     "#d55e00",
@@ -50,7 +50,7 @@ PALETTE = [
 LINE_STYLES = ("-", "--", "-.", ":")
 TRAIN_COLOUR, VAL_COLOUR = PALETTE[:2]
 
-LEGEND_ROWS = 28  # a column of the legend of precision-recall curves
+LEGEND_ROWS = 28  # per column of the legend of precision-recall curves
 PICTURE_INCHES = 3.2  # width of one picture
 PAIRS_ACROSS = 2
 DOTS_PER_INCH = 110
@@ -79,7 +79,7 @@ def precision_recall_figure(
     Args:
         curves: of the classes that have objects.
         mean_ap: for the title; None without any object.
-        iou_threshold: that the curves belong to.
+        iou_threshold: of the curves.
     """
     columns = max(1, -(-len(curves) // LEGEND_ROWS))
     figure = Figure(figsize=(7 + 2.2 * columns, 6), layout="constrained")
@@ -120,7 +120,7 @@ def history_figure(rows: Sequence[Mapping[str, float | None]]) -> Figure:
 
     Args:
         rows: one per epoch, with keys epoch, train_loss, train_loc, train_conf, val_loss, val_loc, val_conf,
-            val_map50, lr. Values are None in epochs that measured none, as val_* without validation.
+            val_map50, lr. Values are None where they were not measured, as val_* without validation.
     """
     figure = Figure(figsize=(12, 6.5), layout="constrained")
     panels = figure.subplot_mosaic(
@@ -232,7 +232,7 @@ def draw_objects(axes: Axes, objects: Objects, class_names: Sequence[str]) -> No
 def _draw_box(axes: Axes, box: Sequence[float], colour: str, text: str, dashed: bool = False) -> None:
     """One xyxy box in pixels, with its text on a patch of its colour at an upper corner."""
     x1, y1, x2, y2 = box
-    # A light rim keeps the box visible on a ground of its own colour.
+    # A white outline keeps the box visible on a background of its own colour.
     for edge, points, style in (("white", 3.2, "-"), (colour, 1.8, "--" if dashed else "-")):
         outline = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False)
         outline.set(edgecolor=edge, linewidth=points, linestyle=style)

@@ -1,4 +1,4 @@
-"""A figure of priors among the boxes that they are to cover."""
+"""A figure of the shapes of priors over the sizes of ground truth boxes."""
 
 from collections.abc import Sequence
 
@@ -23,13 +23,13 @@ def prior_figure(
     fit_before: PriorFit,
     fit_after: PriorFit | None,
 ) -> Figure:
-    """Width and height of boxes, and the priors' shapes over them, one colour and marker a level.
+    """Width and height of boxes, and the priors' shapes over them, one colour and marker per level.
 
     Args:
-        sizes: float [n, 2], (width, height), shares of the image; every so-and-so-many-th of more than 5000.
-        before: the paper's table, or, without `after`, whatever priors there are.
+        sizes: float [M, 2], (width, height), normalised; more than 5000 are subsampled at regular intervals.
+        before: the paper's table, or, without `after`, the configured priors.
         after: the priors of a second panel, from k-means; None draws none.
-        fit_before, fit_after: the figures in the titles; the latter None as `after` is.
+        fit_before, fit_after: the fits in the titles; the latter is None where `after` is.
     """
     drawn = sizes[(sizes > 0).all(1)]
     drawn = drawn[:: -(-len(drawn) // MAX_DOTS) or 1]
@@ -62,15 +62,15 @@ def _draw_panel(axes: Axes, sizes: Tensor, levels: Sequence[PriorLevel]) -> None
             edgecolors="black",
             linewidths=0.6,
             zorder=3,
-            label=f"map {number + 1}: {len(xs)} a cell",
+            label=f"map {number + 1}: {len(xs)} per cell",
         )
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left", fontsize=8.5, framealpha=0.85)
 
 
 def _scale_axes(axes: Axes, smallest: float, largest: float) -> None:
-    """Logarithmic: a step of the same length changes the IoU by the same amount, whatever the size."""
-    axes.set(xscale="log", yscale="log", xlabel="width, share of the image", ylabel="height")
+    """Logarithmic: the same distance changes the IoU by the same amount at every size."""
+    axes.set(xscale="log", yscale="log", xlabel="width, normalised", ylabel="height, normalised")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(TICKS, labels=[f"{tick:g}" for tick in TICKS])
         axis.set_ticks([], minor=True)
@@ -78,7 +78,7 @@ def _scale_axes(axes: Axes, smallest: float, largest: float) -> None:
 
 
 def _line_of(fit: PriorFit) -> str:
-    """The figures of a fit, in a line."""
+    """The text of a fit for a title."""
     if fit.mean_best_iou is None or fit.recall50 is None:
         return f"{fit.num_priors} priors, no boxes"
     return (

@@ -1,7 +1,7 @@
-"""What every layout of a data set is read into: images, their annotations and problems, by split.
+"""The common form of all data set layouts: images, their annotations and problems, by split.
 
-Readers (voc_lists.py, coco.py, penn_fudan.py, yolo.py) make a `Catalogue`; nothing after them knows which
-layout the data set had.
+Readers (voc.py, coco.py, penn_fudan.py, yolo.py) return a `Catalogue`; later code does not depend on the
+layout of the data set.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,11 @@ Action = Literal["mended", "dropped"]
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedObject:
-    """An object as its annotation has it.
+    """An object as annotated, not yet validated.
 
-    written: the four numbers of the box as they stand in the file, for reports; box: what they mean, xyxy in
-    pixels, 0-based, half-open, faults included (corners may be swapped, equal, or outside the image).
-    difficult: Pascal's flag; crowd: COCO's iscrowd, a box around several objects.
+    written: the four numbers of the box as stored in the file, for reports; box: the same box as xyxy in
+    pixels, 0-based, half-open, not validated (corners may be swapped, equal, or outside the image).
+    difficult: Pascal VOC's flag; crowd: COCO's iscrowd, a box around several objects.
     """
 
     name: str
@@ -31,10 +31,10 @@ class AnnotatedObject:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """What an annotation says about its image.
+    """The content of one image's annotation.
 
-    size: (height, width) as written, None where there is none; flaws: one line for each object that could not
-    be read, and so is not among `objects`.
+    size: (height, width) in pixels as written, None if missing; flaws: one line per object that could not be
+    read and so is not among `objects`.
     """
 
     size: tuple[int, int] | None
@@ -46,7 +46,7 @@ class Annotation:
 class ImageRef:
     """An image file and its annotation.
 
-    id: unique over all splits; path: the image file; image_file, annotation_file: their names in problems.
+    id: unique over all splits; path: the image file; image_file, annotation_file: their names in `Problem`.
     """
 
     id: str
@@ -58,10 +58,10 @@ class ImageRef:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong in the data, and what was done about it.
+    """A fault in the data, and how it was handled.
 
-    file: relative to the folder of the data sets; box: the four numbers as written, None where it is not
-    about one box; action: "mended" or "dropped" (the object, or the image where there is no box).
+    file: relative to the folder of the data sets; box: the four numbers as written, None if the fault is not
+    about one box; action: "mended" or "dropped" (the object, or the image if there is no box).
     """
 
     file: str
@@ -72,10 +72,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """A data set as its own lists, files or folders divide it.
+    """A data set with the splits that its own lists, files or folders define.
 
-    images: by split; "train" always, "val" and "test" only where the data set has such a list; problems: what
-    was wrong in reading them, by split; class_names: in label order, () where the annotations have to tell.
+    images: by split; "train" always, "val" and "test" only if the data set defines them; problems: found in
+    reading, by split; class_names: in label order, () if they must be collected from the annotations.
     """
 
     images: Mapping[str, Sequence[ImageRef]]

@@ -1,4 +1,4 @@
-"""Checks one annotation against its image, and finds images that are in two splits."""
+"""Validates an annotation against its image, and removes images that are in two splits (leakage)."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from ssd.prepare.annotations import Annotation, Box, Problem
 T = TypeVar("T")
 
 PRECEDENCE = ("test", "val", "train")
-"""An image that is in two splits stays in the first of these, so that test figures keep their meaning."""
+"""An image that is in two splits stays in the first of these, so that test metrics are free of leakage."""
 
 
 @dataclass(frozen=True)
 class CheckedObject:
-    """An object fit for training. label: 1..C; box: xyxy in pixels, 0-based, half-open, inside the image."""
+    """A validated object. label: 1..C; box: xyxy in pixels, 0-based, half-open, inside the image."""
 
     label: int
     box: Box
@@ -25,11 +25,11 @@ class CheckedObject:
 def check_annotation(
     annotation: Annotation, file: str, size: tuple[int, int], class_names: Sequence[str]
 ) -> tuple[list[CheckedObject], list[Problem]]:
-    """The objects of an annotation, mended where that can be, and the problems they had.
+    """The valid objects of an annotation, mended where possible, and the problems found.
 
     Args:
-        file: the annotation's name in problems.
-        size: (height, width) in pixels of the decoded image, which the boxes are meant for.
+        file: the annotation's name in `Problem`.
+        size: (height, width) in pixels of the decoded image, to which the boxes refer.
         class_names: without background.
     """
     problems = [Problem(file, None, flaw, "dropped") for flaw in annotation.flaws]
@@ -50,7 +50,7 @@ def check_annotation(
             continue
         label = labels[found.name]
         if (label, box, found.crowd) in seen:
-            problems.append(Problem(file, found.written, f"the same {found.name} twice", "dropped"))
+            problems.append(Problem(file, found.written, f"duplicate of another {found.name}", "dropped"))
             continue
         seen.add((label, box, found.crowd))
         problems += [Problem(file, found.written, reason, "mended") for reason in reasons]
@@ -65,7 +65,7 @@ def mend_box(box: Box, size: tuple[int, int]) -> tuple[Box | None, list[str]]:
         size: (height, width) of the image in pixels.
 
     Returns:
-        the box, or None where it cannot be mended, and why it had to be mended or dropped, if so.
+        the box, or None if it cannot be mended; and the reasons why it was mended or dropped, if any.
     """
     reasons: list[str] = []
     x1, y1, x2, y2 = box
@@ -88,7 +88,7 @@ def mend_box(box: Box, size: tuple[int, int]) -> tuple[Box | None, list[str]]:
 
 @dataclass(frozen=True)
 class Leak(Generic[T]):
-    """A member that was taken out of `split`, for `owner` has the same: `original`."""
+    """A member removed from `split` because split `owner` contains the same: `original`."""
 
     split: str
     member: T
@@ -99,10 +99,10 @@ class Leak(Generic[T]):
 def drop_leaks(
     splits: Mapping[str, Sequence[T]], key: Callable[[T], Hashable]
 ) -> tuple[dict[str, list[T]], list[Leak[T]]]:
-    """Take out of each split (of "train", "val", "test") what another has as well, by `key`.
+    """Remove from each split ("train", "val", "test") the members with a `key` that another split has too.
 
     Returns:
-        the splits with what stays in them (see PRECEDENCE), and what was taken out.
+        the remaining members of each split (see PRECEDENCE), and the removed ones.
     """
     owners: dict[Hashable, tuple[str, T]] = {}
     kept: dict[str, list[T]] = {split: [] for split in splits}

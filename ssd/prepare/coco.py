@@ -1,8 +1,8 @@
-"""Reads annotations in COCO's JSON (Lin et al., "Microsoft COCO", ECCV 2014; format: cocodataset.org).
+"""Reads annotations in COCO JSON (Lin et al., "Microsoft COCO", ECCV 2014; format: cocodataset.org).
 
-Needed of a file are `images` (id, file_name), `categories` (id, name) and `annotations` (image_id,
-category_id, bbox: x, y, width, height in pixels, 0-based). `iscrowd`, `height` and `width` are optional; all
-else, outlines (`segmentation`) among it, is not read.
+Required are `images` (id, file_name), `categories` (id, name) and `annotations` (image_id, category_id,
+bbox: x, y, width, height in pixels, 0-based). `iscrowd`, `height` and `width` are optional; everything else,
+`segmentation` included, is ignored.
 """
 
 import json
@@ -19,7 +19,7 @@ from ssd.prepare.annotations import AnnotatedObject, Annotation, Box, Catalogue,
 
 _TABLES = ("images", "annotations", "categories")
 _KEPT = {*_TABLES, "id", "name", "file_name", "height", "width", "image_id", "category_id", "bbox", "iscrowd"}
-_DECIMALS = 6  # of a pixel; x + width in floating point may overshoot an edge by less
+_DECIMALS = 6  # kept of a coordinate in pixels; rounds off the floating-point error of x + width
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class _Content:
 
 
 def read_coco(folder: Path) -> Catalogue:
-    """Read a folder with COCO annotations; see `ssd.layouts` for where its files may be.
+    """Read a folder with COCO annotations; see `ssd.layouts` for the supported file locations.
 
-    The classes are the categories of the file for train, in order of their ids, which may have gaps. Images
-    without annotations are kept. Image ids are paths in `folder`.
+    The classes are the categories of the train file, in order of their ids, which may have gaps. Images
+    without annotations are kept. Image ids are paths relative to `folder`.
 
     Raises:
-        UserError: a file is not there, not JSON, not COCO's, or uses an image or category id twice.
+        UserError: a file is missing, not JSON, not in COCO's format, or has a duplicate image or category id.
     """
     images: dict[str, list[ImageRef]] = {}
     problems: dict[str, list[Problem]] = {}
@@ -91,7 +91,7 @@ def _image_ref(
 
 
 def is_plain_path(name: str) -> bool:
-    """Whether `name` is a relative path that leads nowhere but down."""
+    """Whether `name` is a relative path that stays inside its folder."""
     path = PurePosixPath(name)
     plain = not path.is_absolute() and ".." not in path.parts and path.name != ""
     return plain and not any(character in name for character in "\\\0")
@@ -113,7 +113,7 @@ def _annotation(
 
 
 def _object(entry: Mapping[str, Any], categories: Mapping[int, str]) -> AnnotatedObject | str:
-    """An object, or why it cannot be read."""
+    """An object, or the reason why it cannot be read."""
     category, bbox = entry.get("category_id"), entry.get("bbox")
     if not _is_id(category) or category not in categories:
         return f"no category has its category_id, {category!r}"
@@ -126,10 +126,10 @@ def _object(entry: Mapping[str, Any], categories: Mapping[int, str]) -> Annotate
 
 
 def _load(path: Path) -> _Content:
-    """Read a file once, and keep of it only what is needed (COCO's is 450 MB, most of it outlines).
+    """Read a file, keeping only the needed keys (COCO's is 450 MB, mostly `segmentation`).
 
     Raises:
-        UserError: not readable, not JSON, not COCO's, or an id of an image or category is used twice.
+        UserError: not readable, not JSON, not in COCO's format, or a duplicate image or category id.
     """
     try:
         content = json.loads(path.read_bytes(), object_hook=_kept)
@@ -160,7 +160,7 @@ def _by_id(path: Path, kind: str, entries: Sequence[Any]) -> dict[int, dict[str,
     for number, entry in enumerate(entries, start=1):
         key = entry.get("id") if isinstance(entry, dict) else None
         if not _is_id(key):
-            raise UserError(f"{path}: {kind} number {number} has no whole number as id; export it again")
+            raise UserError(f"{path}: {kind} number {number} has no integer as id; export it again")
         if key in found:
             raise UserError(f"{path}: two entries have the {kind} id {key}; ids must differ, export it again")
         found[key] = entry
@@ -168,7 +168,7 @@ def _by_id(path: Path, kind: str, entries: Sequence[Any]) -> dict[int, dict[str,
 
 
 def _called(entry: Any, number: int) -> str:
-    """How an annotation is called in problems: by its id, else by its number."""
+    """The name of an annotation in a `Problem`: its id, else its position in the list."""
     key = entry.get("id") if isinstance(entry, dict) else None
     return str(key) if _is_id(key) else f"number {number}"
 

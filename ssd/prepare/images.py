@@ -1,9 +1,9 @@
-"""Proves that an image decodes, and brings it to what the tensor file holds: JPEG or PNG, 8-bit RGB.
+"""Checks that an image decodes, and converts it to what the tensor file stores: JPEG or PNG, 8-bit RGB.
 
-Orientation tags (EXIF) are ignored, here and wherever these images are decoded: annotation tools that write
-Pascal's XML count pixels as they are stored.
+EXIF orientation is ignored, here and wherever these images are decoded: annotation tools that write Pascal
+VOC XML count pixels in the stored orientation.
 
-Without torch, for a quick start of worker processes.
+This module does not import torch, so that worker processes start quickly.
 """
 
 import io
@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
-"""What may be behind the name of an image. Pillow's other readers stay shut: one of them starts a program."""
+"""Formats that are decoded, whatever the suffix. Pillow's others are disabled: one starts a program."""
 
 _DAMAGE = (
     OSError,
@@ -27,7 +27,7 @@ _DAMAGE = (
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
-"""What Pillow raises for broken and for oversized images."""
+"""What Pillow raises for damaged and for oversized images."""
 
 
 class ImageError(ValueError):
@@ -36,10 +36,10 @@ class ImageError(ValueError):
 
 @dataclass(frozen=True)
 class PackedImage:
-    """An image fit for the tensor file.
+    """An image ready for the tensor file.
 
-    content: JPEG or PNG, 8-bit RGB; size, original_size: (height, width) in pixels, after and before it was
-    shrunk; reencoded: whether `content` differs from the file's bytes.
+    content: JPEG or PNG, 8-bit RGB; size, original_size: (height, width) in pixels, after and before
+    downscaling; reencoded: whether `content` differs from the file's bytes.
     """
 
     content: bytes
@@ -49,15 +49,15 @@ class PackedImage:
 
 
 def pack_image(content: bytes, max_side: int, jpeg_quality: int) -> PackedImage:
-    """Decode an image whole; re-encode it only where it is too large or no plain RGB JPEG or PNG.
+    """Decode an image completely; re-encode it only if it is too large or not a plain RGB JPEG or PNG.
 
     Args:
-        content: a JPEG, PNG, BMP, GIF or WebP file; of several frames the first counts.
-        max_side: an image whose longer side has more pixels is shrunk to it.
-        jpeg_quality: of what is re-encoded.
+        content: a JPEG, PNG, BMP, GIF or WebP file; only the first of several frames is used.
+        max_side: an image whose longer side has more pixels is downscaled to it.
+        jpeg_quality: for re-encoded images.
 
     Raises:
-        ImageError: it does not decode to its end, or has more pixels than Pillow allows (89 million).
+        ImageError: it does not decode completely, or has more pixels than Pillow allows (89 million).
     """
     image = _decode(content)
     original_size = image.height, image.width
@@ -67,7 +67,7 @@ def pack_image(content: bytes, max_side: int, jpeg_quality: int) -> PackedImage:
     rgb = _to_rgb(image)
     if longer > max_side:
         height, width = (max(round(side * max_side / longer), 1) for side in original_size)
-        # Pillow widens its filters when it shrinks, so this is antialiased.
+        # Pillow widens its filters when downscaling, so the result is antialiased.
         rgb = rgb.resize((width, height), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     rgb.save(buffer, "JPEG", quality=jpeg_quality)
@@ -81,7 +81,7 @@ def _decode(content: bytes) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                # Reads on to the end and compares checksums, which load() does not: of PNG only.
+                # For PNG, verify() reads to the end and checks the checksums, which load() does not.
                 image.verify()
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 image.load()
@@ -93,24 +93,24 @@ def _decode(content: bytes) -> Image.Image:
 
 
 def _is_plain_rgb(image: Image.Image, content: bytes) -> bool:
-    """Whether torchvision decodes these very bytes to three channels of uint8, as Pillow has just done."""
+    """Whether torchvision decodes these bytes to three uint8 channels, as Pillow just did."""
     if image.mode != "RGB":
         return False
     if image.format == "PNG":
         return "transparency" not in image.info and _is_plain_png(image, content)
-    return image.format in ("JPEG", "MPO")  # MPO: a JPEG with others behind it
+    return image.format in ("JPEG", "MPO")  # MPO: a JPEG followed by further ones
 
 
 def _is_plain_png(image: Image.Image, content: bytes) -> bool:
-    """Whether a PNG has 8 bits a channel, no interlacing and a pixel stream of exactly its pixels.
+    """Whether a PNG has 8 bits per channel, no interlacing and a pixel stream of exactly the expected length.
 
-    Pillow tolerates a stream that ends without its checksum; torchvision 0.29 dies of it (a segmentation
-    fault, so that no later check could name the image).
+    Pillow tolerates a stream that ends without its checksum; torchvision 0.29 crashes on it (a segmentation
+    fault, so no later check could name the image).
     """
     bit_depth, interlaced = content[24], content[28]
     if bit_depth != 8 or interlaced:
         return False
-    num_bytes = image.height * (1 + 3 * image.width)  # each row is led by the number of its filter
+    num_bytes = image.height * (1 + 3 * image.width)  # each row starts with one byte, its filter type
     stream = zlib.decompressobj()
     try:
         pixels = stream.decompress(_png_stream(content), num_bytes + 1)
@@ -132,6 +132,6 @@ def _png_stream(content: bytes) -> bytes:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip at 255
+    if image.mode.startswith("I"):  # 16-bit greyscale, which convert() would clip at 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return image.convert("RGB")

@@ -1,8 +1,8 @@
-"""Reads the Penn-Fudan Database for Pedestrian Detection: a box around each person of the masks.
+"""Reads the Penn-Fudan Database for Pedestrian Detection: one box per person in the masks.
 
 Wang, Shi, Song, Shen, "Object Detection Combining Recognition and Segmentation", ACCV 2007. In a mask the
-pixels of person n have the value n, all others 0. The data set's own text files have boxes as well; most who
-train on it take those of the masks, and so does this.
+pixels of person n have the value n, the background 0. The data set's own text files contain boxes too; most
+training code computes them from the masks, and so does this module.
 """
 
 import warnings
@@ -19,10 +19,10 @@ CLASS = "person"
 
 
 def read_penn_fudan(folder: Path) -> Catalogue:
-    """Read `folder`/PennFudanPed/{PNGImages,PedMasks}. There are no lists: all images are train.
+    """Read `folder`/PennFudanPed/{PNGImages,PedMasks}. It defines no splits: all images are train.
 
     Raises:
-        UserError: the folder of images is not there.
+        UserError: the folder of images is missing.
     """
     images = folder / "PennFudanPed/PNGImages"
     if not images.is_dir():
@@ -41,12 +41,12 @@ def read_penn_fudan(folder: Path) -> Catalogue:
 
 
 def read_mask(path: Path) -> Annotation | str:
-    """The persons of a mask in order of their values, or why it cannot be read."""
+    """The persons of a mask in order of their pixel values, or the reason why it cannot be read."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=("PNG",)) as image:
-                if image.mode not in ("L", "P"):  # P: the values count, not their colours
+                if image.mode not in ("L", "P"):  # P (palette): the indices are the values, not the colours
                     return f"a mask has one channel of 8 bits, this is {image.mode}"
                 values = np.asarray(image)
     except FileNotFoundError:
@@ -65,6 +65,6 @@ def read_mask(path: Path) -> Annotation | str:
 
 
 def extent(mask: NDArray[np.bool_]) -> Box:
-    """The smallest box around the true pixels of bool [height, width]: xyxy, pixels, 0-based, half-open."""
+    """The smallest box around the true pixels of a bool [H, W] mask: xyxy, pixels, 0-based, half-open."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)

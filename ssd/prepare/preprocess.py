@@ -1,4 +1,4 @@
-"""From the images of a data set, divided into splits, to the checked samples of train, val and test."""
+"""Turns the images of a data set, divided into splits, into validated samples of train, val and test."""
 
 import hashlib
 import logging
@@ -27,7 +27,7 @@ OWN_SOURCES = ("voc_dir", "coco_json", "yolo_dir")
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """An image that decodes. digest: SHA-256 of the image file."""
+    """A decoded image. digest: SHA-256 of the image file."""
 
     packed: PackedImage
     digest: bytes
@@ -35,9 +35,9 @@ class DecodedImage:
 
 @dataclass(frozen=True)
 class KeptImage:
-    """What is known of an image that decodes while its bytes wait in the spool, at `place`.
+    """A decoded image whose bytes are in the spool, at `place`.
 
-    size, original_size: (height, width) in pixels, after and before it was shrunk; digest: SHA-256 of the
+    size, original_size: (height, width) in pixels, after and before downscaling; digest: SHA-256 of the image
     file.
     """
 
@@ -51,10 +51,10 @@ class KeptImage:
 
 @dataclass(frozen=True)
 class Split:
-    """A split, ready to be written, and what happened on the way.
+    """A split, ready to be written, and statistics of its preparation.
 
-    samples: in the order of the lists; problems: of images that were dropped from this split, too;
-    num_shrunk, num_reencoded: images (every shrunk one is re-encoded).
+    samples: in the order of the lists; problems: include those of images dropped from this split;
+    num_shrunk, num_reencoded: number of downscaled and of re-encoded images (downscaled ones included).
     """
 
     samples: list[AnnotatedImage]
@@ -67,8 +67,8 @@ class Split:
 class Preprocessed:
     """All splits of a source.
 
-    splits: "train", "val" and "test", all three; test_is_val: there are no test images but those of val, so
-    the two are the same object; notes: what to know about the splits.
+    splits: "train", "val" and "test", all three; test_is_val: there are no test images, so the val images are
+    used for testing and both splits are the same object; notes: remarks on the splits.
     """
 
     class_names: list[str]
@@ -78,10 +78,10 @@ class Preprocessed:
 
 
 class Spool:
-    """Takes pieces of bytes one after the other; gives views of them once all are there.
+    """An append-only temporary file, memory-mapped once it is complete.
 
-    The file lies in `folder` (not in the system's temporary folder, which may be memory itself) and is gone
-    with the last view of it, or with the process, however that ends.
+    The file is in `folder` (not in the system's temporary folder, which may be in memory). It has no name, so
+    it is deleted with its last view or when the process ends, even if killed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -90,14 +90,14 @@ class Spool:
         self._size = 0
 
     def add(self, content: bytes) -> slice:
-        """Append `content`; returns its place in `view`."""
+        """Append `content`; return its slice of `view`."""
         self._file.write(content)
         place = slice(self._size, self._size + len(content))
         self._size = place.stop
         return place
 
     def view(self) -> memoryview:
-        """All bytes so far, mapped from the file: the system loads and drops them as they are used."""
+        """All bytes so far, memory-mapped: the operating system loads and evicts them as needed."""
         if not self._size:
             return memoryview(b"")
         self._file.flush()
@@ -105,7 +105,7 @@ class Spool:
 
 
 def declared_classes(data: DataParams, catalogue: Catalogue) -> list[str]:
-    """The class names that a source has by `data.classes` or by nature; [] where its annotations tell."""
+    """The class names set by `data.classes` or fixed by the source; [] if the annotations determine them."""
     if data.classes and data.source in OWN_SOURCES:
         return data.classes
     if data.classes:
@@ -122,12 +122,12 @@ def preprocess(
 
     Args:
         listing: see `ssd.prepare.splits.make_splits`.
-        class_names: in label order; [] takes all names in the annotations of train's list, sorted.
-        params: max_side, jpeg_quality and workers; `strict` is for `raise_if_unusable`.
-        scratch: a folder with room for all images, which wait there in a file without a name.
+        class_names: in label order; [] takes all names in the annotations of the train list, sorted.
+        params: max_side, jpeg_quality and workers are used; `strict` is for `raise_if_unusable`.
+        scratch: a folder with space for all images, which are kept there in an unnamed temporary file.
 
     Raises:
-        UserError: a process was killed.
+        UserError: a worker process was killed.
     """
     spool = Spool(scratch)
     images, problems = _read_splits(listing, params, spool)
@@ -144,13 +144,13 @@ def preprocess(
 
 
 def raise_if_unusable(result: Preprocessed, *, strict: bool, report: str | Path) -> None:
-    """Refuse data that nothing can be learned from or, if `strict`, that has any problem.
+    """Reject data that cannot be used for training or testing or, if `strict`, that has any problem.
 
     Args:
         report: the file that lists the problems, for the message.
 
     Raises:
-        UserError: train or test has no images, there is no class, or (strict) there are problems.
+        UserError: train or test has no images, train has no objects, or (strict) there are problems.
     """
     problems = all_problems(result)
     first = ""
@@ -172,13 +172,13 @@ def raise_if_unusable(result: Preprocessed, *, strict: bool, report: str | Path)
 
 
 def all_problems(result: Preprocessed) -> list[tuple[str, Problem]]:
-    """(split, problem) of all splits; those of val only once where test is val."""
+    """(split, problem) pairs of all splits; those of val only once if test is val."""
     own = [split for split in SPLITS if not (result.test_is_val and split == "val")]
     return [(split, problem) for split in own for problem in result.splits[split].problems]
 
 
 def decode_image(path: Path, max_side: int, jpeg_quality: int) -> DecodedImage | str:
-    """Read and pack an image file; why that cannot be done, where it is missing or broken."""
+    """Read, decode and pack an image file; return the reason if it is missing or damaged."""
     try:
         content = path.read_bytes()
         packed = pack_image(content, max_side, jpeg_quality)
@@ -192,7 +192,7 @@ def decode_image(path: Path, max_side: int, jpeg_quality: int) -> DecodedImage |
 def _read_splits(
     listing: Listing, params: PreprocessParams, spool: Spool
 ) -> tuple[dict[str, list[KeptImage]], dict[str, list[Problem]]]:
-    """The images of each split that can be read, and the problems so far."""
+    """The decodable images of each split, and the problems found so far."""
     images: dict[str, list[KeptImage]] = {split: [] for split in listing.images}
     problems = {split: list(found) for split, found in listing.problems.items()}
     refs = [(split, ref) for split, members in listing.images.items() for ref in members]
@@ -211,7 +211,7 @@ def _read_splits(
 
 
 def _annotated_classes(images: Mapping[str, Sequence[KeptImage]], named_by: Set[str]) -> list[str]:
-    """All class names in the annotations of the images of `named_by` that can be read, sorted."""
+    """All class names, sorted, in the annotations of the decodable images with ids in `named_by`."""
     every = (image.ref for image in chain.from_iterable(images.values()))
     return sorted({found.name for ref in every if ref.id in named_by for found in ref.annotation.objects})
 

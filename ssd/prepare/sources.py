@@ -1,6 +1,6 @@
-"""How each `data.source` is read: its reader and, for those of the VOC family, its lists and class names.
+"""The reader of each `data.source` and, for sources in VOC layout, its lists and class names.
 
-`ssd.source.download` brings every source to `<raw>/<source>/` in the public layout of the data set.
+`ssd.source.download` stores every source in `<raw>/<source>/`, in the public layout of the data set.
 """
 
 from pathlib import Path
@@ -63,10 +63,10 @@ LISTS: dict[Source, dict[str, list[tuple[str, str]]]] = {
 def read_source(data: DataParams, raw_folder: Path) -> Catalogue:
     """Read the lists and annotations of the downloaded `data.source`; no image is decoded.
 
-    COCO's own "test" has no public labels: it trains on train2017, and val2017 is all that scores it.
+    COCO's own test split has no public annotations: train2017 is train, val2017 the only evaluation split.
 
     Raises:
-        UserError: a list, folder or annotation file is missing or not as it should be.
+        UserError: a list, folder or annotation file is missing or invalid.
     """
     folder = raw_folder / data.source
     match data.source:
@@ -84,7 +84,7 @@ def read_source(data: DataParams, raw_folder: Path) -> Catalogue:
 def voc_lists(source: Source, raw_folder: Path) -> dict[str, list[VocList]]:
     """The lists that make up "train", "val" and "test" of a source in VOC layout; "train" is always there.
 
-    Without "val" or "test", the source has none: a share is to be held out.
+    If "val" or "test" is absent, the source has no such list: a fraction of the images is to be held out.
     """
     devkit = raw_folder / source / "VOCdevkit"
     if source == "voc_dir":

@@ -1,4 +1,4 @@
-"""Which images make up train, val and test: the data set's own lists, shares held out of them, or folds."""
+"""Assigns images to train, val and test: by the data set's own lists, held-out fractions, or folds."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -17,12 +17,12 @@ Images = dict[str, list[ImageRef]]
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of each split and what was wrong with the lists.
+    """The images of each split, and the problems found in the lists.
 
-    images, problems: by split, "train", "test" and, unless `test_is_val`, "val". test_is_val: the same images
-    are to choose the model and to score it, for there are no other. named_by: ids of the images whose
-    annotations tell the class names: those of the train list, wherever they went. notes: what a reader of
-    figures has to know about the splits.
+    images, problems: by split, "train", "test" and, unless `test_is_val`, "val". test_is_val: the val images
+    are also the test images, as there are no others. named_by: ids of the images whose annotations determine
+    the class names: those of the train list, even if since moved to another split. notes: remarks on the
+    splits for readers of the metrics.
     """
 
     images: Images
@@ -33,17 +33,17 @@ class Listing:
 
 
 def make_splits(catalogue: Catalogue, data: DataParams, params: PreprocessParams) -> Listing:
-    """Decide which image is in which split.
+    """Assign each image to a split.
 
-    An image that two lists have stays in test rather than val, in val rather than train. Without a list for
-    val, `preprocess.val_fraction` of train is held out. Without one for test, `preprocess.test_fraction` of
-    all images is held out first; where that is 0, val is the test split too.
+    An image in two lists stays in test rather than val, in val rather than train. Without a val list,
+    `preprocess.val_fraction` of train is held out as val. Without a test list, `preprocess.test_fraction` of
+    all images is held out first; if that is 0, val is the test split too.
 
-    With `data.folds`, the images of train and val are cut into so many parts: part `data.fold` is test, the
-    others are train, of which `val_fraction` is held out. A list for test is not used then.
+    With `data.folds`, the images of train and val are divided into that many folds: fold `data.fold` is test,
+    the others are train, of which `val_fraction` is held out as val. A test list is not used then.
 
-    Images are held out and cut so that classes are spread evenly, from `preprocess.split_seed`; the choice
-    depends on the ids of the images, not on the order of the lists.
+    Held-out splits and folds are stratified by class, with seed `preprocess.split_seed`; the result depends
+    on the ids of the images, not on the order of the lists.
 
     Raises:
         UserError: there are more folds than images.
@@ -70,7 +70,7 @@ def _fold(
         raise UserError(f"found {data.folds}; allowed: {allowed}", key="data.folds")
     shares = [1 / data.folds] * data.folds
     parts = _cut(pool, shares, params.split_seed)
-    notes = [f"test is part {data.fold} of 0 to {data.folds - 1} (data.fold) of the train and val images"]
+    notes = [f"test is fold {data.fold} of 0 to {data.folds - 1} (data.fold) of the train and val images"]
     if images.get("test"):
         notes.append("the data set's own test split is not used")
     train = [ref for ref, part in zip(pool, parts, strict=True) if part != data.fold]
@@ -99,13 +99,13 @@ def _hold_out(images: Images, problems: dict[str, list[Problem]], params: Prepro
     if test_is_val:
         images["test"] = images.pop("val")
         problems["test"] = problems.pop("val", [])
-        notes.insert(0, "the test split is the val split: the model is chosen on the images that score it")
+        notes.insert(0, "the test split is the val split, on which the model is selected")
     every = {split: problems.get(split, []) for split in images}
     return Listing(images, every, test_is_val, named_by, tuple(notes))
 
 
 def _test_from_all(images: Images, params: PreprocessParams) -> Images:
-    """`images` with a split "test": `test_fraction` of all images, which are taken from where they were."""
+    """`images` with a split "test": `test_fraction` of all images, removed from their former splits."""
     every = [ref for refs in images.values() for ref in refs]
     _, test = _split_off(every, params.test_fraction, params.split_seed)
     taken = {ref.id for ref in test}
@@ -114,7 +114,7 @@ def _test_from_all(images: Images, params: PreprocessParams) -> Images:
 
 
 def _split_off(refs: list[ImageRef], fraction: float, seed: int) -> tuple[list[ImageRef], list[ImageRef]]:
-    """What stays and the `fraction` (at least one image unless 0) that is held out, both in their order."""
+    """The kept images and the held-out `fraction` (at least one image unless 0), both in input order."""
     if not refs or fraction == 0:
         return refs, []
     share = max(fraction, 1 / len(refs))
@@ -124,7 +124,7 @@ def _split_off(refs: list[ImageRef], fraction: float, seed: int) -> tuple[list[I
 
 
 def _cut(refs: Sequence[ImageRef], shares: Sequence[float], seed: int) -> list[int]:
-    """The part of each image; it follows from the ids, whatever the order."""
+    """The stratified part of each image; it depends on the ids, not on the order."""
     ordered = sorted(refs, key=lambda ref: ref.id)
     classes = [[found.name for found in ref.annotation.objects] for ref in ordered]
     parts = stratified_parts(classes, shares, seed)

@@ -1,4 +1,4 @@
-"""Cut a data set into parts that hold the same mixture of classes."""
+"""Stratified splits: divides a data set into parts with the same distribution of classes."""
 
 import random
 from collections import Counter
@@ -8,28 +8,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 SAME = 1e-9
-"""Floating-point numbers that differ by less are equal, for shares are not exact."""
+"""Tolerance: floating-point numbers that differ by less count as equal, because shares are inexact."""
 
 
 def stratified_parts(classes: Sequence[Collection[str]], shares: Sequence[float], seed: int) -> list[int]:
-    """Give each image to a part, so that every class is spread over the parts by their shares.
+    """Assign each image to a part, so that the objects of every class are distributed by `shares`.
 
-    Rarest class first, its images with most objects first, each image goes to the part that lacks most
-    of the class; among equals to the one with most free places, then by the seed's draw. Images without
-    objects come last, but have places kept for them, so that they are spread as well.
+    Iterative stratification: the rarest class first, and of it the images with most objects first, each image
+    goes to the part that lacks most of the class; ties go to the part with most free places, then to a random
+    one. Images without objects come last, but places are reserved for them, so they are stratified as well.
 
     Args:
-        classes: the class names of the objects of each image; a name that is repeated is several objects,
-            an empty collection an image without objects.
-        shares: of the images, for each part; they sum to 1.
-        seed: another one gives another cut of the same quality. The same images in the same order, shares
+        classes: the class names of the objects of each image; a repeated name is several objects, an empty
+            collection an image without objects.
+        shares: fraction of the images per part; they sum to 1.
+        seed: another seed gives another split of the same quality. The same images in the same order, shares
             and seed give the same parts on every machine.
 
     Returns:
-        The number of the part, from 0, of each image. The parts' sizes are `part_sizes`.
+        The part number, from 0, of each image. The sizes of the parts are `part_sizes`.
 
     Source: Sechidis, Tsoumakas, Vlahavas, "On the Stratification of Multi-Label Data" (ECML 2011), figure 1.
-    Other than there, sizes are exact, objects count rather than images, and lack is relative to the share.
+    Unlike there, sizes are exact, objects are counted rather than images, and lack is relative to the share.
     """
     draw = random.Random(seed).random  # noqa: S311 # numpy's draws may differ from version to version
     counts = [Counter(names) for names in classes]
@@ -65,7 +65,7 @@ def stratified_parts(classes: Sequence[Collection[str]], shares: Sequence[float]
 
 
 def part_sizes(num_images: int, shares: Sequence[float]) -> list[int]:
-    """Whole numbers that sum to `num_images`, each less than 1 off its share (largest remainder)."""
+    """Integers that sum to `num_images`, each less than 1 from its exact share (largest remainder method)."""
     assert abs(sum(shares) - 1) < 1e-6, "shares sum to 1"
     exact = [num_images * share for share in shares]
     sizes = [int(size + SAME) for size in exact]
@@ -86,10 +86,10 @@ def _images_by_class(counts: Sequence[Counter[str]], order: Sequence[int]) -> di
 def _lack_by_share(
     given: NDArray[np.float64], count: int, weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """How far each part is from full, where `count` objects are next: the rule of Sainte-Lague.
+    """How much each part lacks of a class when `count` objects are next: the Sainte-Lague method.
 
-    All parts fill up at the same rate, so each gets images with many objects and with few; the half makes
-    what cannot be divided go where rounding would put it.
+    All parts fill at the same rate, so each gets images with many objects and with few; adding half of
+    `count` assigns objects that cannot be divided evenly as rounding would.
     """
     return -(given + count / 2) / np.maximum(weights, SAME)
 
@@ -97,16 +97,16 @@ def _lack_by_share(
 def _lack_by_place(
     given: NDArray[np.float64], total: int, weights: NDArray[np.float64], free: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Objects that each part lacks for each of its free places: all that can still be chosen at the end.
+    """Objects that each part lacks per free place, for the last class.
 
-    The last class fills the places that the others left, however many these are. A part with few of them
-    reaches its objects only with images that hold many.
+    The last class fills the places that the others left, so the number of its images in each part is fixed.
+    A part with few free places reaches its objects only with images that have many.
     """
     return (total * weights - given) / np.maximum(free, 1)
 
 
 def _neediest(lack: NDArray[np.float64], free: NDArray[np.int64], draw: float) -> int:
-    """The part with free places that lacks most; equals by free places, then by `draw` from [0, 1)."""
+    """The part with free places that lacks most; ties by most free places, then by `draw` in [0, 1)."""
     open_parts = np.flatnonzero(free)
     lack = lack[open_parts]
     open_parts = open_parts[lack > lack.max() - SAME]
@@ -119,7 +119,7 @@ def _neediest(lack: NDArray[np.float64], free: NDArray[np.int64], draw: float) -
 def _drop(
     waiting: dict[str, list[int]], done: Sequence[int], counts: Sequence[Counter[str]]
 ) -> dict[str, list[int]]:
-    """`waiting` without the images that have their part now, and without classes that have none left."""
+    """`waiting` without the images in `done`, and without classes that have no images left."""
     gone = set(done)
     touched = {name for image in done for name in counts[image]}
     left = {

@@ -1,4 +1,4 @@
-"""What preprocess reports: counts, classes and box sizes of each split, and every problem."""
+"""Contents of preprocess's reports: counts, classes and box sizes per split, and every problem."""
 
 import hashlib
 import json
@@ -18,9 +18,9 @@ QUANTILES = {"min": 0.0, "p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95
 def summarise(result: Preprocessed) -> dict[str, Any]:
     """The content of summary.json.
 
-    Of each split: numbers of images, objects and problems, `relative_box_size` (quantiles of
+    Per split: numbers of images, objects and problems, `relative_box_size` (quantiles of
     sqrt(box area / image area), null without objects) and `digest`, a SHA-256 that changes with any
-    byte of images, boxes, labels or ids. `warnings` name what will hurt training, `notes` what to know.
+    byte of images, boxes, labels or ids. `warnings`: what will harm training; `notes`: on the splits.
     """
     untrained = _classes_without_training_object(result)
     return {
@@ -78,7 +78,7 @@ def digest(samples: Sequence[AnnotatedImage], class_names: Sequence[str]) -> str
 
 
 def _classes_without_training_object(result: Preprocessed) -> list[str]:
-    """Class names without an object in train; those marked difficult do not count, for they teach nothing."""
+    """Class names without an object in train; difficult objects do not count, as training ignores them."""
     taught = {
         label
         for sample in result.splits["train"].samples

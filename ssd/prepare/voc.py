@@ -1,4 +1,4 @@
-"""Reads the layout of the Pascal VOC development kit: lists of image ids, images, annotations in XML.
+"""Reads the layout of the Pascal VOC development kit: lists of image ids, images, XML annotations.
 
 `<folder>/{JPEGImages,Annotations,ImageSets/Main}`: Everingham et al., "The Pascal Visual Object Classes (VOC)
 Challenge", IJCV 2010, and the documentation of the development kit.
@@ -38,10 +38,10 @@ class VocList:
 
 
 def read_voc(lists: Mapping[str, Sequence[VocList]], class_names: Sequence[str] = ()) -> Catalogue:
-    """Read the lists of "train" and perhaps "val" and "test", with the annotations of their images.
+    """Read the lists of "train" and optionally "val" and "test", with the annotations of their images.
 
-    An image that is listed twice in a split counts once. One without file or readable annotation is dropped
-    with a problem.
+    An image listed twice in a split is used once. One without an image file or a readable annotation is
+    dropped and reported as a problem.
 
     Raises:
         UserError: a list or a JPEGImages folder is missing.
@@ -54,7 +54,7 @@ def read_voc(lists: Mapping[str, Sequence[VocList]], class_names: Sequence[str] 
 
 
 def own_lists(folder: Path) -> dict[str, list[VocList]]:
-    """The lists of a user's folder. Where trainval is the train split, val is part of it and so not used."""
+    """The lists of a user's folder. Where trainval is the train split, it includes val, so val is unused."""
     lists = {name: VocList(folder, name) for name in ("train", "val", "test")}
     found = {name: [item] for name, item in lists.items() if item.path.is_file()}
     if "train" not in found:
@@ -64,7 +64,7 @@ def own_lists(folder: Path) -> dict[str, list[VocList]]:
 
 
 def folder_labels(folders: Iterable[Path]) -> dict[Path, str]:
-    """A short name for each folder: its last part, or as many as tell them apart."""
+    """A short name per folder: its last path component, or as many as make the names unique."""
     distinct = set(folders)
     depth = 1
     while len({folder.parts[-depth:] for folder in distinct}) < len(distinct):
@@ -88,7 +88,7 @@ def _read_lists(
     files: Mapping[Path, Mapping[str, Path]],
     problems: list[Problem],
 ) -> list[ImageRef]:
-    """The images of a split's lists; adds to `problems` what is listed twice, or missing, or no file name."""
+    """The images of a split's lists; duplicate, missing and invalid entries are appended to `problems`."""
     images: list[ImageRef] = []
     seen: set[str] = set()
     for item in items:
@@ -119,9 +119,9 @@ def _read_image(image_id: str, folder: Path, label: str, stem: str, path: Path |
 
 
 def read_list(path: str | Path) -> list[str]:
-    """Read the image ids of a list in ImageSets/Main, in its order, repeated ones included.
+    """Read the image ids of a list in ImageSets/Main, one per line, in order, duplicates included.
 
-    The lists of single classes (cat_train.txt) have a second column of -1, 0 or 1, which is left out.
+    The lists of single classes (cat_train.txt) have a second column of -1, 0 or 1, which is dropped.
 
     Raises:
         UserError: the list is missing or not UTF-8.
@@ -132,21 +132,21 @@ def read_list(path: str | Path) -> list[str]:
     except FileNotFoundError:
         raise UserError(f"{path}: not found", path=path) from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: not UTF-8 text; a list has one image id a line") from None
+        raise UserError(f"{path}: not UTF-8 text; a list has one image id per line") from None
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     flagged = [_FLAGGED_LINE.fullmatch(line) for line in lines]
-    # Only a column that is there in every line is one: an id may end in " 1" itself.
+    # The column is dropped only if every line has it: an id may itself end in " 1".
     return [match[1] for match in flagged if match] if all(flagged) else lines
 
 
 def parse_annotation(source: bytes | Path) -> Annotation:
-    """Parse an annotation, given as the XML itself or as its path.
+    """Parse an annotation, given as XML content or as its path.
 
-    `part` elements (head, hand and foot in the person layout task) are inside their object and no
-    objects of their own. Optional are size and difficult; filename, truncated and pose are not read.
+    `part` elements (head, hand and foot in the person layout task) belong to their object and are not
+    objects themselves. size and difficult are optional; filename, truncated and pose are not read.
 
     Raises:
-        AnnotationError: it is missing, no well-formed XML, no annotation, or has entities of its own.
+        AnnotationError: it is missing, not well-formed XML, not an annotation, or defines entities.
     """
     root = _parse_xml(_read(source) if isinstance(source, Path) else source)
     if root.tag != "annotation":
@@ -161,10 +161,10 @@ def parse_annotation(source: bytes | Path) -> Annotation:
 
 
 def half_open(box: Box) -> Box:
-    """Pascal's box (1-based, both corners inside) as x1, y1, x2, y2 in pixels, 0-based, half-open.
+    """Convert a Pascal VOC box (1-based, inclusive corners) to xyxy in pixels, 0-based, half-open.
 
-    Corners in the wrong order stay so: sorting the result gives the box of the sorted corners. Equal ones
-    stay equal: what Pascal would call one pixel wide is what annotation tools write for no width at all.
+    Swapped corners stay swapped: sorting the result gives the box of the sorted corners. Equal corners stay
+    equal: in Pascal VOC such a box is one pixel wide, but annotation tools write it for zero width.
     """
     xmin, ymin, xmax, ymax = box
     x1, x2 = _half_open_side(xmin, xmax)
@@ -189,7 +189,7 @@ def _read(path: Path) -> bytes:
 
 def _parse_xml(content: bytes) -> Element:
     try:
-        # A declaration has to be the first thing in XML; some tools write an empty line before it.
+        # An XML declaration must come first; some tools write an empty line before it.
         return fromstring(content.removeprefix(_UTF8_MARK).lstrip())
     except ParseError as error:
         raise AnnotationError(f"not well-formed XML ({error})") from None
@@ -201,7 +201,7 @@ def _parse_object(element: Element) -> AnnotatedObject:
     name = _text(element, "name")
     if not name:
         raise AnnotationError("no name")
-    # find() looks at children only, so the bndbox of a part is not taken for the object's.
+    # find() searches direct children only, so the bndbox of a part is not taken for the object's.
     corners = element.find("bndbox")
     if corners is None:
         raise AnnotationError("no bndbox")
@@ -221,19 +221,19 @@ def _coordinate(corners: Element, tag: str) -> float:
 
 
 def _flag(element: Element, tag: str) -> bool:
-    """True for `true` and numbers but 0; tools that do not set a flag leave it out or write "Unspecified"."""
+    """True for `true` and non-zero numbers; tools that do not set a flag omit it or write "Unspecified"."""
     text = _text(element, tag)
     return text.lower() == "true" or bool(_number(text))
 
 
 def _parse_size(root: Element) -> tuple[int, int] | None:
-    """(height, width), or None where they are not there or not numbers: the image itself has them."""
+    """(height, width) in pixels, or None if missing or not numbers: the image itself has them."""
     height, width = _number(_text(root, "size/height")), _number(_text(root, "size/width"))
     return None if height is None or width is None else (round(height), round(width))
 
 
 def _number(text: str) -> float | None:
-    """The finite number that `text` is, else None."""
+    """`text` as a finite number, else None."""
     try:
         value = float(text)
     except ValueError:

@@ -1,7 +1,7 @@
-"""Reads a folder in the layout of the YOLO tools: a text file an image, an object a line.
+"""Reads a folder in YOLO layout: one text file per image, one object per line.
 
-images/{train,val,test}/NAME.jpg    train is needed; where val or test is not there, it is held out
-labels/{train,val,test}/NAME.txt    lines `class cx cy w h`, in shares of the image; no file: no objects
+images/{train,val,test}/NAME.jpg    train is required; a missing val or test is held out
+labels/{train,val,test}/NAME.txt    lines `class cx cy w h`, cxcywh normalised to [0, 1]; no file: no objects
 data.yaml (names) or classes.txt    the class names, numbered from 0; or data.classes
 """
 
@@ -31,10 +31,10 @@ _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 def read_yolo(folder: Path, class_names: Sequence[str]) -> Catalogue:
-    """Read the images and labels of `folder`. `class_names` count where the folder has no names of its own.
+    """Read the images and labels of `folder`. `class_names` are used if the folder has no names itself.
 
     Raises:
-        UserError: there are no class names, or they are not readable.
+        UserError: there are no class names, or they cannot be read.
     """
     names = read_names(folder) or tuple(class_names)
     if not names:
@@ -52,14 +52,14 @@ def read_yolo(folder: Path, class_names: Sequence[str]) -> Catalogue:
 
 
 def read_names(folder: Path) -> tuple[str, ...]:
-    """The class names of data.yaml (a list, or number: name), else of classes.txt, else ()."""
+    """The class names of data.yaml (a list, or a mapping number: name), else of classes.txt, else ()."""
     path = folder / "data.yaml"
     try:
         if not path.is_file():
             path = folder / "classes.txt"
             lines = path.read_text("utf-8-sig").splitlines() if path.is_file() else []
             return tuple(line.strip() for line in lines if line.strip())
-        # YAML 1.2, in which a class may be called yes, no or on.
+        # YAML 1.2, in which yes, no and on are strings and so valid class names.
         content = YAML(typ="safe", pure=True).load(path.read_text("utf-8-sig"))
     except (YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not readable ({' '.join(str(error).split())})") from None
@@ -68,7 +68,7 @@ def read_names(folder: Path) -> tuple[str, ...]:
         names = [names[number] for number in range(len(names))]
     plain = isinstance(names, list) and all(isinstance(name, str | int | float) for name in names)
     if not plain or not 0 < len(names) == len({str(name) for name in names}):
-        raise UserError(f"{path}: has no names that differ, written as a list or numbered from 0; mend it")
+        raise UserError(f"{path}: names must be unique, in a list or numbered from 0; mend it")
     return tuple(str(name) for name in names)
 
 
@@ -82,7 +82,7 @@ def _read_image(folder: Path, path: Path, names: Sequence[str]) -> ImageRef | Pr
     label_file = labels.relative_to(folder).as_posix()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # who decodes it will tell
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # checked when decoded
             with Image.open(path, formats=FORMATS) as image:
                 width, height = image.size
     except _UNREADABLE as error:
@@ -102,7 +102,7 @@ def _read_image(folder: Path, path: Path, names: Sequence[str]) -> ImageRef | Pr
 
 
 def _object(words: Sequence[str], names: Sequence[str], width: int, height: int) -> AnnotatedObject | str:
-    """An object, or why its line cannot be read. width, height: of the image in pixels."""
+    """An object, or the reason why its line cannot be read. width, height: of the image in pixels."""
     if len(words) != 5:
         return f"has {len(words)} columns, not class cx cy w h"
     if not words[0].isdecimal() or int(words[0]) >= len(names):
@@ -114,7 +114,7 @@ def _object(words: Sequence[str], names: Sequence[str], width: int, height: int)
     if not all(math.isfinite(value) for value in (cx, cy, w, h)):
         return f"{' '.join(words[1:])}: not four finite numbers"
     corners = (cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height
-    # Six written digits leave an error below a hundredth of a pixel, which must not count as over the edge.
+    # Six decimals leave a rounding error below 0.01 pixels, which must not count as outside the image.
     x1, y1, x2, y2 = (round(value, 2) for value in corners)
     box: Box = x1, y1, x2, y2
     return AnnotatedObject(names[int(words[0])], (cx, cy, w, h), box)

@@ -1,4 +1,4 @@
-"""A process under `ssd.processes.launch`: it ends with its launcher and hands its error over."""
+"""A worker process of `ssd.processes.launch`: ends with its launcher and reports its error to it."""
 
 import json
 import os
@@ -14,21 +14,21 @@ from pathlib import Path
 from ssd.errors import UserError
 
 LAUNCHER = "SSD_LAUNCHER"
-"""The environment variable that names the launcher's process id."""
+"""The environment variable that holds the launcher's process id."""
 
 ERRORS = "SSD_ERRORS"
-"""The environment variable that names the folder for errors."""
+"""The environment variable that holds the folder for error reports."""
 
 GRACE_SECONDS = 120
-"""What a process has to save and end after a signal, before it is killed."""
+"""The time that a process has to save and exit after a signal, before it is killed."""
 
 
 @dataclass(frozen=True)
 class ProcessError:
-    """What ended a process.
+    """The error that ended a process.
 
-    text: a traceback, or the message of a UserError; by_user: which of the two; key, path: of the UserError;
-    rank: of the process; time_ns: since 1970, to tell the cause from what followed.
+    text: a traceback, or the message of a UserError; by_user: whether it is a UserError; key, path: of the
+    UserError; rank: of the process; time_ns: since 1970, to find the first error.
     """
 
     text: str
@@ -45,21 +45,21 @@ class ProcessError:
 
 
 def end_with_launcher() -> None:
-    """Under a launcher, stop when it is gone, even by SIGKILL: SIGTERM, and SIGKILL after GRACE_SECONDS."""
+    """Under a launcher, stop if it dies, even by SIGKILL: with SIGTERM, and SIGKILL after GRACE_SECONDS."""
     if LAUNCHER in os.environ:
         threading.Thread(target=_outlive_briefly, args=[int(os.environ[LAUNCHER])], daemon=True).start()
 
 
 @contextmanager
 def report_errors() -> Iterator[None]:
-    """Under a launcher, let it tell of errors; else nothing.
+    """Under a launcher, write an error to a file for it instead of printing it; otherwise do nothing.
 
-    One process's error makes the others fail too, at their next exchange. So that the terminal shows the
-    cause alone, no process prints its own. (torch.distributed.elastic's `record` lets each print its own, and
-    notes the time in whole seconds, in which cause and consequence cannot be told apart.)
+    An error in one process makes the others fail too, at their next collective operation. So that the
+    terminal shows only the root cause, no process prints its error; the launcher logs the first one. (With
+    torch.distributed.elastic's `record` each process prints its error, and times are in whole seconds.)
 
     Raises:
-        SystemExit: instead of an error, which has been handed over; code 2 for a UserError, else 1.
+        SystemExit: instead of the error, which has been written; code 2 for a UserError, else 1.
     """
     try:
         yield
@@ -67,20 +67,20 @@ def report_errors() -> Iterator[None]:
         if ERRORS not in os.environ:
             raise
         _write_error(error, Path(os.environ[ERRORS]))
-        # The launcher stops everybody now; this process is on its way.
+        # The launcher now sends SIGTERM to all processes; this one is already exiting.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise SystemExit(2 if isinstance(error, UserError) else 1) from error
 
 
 def first_error(folder: Path) -> ProcessError | None:
-    """The earliest error that was handed over in `folder`; None where there is none."""
+    """The earliest error reported in `folder`; None if there is none."""
     errors = (ProcessError(**json.loads(path.read_text())) for path in folder.glob("*.json"))
     return min(errors, key=lambda error: error.time_ns, default=None)
 
 
 def _outlive_briefly(launcher: int) -> None:
-    # Linux can send a signal by itself when a parent ends (PR_SET_PDEATHSIG), but it sends one for each of
-    # the parent's threads, and a second SIGTERM cuts short what the first one began.
+    # Linux can send a signal when the parent dies (PR_SET_PDEATHSIG), but it sends one per thread of the
+    # parent, and a second SIGTERM interrupts the shutdown that the first one began.
     while os.getppid() == launcher:
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)

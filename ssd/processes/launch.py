@@ -1,4 +1,4 @@
-"""Several processes on one machine: started together, stopped together, started again when some are lost."""
+"""Launcher of several processes on one machine: starts, stops and, after a failure, restarts all of them."""
 
 import logging
 import os
@@ -22,24 +22,24 @@ from ssd.processes.child import ERRORS, GRACE_SECONDS, LAUNCHER, first_error
 log = logging.getLogger(__name__)
 
 USER_ERROR, STOPPED = 2, 130
-"""The exit codes of stages that end with a UserError, and that were asked to stop."""
+"""The exit codes of stages that end with a UserError, and that were stopped by a signal."""
 
 FATAL_SIGNALS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
-"""What ends a process by itself. SIGTERM is the launcher's answer to another's failure, SIGABRT torch's."""
+"""Signals of a process's own failure. After another's failure it gets SIGTERM or SIGABRT (from torch)."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-"""What is passed on to the processes."""
+"""Signals that are forwarded to the processes."""
 
 
 def num_processes(devices: int | Literal["auto"], device: torch.device) -> int:
-    """The number of processes that `train.devices` asks for.
+    """The number of processes that `train.devices` requests.
 
     Args:
-        devices: auto is all GPUs that torch sees, or one process on a CPU.
-        device: what trains.
+        devices: auto is one process per GPU that torch sees, or one process on a CPU.
+        device: the training device.
 
     Raises:
-        UserError: more processes than GPUs.
+        UserError: more processes than GPUs are requested.
     """
     if device.type == "cpu":
         return 1 if devices == "auto" else devices
@@ -57,24 +57,24 @@ def num_processes(devices: int | Literal["auto"], device: torch.device) -> int:
 def launch(arguments: Sequence[str], num_processes: int, restarts: int) -> int:
     """Run `python *arguments` in several processes under torch's launcher, until all have ended.
 
-    Each is to run inside `ssd.processes.world.joined`. When one fails, the others are stopped, and all are
-    started again, up to `restarts` times, unless the failure is a UserError. SIGTERM and Ctrl-C are passed
-    on once; then the processes have GRACE_SECONDS to save and end (30 with torch before 2.12). If this
+    Each must run inside `ssd.processes.world.joined`. If one fails, the others are stopped, and all are
+    restarted, up to `restarts` times, unless the failure is a UserError. SIGTERM and Ctrl-C are forwarded
+    once; then the processes have GRACE_SECONDS to save and exit (30 with torch before 2.12). If this
     process is killed, they stop by themselves.
 
-    The terminal shows the first process as if it ran alone, and of a failure only what failed first.
+    The terminal shows the output of rank 0 as if it ran alone and, of a failure, only the first error.
 
     Args:
         arguments: of the Python interpreter, such as ("-m", "stages.train").
         num_processes: on this machine.
-        restarts: after failures.
+        restarts: largest number of restarts after failures.
 
     Returns:
         The exit code: 0, STOPPED, or that of the process that failed first (128 + the signal if one killed
         it).
 
     Raises:
-        UserError: the one that a process raised.
+        UserError: raised by one of the processes.
     """
     for attempt in range(restarts + 1):
         with tempfile.TemporaryDirectory(prefix="ssd-launch-") as folder:
@@ -82,12 +82,12 @@ def launch(arguments: Sequence[str], num_processes: int, restarts: int) -> int:
         if code in (0, USER_ERROR, STOPPED):
             break
         if attempt < restarts:
-            log.warning("starting again from the last checkpoint (%d of %d)", attempt + 1, restarts)
+            log.warning("restarting from the last checkpoint (%d of %d)", attempt + 1, restarts)
     return code
 
 
 def _attempt(arguments: Sequence[str], num_processes: int, folder: Path) -> int:
-    """Run all processes once; their exit code. Raises the UserError of one."""
+    """Run all processes once; return their exit code. Raises the UserError of a process."""
     settings = {
         LAUNCHER: str(os.getpid()),
         ERRORS: str(folder),
@@ -105,7 +105,7 @@ def _attempt(arguments: Sequence[str], num_processes: int, folder: Path) -> int:
 
 
 def _config(num_processes: int, folder: Path) -> LaunchConfig:
-    # One attempt a launch: its own restarts would repeat a UserError, and meet at the old attempt's address.
+    # max_restarts=0: torch's own restarts would repeat a UserError and reuse the old rendezvous address.
     return LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -121,15 +121,15 @@ def _config(num_processes: int, folder: Path) -> LaunchConfig:
 
 
 def _explain(failures: Sequence[ProcessFailure], num_processes: int, folder: Path) -> int:
-    """Log what ended the processes before their time; the exit code. Raises the UserError of one.
+    """Log why the processes ended early; return the exit code. Raises the UserError of a process.
 
     Args:
-        failures: in the order in which they were seen; none where all were asked to stop.
+        failures: in the order in which they were detected; none if all were stopped by a signal.
         num_processes: of the attempt.
         folder: of the attempt.
     """
     killed = [f for f in failures if -f.exitcode in FATAL_SIGNALS]
-    # Half a minute after a failure, the launcher itself kills who has not ended.
+    # Half a minute after a failure, the launcher itself kills the processes that are still running.
     killed = [f for f in killed if f.timestamp < failures[0].timestamp + 20]
     for f in killed:
         log.error("process %d of %d was killed (%s)", f.local_rank, num_processes, f.signal_name())
@@ -142,8 +142,8 @@ def _explain(failures: Sequence[ProcessFailure], num_processes: int, folder: Pat
         if not failures:
             cause = error.text.strip().splitlines()[-1]
             log.warning(
-                "process %d of %d was in a step when the others stopped, and could not save (%s); the last "
-                "checkpoint before it counts",
+                "process %d of %d was in a step when the others stopped, and could not save a checkpoint "
+                "(%s); the next run resumes from the previous one",
                 error.rank,
                 num_processes,
                 cause,
@@ -154,21 +154,21 @@ def _explain(failures: Sequence[ProcessFailure], num_processes: int, folder: Pat
     if not failures:
         return STOPPED
     code, rank = failures[0].exitcode, failures[0].local_rank
-    if rank > 0:  # the terminal has shown what the first process wrote
+    if rank > 0:  # stderr of rank 0 has been shown on the terminal
         texts = [path.read_text(errors="replace") for path in folder.glob(f"*/*/{rank}/stderr.log")]
         log.error("%sprocess %d of %d ended with exit code %d", "".join(texts), rank, num_processes, code)
     return code if code > 0 else 128 - code
 
 
 def _threads(num_processes: int) -> int:
-    """Threads of a process that leave no core idle and none contested."""
+    """Threads per process, so that all cores are used and none is oversubscribed."""
     num_cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return max(1, num_cores // num_processes)
 
 
 @contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Variables for the processes that are started meanwhile."""
+    """Set environment variables for the processes started inside the block."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -183,7 +183,7 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """The launcher handles signals and does not put back what was there."""
+    """Restore the signal handlers of this process, which torch's launcher replaces."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         yield
@@ -194,7 +194,7 @@ def _own_signals() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Log nothing: torch's launcher tells of each failure at length, and so does this module afterwards."""
+    """Disable logging: torch's launcher logs each failure at length, and this module logs it afterwards."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

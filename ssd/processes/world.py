@@ -1,4 +1,4 @@
-"""The processes of a training: who this one is, and what they tell each other."""
+"""Distributed training: rank and world size of this process, process group and collective operations."""
 
 import logging
 import os
@@ -20,18 +20,18 @@ from ssd.processes.child import end_with_launcher, report_errors
 T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=10)
-"""How long a process waits for the others: for the slowest to start, and at every exchange."""
+"""Timeout of the process group: for all processes to start, and for every collective operation."""
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among those that train together; the default is a process alone.
+    """Rank of this process and world size of a distributed training; the default is a single process.
 
-    Every process must make the same calls in the same order. One that waits longer than `TIMEOUT` for
-    another, or whose partner is gone, raises RuntimeError.
+    Every process must make the same calls in the same order. A call that waits longer than `TIMEOUT` for
+    another process, or for one that has died, raises RuntimeError.
 
-    rank: 0..size-1 over all machines; size: number of processes; local_rank: number on this machine,
-    which is also the number of its GPU.
+    rank: 0..size-1 over all machines; size: world size, the number of processes; local_rank: rank on this
+    machine, which is also the index of its GPU.
     """
 
     rank: int = 0
@@ -40,19 +40,19 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the one process that writes files and speaks."""
+        """Whether this is the one process (rank 0) that writes files and logs."""
         return self.rank == 0
 
     def sum_(self, tensor: Tensor) -> Tensor:
-        """Replace `tensor` by its sum over all processes, in place; returns it."""
+        """All-reduce: replace `tensor` by its sum over all processes, in place; return it."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def gather(self, value: T) -> list[T]:
-        """The values of all processes, by rank, on every process.
+        """All-gather: the values of all processes, by rank, on every process.
 
-        They travel pickled, over the CPU: small Python objects, or tensors on the CPU.
+        They are pickled and sent over the CPU: for small Python objects and CPU tensors only.
         """
         if self.size == 1:
             return [value]
@@ -61,7 +61,7 @@ class World:
         return values  # type: ignore[return-value]  # every place has been filled
 
     def broadcast(self, value: T) -> T:
-        """The main process's value, on every process; see `gather`."""
+        """The value of rank 0, on every process; see `gather`."""
         if self.size == 1:
             return value
         values = [value]
@@ -69,31 +69,31 @@ class World:
         return values[0]
 
     def barrier(self) -> None:
-        """Wait until every process is here. What a GPU still computes is not waited for."""
+        """Wait until every process has reached this call; does not wait for work queued on a GPU."""
         self.gather(None)
 
 
 def launched() -> bool:
-    """Whether a launcher (torchrun, a Kubeflow PyTorchJob) started this process as one of a training."""
+    """Whether a launcher (torchrun, a Kubeflow PyTorchJob) started this process as part of a training."""
     return "RANK" in os.environ or "WORLD_SIZE" in os.environ
 
 
 @contextmanager
 def joined(device: str) -> Iterator[World]:
-    """Join the processes that the environment tells of, and part from them at the end. Main thread only.
+    """Join the process group that the environment describes, and leave it at the end. Main thread only.
 
-    RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT are what torchrun and a Kubeflow PyTorchJob
-    set (the latter leaves out LOCAL_RANK: one process a machine). Without them, and for a single
-    process, the world is this process and torch.distributed is not touched.
+    RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT are set by torchrun and a Kubeflow PyTorchJob
+    (the latter omits LOCAL_RANK: one process per machine). Without them, and with a world size of 1, the
+    world is this process alone and torch.distributed is not used.
 
-    At a normal end all processes wait for each other; after an exception this one leaves at once, and
-    the others find it gone.
+    At a normal end all processes wait for each other; after an exception this one leaves at once, and the
+    next collective operation of the others fails.
 
     Args:
         device: `train.device`: auto, cpu or cuda. With CUDA the process's GPU becomes the current one.
 
     Raises:
-        UserError: the variables do not belong together, there is no such GPU, or the others are not met.
+        UserError: the variables are inconsistent, there is no such GPU, or the others cannot be reached.
         SystemExit: instead of any error under `ssd.processes.launch`, see `ssd.processes.child`.
     """
     end_with_launcher()
@@ -105,13 +105,13 @@ def joined(device: str) -> Iterator[World]:
         if world.size == 1:
             yield world
             return
-        # An error is handed over before the others lose this process and fail in turn.
+        # The inner report_errors writes the error before this process leaves and the others fail in turn.
         with _group(world, "cpu:gloo,cuda:nccl" if cuda else "gloo"), report_errors():
             yield world
 
 
 def read_world(environment: Mapping[str, str]) -> World:
-    """The world that the variables of a launcher describe; a process alone where there are none.
+    """The world that the variables of a launcher describe; a single process if there are none.
 
     Raises:
         UserError: a variable is missing, is not a number, or is out of range.
@@ -129,9 +129,9 @@ def read_world(environment: Mapping[str, str]) -> World:
 
 
 def exit_now(code: int) -> NoReturn:
-    """End the process now, without the interpreter's own clean-up.
+    """Exit the process now, without the interpreter's clean-up.
 
-    For the end of a process that had partners: threads of torch.distributed that are still running can
+    For a process that was in a process group: threads of torch.distributed that are still running can
     abort the interpreter's exit, and a finished training would count as failed.
     """
     logging.shutdown()
@@ -145,22 +145,22 @@ def _take_gpu(number: int) -> None:
     if number >= num_gpus:
         raise UserError(
             f"environment: LOCAL_RANK: found {number}, but torch sees {num_gpus} GPUs; "
-            "start at most one process a GPU"
+            "start at most one process per GPU"
         )
     torch.cuda.set_device(number)
 
 
 @contextmanager
 def _group(world: World, backend: str) -> Iterator[None]:
-    """torch's default process group."""
+    """torch's default process group, inside the block."""
     try:
         with _deadly_signals():
             dist.init_process_group(backend, timeout=TIMEOUT, rank=world.rank, world_size=world.size)
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise UserError(
-            f"environment: MASTER_ADDR: process {world.rank} of {world.size} does not meet the others at "
-            f"{where} ({str(error).splitlines()[0]}); look whether all of them run and reach that address"
+            f"environment: MASTER_ADDR: process {world.rank} of {world.size} cannot connect to the others at "
+            f"{where} ({str(error).splitlines()[0]}); check that all of them run and can reach that address"
         ) from error
     group = dist.group.WORLD
     assert group is not None, "it has just been made"
@@ -168,7 +168,7 @@ def _group(world: World, backend: str) -> Iterator[None]:
         yield
         world.barrier()
     except BaseException:
-        # Without this, destroying it waits for work that the others may never finish.
+        # Without abort, destroying the group may wait forever for operations that the others never finish.
         group.abort()
         raise
     finally:
@@ -177,7 +177,7 @@ def _group(world: World, backend: str) -> Iterator[None]:
 
 @contextmanager
 def _deadly_signals() -> Iterator[None]:
-    """Let SIGTERM and Ctrl-C end the process, which waits where Python cannot handle them."""
+    """Let SIGTERM and Ctrl-C end the process at once: it waits where Python runs no signal handlers."""
     before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
@@ -199,5 +199,5 @@ def _number(environment: Mapping[str, str], name: str, *, lowest: int = 0, below
 def _missing(name: str) -> UserError:
     return UserError(
         f"environment: {name}: missing; several processes need RANK, WORLD_SIZE, MASTER_ADDR and "
-        "MASTER_PORT, a process alone none of them"
+        "MASTER_PORT, a single process none of them"
     )

@@ -1,4 +1,4 @@
-"""Bringing a data set to disk: fetched archives, the user's own folder, or drawn."""
+"""Puts a data set on disk: from downloaded archives, from the user's own folder, or generated (`shapes`)."""
 
 import logging
 from dataclasses import replace
@@ -21,18 +21,18 @@ YOLO_FOLDERS = ("images/train", "labels/train")
 
 
 def download(data: DataParams, raw_folder: Path, root: Path) -> None:
-    """Bring `data.source` to `raw_folder / data.source`, whole or not at all.
+    """Put `data.source` into `raw_folder / data.source`, completely or not at all.
 
     Without a network, `data.archives` holds the archives of a public data set or, for coco and penn_fudan,
     the folders that they unpack to (annotations, train2017, val2017; PennFudanPed).
 
     Args:
-        data: the section; its relative paths count from `root`.
-        raw_folder: what is there of this source is replaced.
+        data: the `data` section; relative paths are resolved against `root`.
+        raw_folder: an earlier copy of this source in it is replaced.
         root: the main workspace, so that experiments in other folders share one folder of archives.
 
     Raises:
-        UserError: a download, an archive, or the user's own folder is not as it should be.
+        UserError: a download failed, or an archive or the user's own folder is invalid.
     """
     found = [(archive, _find(archive, data, root)) for archive in ARCHIVES.get(data.source, ())]
     with replacing_folder(raw_folder / data.source) as folder:
@@ -59,12 +59,12 @@ def _draw_shapes(data: DataParams, folder: Path) -> None:
 
 
 def _copy_own(data: DataParams, root: Path, target: Path) -> None:
-    """Copy images and annotations of an own folder, once its layout is understood."""
+    """Check the layout of the user's own folder, then copy its images and annotations."""
     key = "data.path"
     if data.source == "coco_json":
         source = existing_folder(key, data.path, root, needed="one with annotations in COCO JSON")
         find_coco_files(source)
-        suffixes = {*IMAGE_SUFFIXES, ".bmp", ".gif", ".webp", ".json"}  # its files are found by name
+        suffixes = {*IMAGE_SUFFIXES, ".bmp", ".gif", ".webp", ".json"}  # found by file_name, in any format
     else:
         needed = " and ".join(YOLO_FOLDERS)
         source = existing_folder(key, data.path, root, needed=f"one with {needed}")
@@ -76,7 +76,7 @@ def _copy_own(data: DataParams, root: Path, target: Path) -> None:
 
 
 def _find(archive: Archive, data: DataParams, root: Path) -> Path:
-    """The folder that a zip unpacks to if it is there, else the archive, fetched unless it is there."""
+    """The unpacked folder of a zip if it exists, else the archive, downloaded if it is missing."""
     for mirror in data.mirrors:
         if not mirror.startswith(("http://", "https://")):
             raise UserError(f"found {mirror!r}; allowed: http:// or https:// URLs", key="data.mirrors")
@@ -89,7 +89,7 @@ def _find(archive: Archive, data: DataParams, root: Path) -> Path:
 
 
 def _put(archive: Archive, path: Path, folder: Path) -> None:
-    """Unpack an archive into `folder`, or copy the folder that stands for it."""
+    """Unpack an archive into `folder`, or copy the folder that it was unpacked to."""
     if archive.folder is None:
         unpack_tar(path, folder, archive.wanted)
     elif path.is_dir():

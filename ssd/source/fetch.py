@@ -1,7 +1,7 @@
-"""Downloading large public files: resumed, bounded, verified, from whichever mirror answers.
+"""Downloads large public files: with mirrors, resume, retries, timeouts and SHA-256 verification.
 
-A file exists under its own name only once its SHA-256 is right. What a dead process or a dead
-connection left behind is a hidden `.NAME.part`, from which the next attempt goes on.
+A file gets its final name only once its SHA-256 has been verified. An interrupted download stays as a
+hidden `.NAME.part`, from which the next attempt resumes.
 """
 
 import hashlib
@@ -23,14 +23,14 @@ from ssd.errors import UserError
 
 log = logging.getLogger(__name__)
 
-BLOCK = 64 * 1024  # bytes a read; at most this much is lost with a connection
+BLOCK = 64 * 1024  # bytes per read; at most this much is lost when a connection breaks
 MAX_REDIRECTS = 10
 TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file that never changes, and the http(s) addresses that hold it, in order of preference."""
+    """A file that never changes, and its http(s) URLs (mirrors) in order of preference."""
 
     name: str
     num_bytes: int
@@ -40,18 +40,18 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to bear with one mirror; times in seconds."""
+    """Retry and timeout settings per mirror; times in seconds."""
 
-    attempts: int = 4  # in a row that bring nothing new
-    wait: float = 1.0  # before the second attempt; doubles with each further one
-    connect: float = 10.0
-    read: float = 30.0  # without a single byte
+    attempts: int = 4  # consecutive ones without progress, before the mirror is given up
+    wait: float = 1.0  # before the second attempt; doubles with each further one (back-off)
+    connect: float = 10.0  # timeout
+    read: float = 30.0  # timeout: time without a single byte
 
 
 class _MirrorError(Exception):
-    """One request failed, and why, in a few words.
+    """A failed request; the message is the reason in a few words.
 
-    `again`: the same mirror may do better; `drop_part`: what was kept so far is not to be trusted.
+    `again`: a retry on the same mirror may succeed; `drop_part`: the partial download must be discarded.
     """
 
     def __init__(self, reason: str, *, again: bool, drop_part: bool = False) -> None:
@@ -61,13 +61,13 @@ class _MirrorError(Exception):
 
 
 def fetch(file: RemoteFile, folder: Path, patience: Patience | None = None) -> Path:
-    """Return `folder / file.name`, downloading it unless it is there; its SHA-256 is right in both cases.
+    """Return `folder / file.name`, downloaded if it is missing; its SHA-256 is verified in both cases.
 
-    Several processes may ask for the same file: one downloads, the others wait for it.
+    Several processes may request the same file: one downloads it, the others wait.
 
     Raises:
-        UserError: the file in place has another digest (it is left alone), every mirror failed (with
-            each one's reason), or the folder cannot be written.
+        UserError: the existing file has another digest (it is left unchanged), every mirror failed (with
+            the reason for each), or the folder cannot be written.
     """
     path = folder / file.name
     try:
@@ -94,7 +94,7 @@ def _check_in_place(path: Path, file: RemoteFile) -> None:
 
 @contextmanager
 def _alone(path: Path, name: str) -> Iterator[None]:
-    """Hold the lock file `path`, which the system releases when its holder dies."""
+    """Hold the lock file `path`; the operating system releases it if the process dies."""
     lock = FileLock(path)
     try:
         lock.acquire(blocking=False)
@@ -108,12 +108,12 @@ def _alone(path: Path, name: str) -> Iterator[None]:
 
 
 def _download(file: RemoteFile, folder: Path, patience: Patience) -> None:
-    """Ask one mirror after the other; on success the verified part takes its final name."""
+    """Try the mirrors in order; on success the verified part is renamed to its final name."""
     part = folder / f".{file.name}.part"
     reasons = []
     with requests.Session() as session:
         session.max_redirects = MAX_REDIRECTS
-        session.headers["Accept-Encoding"] = "identity"  # ranges and lengths count the file's own bytes
+        session.headers["Accept-Encoding"] = "identity"  # no compression: ranges count the file's bytes
         for url in file.urls:
             try:
                 _ask_mirror(session, url, file, part, patience)
@@ -124,20 +124,20 @@ def _download(file: RemoteFile, folder: Path, patience: Patience) -> None:
             _publish(part, folder / file.name)
             return
     raise UserError(
-        f"{file.name}: no mirror gave it ({'; '.join(reasons)}); try again later, or without a network put "
-        f"{file.name} into {folder} (data.archives)"
+        f"{file.name}: download failed from every mirror ({'; '.join(reasons)}); try again later, or without "
+        f"a network put {file.name} into {folder} (data.archives)"
     )
 
 
 def _ask_mirror(
     session: requests.Session, url: str, file: RemoteFile, part: Path, patience: Patience
 ) -> None:
-    """Complete and verify `part` from one mirror, in several attempts, or raise the last _MirrorError.
+    """Complete and verify `part` from one mirror, with retries, or raise the last _MirrorError.
 
-    An attempt that brought more than one percent of the file beyond what was ever reached here does
-    not count, so that a large file gets through a line that breaks often, yet never without end.
+    An attempt that gets more than one percent of the file beyond the furthest byte so far resets the count
+    of failures, so a large file completes over an unstable connection, with a bounded number of attempts.
     """
-    inherited = _size(part) > 0  # from another mirror or a former run: that one may be to blame
+    inherited = _size(part) > 0  # begun by another mirror or an earlier run, which may have corrupted it
     reached = _size(part)
     failures = 0
     while True:
@@ -158,7 +158,7 @@ def _ask_mirror(
 
 
 def _receive(session: requests.Session, url: str, file: RemoteFile, part: Path, patience: Patience) -> None:
-    """Send one request and append what comes to `part`; return when it has its full length."""
+    """Send one request and append the response body to `part`; return once it has its full length."""
     offset = _size(part)
     if offset == file.num_bytes:
         return
@@ -183,9 +183,9 @@ def _receive(session: requests.Session, url: str, file: RemoteFile, part: Path, 
 
 
 def _first_byte(response: requests.Response, offset: int, num_bytes: int) -> int:
-    """Where in the file the body of `response` begins: `offset` as asked, or 0 if ranges are ignored.
+    """The byte at which the body of `response` begins: `offset` as requested, or 0 if ranges are ignored.
 
-    A body that cannot be this file (another length, a web page) is refused before `part` is touched.
+    A body that cannot be this file (another length, a web page) is rejected before `part` is changed.
     """
     status = response.status_code
     if status in (206, 416) and offset:
@@ -209,10 +209,10 @@ def _first_byte(response: requests.Response, offset: int, num_bytes: int) -> int
 
 @contextmanager
 def _reasons_told() -> Iterator[None]:
-    """Turn what `requests` raises into a _MirrorError with a reason of a few words."""
+    """Convert exceptions of `requests` into a _MirrorError with a short reason."""
     try:
         yield
-    except ValueError:  # InvalidURL, InvalidSchema; urllib's own for some malformed redirects
+    except ValueError:  # InvalidURL, InvalidSchema; urllib raises it for some malformed redirects
         raise _MirrorError("not an http or https address", again=False) from None
     except requests.exceptions.TooManyRedirects:
         raise _MirrorError(f"more than {MAX_REDIRECTS} redirects", again=False) from None
@@ -221,9 +221,9 @@ def _reasons_told() -> Iterator[None]:
     except requests.exceptions.ProxyError:
         raise _MirrorError("the proxy failed", again=True) from None
     except requests.exceptions.ConnectTimeout:
-        raise _MirrorError("no answer", again=True) from None
+        raise _MirrorError("connect timeout", again=True) from None
     except requests.exceptions.ReadTimeout:
-        raise _MirrorError("stalled", again=True) from None
+        raise _MirrorError("read timeout", again=True) from None
     except requests.exceptions.ChunkedEncodingError:
         raise _MirrorError("the connection broke", again=True) from None
     except requests.exceptions.ConnectionError:
@@ -252,7 +252,7 @@ def _sha256(path: Path) -> str:
 
 
 def _byte_bar(label: str, num_bytes: int, initial: int = 0) -> "tqdm[NoReturn]":
-    """A progress bar on a terminal; nothing where stderr is a log."""
+    """A progress bar; disabled where stderr is not a terminal."""
     return tqdm(
         desc=label, total=num_bytes, initial=initial, unit="B", unit_scale=True, leave=False, disable=None
     )

@@ -1,4 +1,4 @@
-"""The eight kinds of object that the `shapes` data set draws."""
+"""Drawings of the eight object classes of the `shapes` data set."""
 
 from math import cos, pi, sin
 
@@ -11,7 +11,7 @@ GLYPHS = ("ball", "bars", "checker", "crescent", "cross", "ring", "star", "trian
 
 Colour = tuple[int, ...]
 
-BLACK_OR_WHITE = [0] * 128 + [255] * 128  # a table for Image.point: soft edges to hard ones
+BLACK_OR_WHITE = [0] * 128 + [255] * 128  # lookup table for Image.point: thresholds a mask
 
 
 def draw_glyph(
@@ -23,10 +23,10 @@ def draw_glyph(
         name: one of GLYPHS.
         size: width and height, pixels.
         colours: RGB of the body and of its marks.
-        degrees: turn, counter-clockwise.
+        degrees: rotation, counter-clockwise.
 
     Returns:
-        paint: RGB image; mask: L image, 0 where the glyph is not. Both of the given size. The mask
+        paint: RGB image; mask: L image, 0 outside the glyph. Both have the given size. The mask
         touches all four sides.
     """
     side = max(max(size) * SUPERSAMPLING, 24)
@@ -70,7 +70,7 @@ def _body(name: str, draw: ImageDraw.ImageDraw, side: int) -> None:
 
 
 def _marks(name: str, draw: ImageDraw.ImageDraw, side: int, colour: Colour) -> None:
-    """Paint what is inside the outline: a highlight, stripes, squares, dots."""
+    """Paint the details inside the outline: a highlight, stripes, squares, dots."""
     match name:
         case "ball":
             draw.ellipse((side * 0.18, side * 0.15, side * 0.48, side * 0.45), fill=colour)
@@ -94,7 +94,7 @@ def _marks(name: str, draw: ImageDraw.ImageDraw, side: int, colour: Colour) -> N
 
 
 def _spokes(side: int, num_points: int, inner: float) -> list[tuple[float, float]]:
-    """Corners of a star, outer and inner in turn, the first at the top."""
+    """Corners of a star, alternately outer and inner, the first at the top."""
     middle = (side - 1) / 2
     corners = []
     for corner in range(2 * num_points):

@@ -1,7 +1,7 @@
-"""Copies what the pipeline needs of a folder: a data set of one's own, or a public one unpacked by hand.
+"""Copies the needed files of a folder: the user's own data set, or a public one unpacked by hand.
 
-Hidden files and folders are left out. A link to a file is copied as the file, which must lie in the same
-folder.
+Hidden files and folders are skipped. A symbolic link to a file is copied as the file, which must be in the
+same folder.
 """
 
 import os
@@ -18,10 +18,10 @@ VOC_FOLDERS = ("JPEGImages", "Annotations", "ImageSets/Main")
 
 
 def existing_folder(key: str, path: str, root: Path, needed: str) -> Path:
-    """The folder that a param names; relative to `root`, `~` is the home folder.
+    """The folder that a parameter names; a relative path is resolved against `root`, `~` is the home folder.
 
     Raises:
-        UserError: it is not there; the message says that `needed` is.
+        UserError: the folder does not exist; the message says what is `needed`.
     """
     folder = root / Path(path).expanduser()
     if not folder.is_dir():
@@ -30,14 +30,15 @@ def existing_folder(key: str, path: str, root: Path, needed: str) -> Path:
 
 
 def copy_folder(key: str, source: Path, target: Path, is_wanted: Callable[[PurePosixPath], bool]) -> int:
-    """Copy the files below `source` whose path in it is wanted to the same place in `target`; their number.
+    """Copy the wanted files below `source` to the same relative paths in `target`; return their number.
 
     Args:
         key: the parameter that names `source`, for messages.
+        is_wanted: whether to copy a file, given its path relative to `source`.
 
     Raises:
-        UserError: a link leads elsewhere or to a folder, nothing is wanted, or files are not readable or
-            writable.
+        UserError: a symbolic link points outside `source` or to a folder, no file is wanted, or a file
+            cannot be read or written.
     """
     with _copying(key, source):
         files = [name for name in _files_below(key, source) if is_wanted(name)]
@@ -51,12 +52,12 @@ def copy_voc_folder(path: str, root: Path, target: Path) -> None:
     """Check the folder that `data.path` names and copy its images, annotations and lists to `target`.
 
     Args:
-        path: as `data.path` has it; relative to `root`, `~` is the home folder.
-        target: is created; holds JPEGImages, Annotations and ImageSets/Main afterwards.
+        path: the value of `data.path`; a relative path is resolved against `root`, `~` is the home folder.
+        target: is created; contains JPEGImages, Annotations and ImageSets/Main afterwards.
 
     Raises:
-        UserError: the folder is missing, not in VOC layout, without a list to train on or not
-            readable, or a link leads out of it.
+        UserError: the folder is missing, not in VOC layout, without a list for training or not
+            readable, or a symbolic link points outside it.
     """
     source = existing_folder("data.path", path, root, f"one that holds {', '.join(VOC_FOLDERS)}")
     _check_voc_folders(path, source)
@@ -70,7 +71,7 @@ def copy_voc_folder(path: str, root: Path, target: Path) -> None:
 
 @contextmanager
 def _copying(key: str, source: Path) -> Iterator[None]:
-    """Turn what the disk refuses into one line."""
+    """Convert an OSError into a one-line UserError."""
     try:
         yield
     except OSError as error:
@@ -78,7 +79,7 @@ def _copying(key: str, source: Path) -> Iterator[None]:
 
 
 def _copy(key: str, source: Path, target: Path, files: Sequence[PurePosixPath]) -> None:
-    """Copy files of `source` to the same places in `target`, unless one of them is a link to elsewhere."""
+    """Copy `files` to the same relative paths in `target`; a symbolic link out of `source` is an error."""
     top = os.path.realpath(source)
     for name in files:
         if not Path(os.path.realpath(source / name)).is_relative_to(top):
@@ -89,7 +90,7 @@ def _copy(key: str, source: Path, target: Path, files: Sequence[PurePosixPath]) 
 
 
 def _files_below(key: str, source: Path) -> Iterator[PurePosixPath]:
-    """Paths of the files below `source`, relative to it, in order."""
+    """Paths of the files below `source`, relative to it, sorted within each folder."""
     for folder, names, files in os.walk(source, onerror=_fail):
         names[:] = sorted(name for name in names if not name.startswith("."))
         here = PurePosixPath(Path(folder).relative_to(source).as_posix())
@@ -100,7 +101,7 @@ def _files_below(key: str, source: Path) -> Iterator[PurePosixPath]:
 
 
 def _files_in(source: Path, folder: str) -> list[PurePosixPath]:
-    """Paths of the files directly in `source / folder`, relative to `source`, in order."""
+    """Paths of the files directly in `source / folder`, relative to `source`, sorted."""
     found = sorted(path for path in (source / folder).iterdir() if not path.name.startswith("."))
     return [PurePosixPath(folder, path.name) for path in found if path.is_file()]
 
@@ -127,7 +128,7 @@ def _check_voc_lists(path: str, lists: Path) -> None:
     found = sorted(file.name for file in lists.glob("[!.]*.txt"))[:5]
     raise UserError(
         f"{path}/ImageSets/Main holds neither train.txt nor trainval.txt "
-        f"(found: {', '.join(found) or 'no list'}); needed is one of them, an image id a line",
+        f"(found: {', '.join(found) or 'no list'}); needed is one of them, one image id per line",
         key="data.path",
     )
 

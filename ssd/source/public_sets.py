@@ -1,7 +1,7 @@
-"""The public data sets' archives: where they are, their lengths and digests, and what is wanted of them.
+"""Archives of the public data sets: mirrors, sizes, SHA-256 digests, and which files are unpacked.
 
-The authors of COCO and Penn-Fudan publish no digests; these are the lengths and SHA-256 that two or more
-public repositories have recorded. Zips carry CRCs as well, which unpacking compares.
+The authors of COCO and Penn-Fudan publish no digests; those here, and the sizes, are recorded in two or
+more public repositories. Zips also contain CRCs, which are checked during unpacking.
 """
 
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from ssd.source.own_folder import VOC_FOLDERS
 class Archive:
     """A public archive.
 
-    wanted: of a tar, ends of folders; of a zip, patterns of paths. folder: what a zip unpacks to, None for a
-    tar; where such a folder lies among the archives, it is used instead.
+    wanted: for a tar, ends of folder paths; for a zip, glob patterns of file paths. folder: the folder that a
+    zip unpacks to, None for a tar; if `data.archives` contains that folder, it is used instead of the zip.
     """
 
     file: RemoteFile
@@ -35,7 +35,7 @@ def _voc(year: int, name: str, num_bytes: int, sha256: str) -> Archive:
 
 
 def _coco(path: str, num_bytes: int, sha256: str, folder: str, pattern: str) -> Archive:
-    # The bucket's own name has a dot, which its https certificate does not cover.
+    # The bucket's name contains dots, so the https certificate does not cover it as a host name.
     mirrors = "https://s3.amazonaws.com/images.cocodataset.org/", "http://images.cocodataset.org/"
     urls = tuple(mirror + path for mirror in mirrors)
     return Archive(RemoteFile(path.split("/")[1], num_bytes, sha256, urls), (pattern,), folder)

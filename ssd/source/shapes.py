@@ -1,9 +1,9 @@
-"""The embedded data set: `shapes`, drawn from a seed and written in Pascal VOC layout.
+"""The synthetic data set `shapes`: generated from a seed and written in Pascal VOC layout.
 
-Eight classes on textured backgrounds with unlabelled clutter. Objects range over a factor of ten in
-size, overlap and hide one another, reach over the image's edge (truncated), are nearly hidden
-(difficult); some images have none. The same seed gives the same bytes: every image has a generator of
-its own, and pixels come from integer arithmetic.
+Eight classes on textured backgrounds with unlabelled clutter. Object sizes span a factor of ten; objects
+overlap and occlude one another, extend beyond the image's edge (truncated) or are nearly hidden
+(difficult); some images have none. The same seed gives the same bytes: every image has its own random
+generator, and pixels come from integer arithmetic.
 """
 
 import io
@@ -22,16 +22,16 @@ from ssd.layouts import SPLITS
 from ssd.parallel import ordered_map
 from ssd.source.glyphs import BLACK_OR_WHITE, GLYPHS, draw_glyph
 
-EMPTY_SHARE = 0.08  # images without objects
-SMALLEST, LARGEST = 0.09, 0.9  # side of an object, share of the image's longer side
+EMPTY_SHARE = 0.08  # fraction of images without objects
+SMALLEST, LARGEST = 0.09, 0.9  # side of an object, as a fraction of the image's longer side
 MAX_OBJECTS = 6
-MAX_COVER = 0.5  # of the smaller of two boxes, when placed
-HIDDEN, DIFFICULT = 0.15, 0.6  # visible share below which an object is not listed, or is difficult
+MAX_COVER = 0.5  # largest overlap when placed, as a fraction of the smaller box
+HIDDEN, DIFFICULT = 0.15, 0.6  # visible fraction below which an object is omitted, or difficult
 
 
 @dataclass(frozen=True)
 class ShapeObject:
-    """An object as the annotation tells it: box in pixels, 0-based, half-open."""
+    """An object as annotated. box: xyxy in pixels, 0-based, half-open."""
 
     name: str
     box: tuple[int, int, int, int]
@@ -41,7 +41,7 @@ class ShapeObject:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """An object as it was drawn: the box may reach outside the image, the mask is as large as the box."""
+    """An object as drawn. box: xyxy in pixels, may extend beyond the image; mask: as large as the box."""
 
     name: str
     box: tuple[int, int, int, int]
@@ -49,13 +49,13 @@ class _Drawn:
 
 
 def write_shapes(folder: Path, *, num_train: int, num_val: int, num_test: int, side: int, seed: int) -> None:
-    """Write the data set into `folder`: JPEGImages, Annotations and ImageSets/Main, as VOC has them.
+    """Write the data set into `folder`: JPEGImages, Annotations and ImageSets/Main, as in VOC.
 
     Args:
-        folder: where; created.
-        num_train, num_val, num_test: images of each split.
-        side: longer side of an image, pixels; the other is 0.7 to 1 of it.
-        seed: decides every byte.
+        folder: is created.
+        num_train, num_val, num_test: images per split.
+        side: longer side of an image, pixels; the shorter one is 0.7 to 1 of it.
+        seed: determines every byte.
     """
     for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ def write_shapes(folder: Path, *, num_train: int, num_val: int, num_test: int, s
 
 
 def draw_scene(generator: Generator, side: int) -> tuple[Image.Image, list[ShapeObject]]:
-    """Draw one image, longer side `side` pixels, and list its objects."""
+    """Draw one image whose longer side is `side` pixels; return it with its objects."""
     short = int(side * generator.uniform(0.7, 1.0))
     width, height = (side, short) if generator.random() < 0.5 else (short, side)
     image = _background(generator, width, height)
@@ -88,7 +88,7 @@ def draw_scene(generator: Generator, side: int) -> tuple[Image.Image, list[Shape
 
 
 def _background(generator: Generator, width: int, height: int) -> Image.Image:
-    """A two-colour gradient, coarse and fine coloured noise, and clutter that is no object."""
+    """A gradient between random colours, coarse and fine coloured noise, and unlabelled clutter."""
     corners = generator.integers(40, 216, (2, 2, 3), dtype=np.uint8)
     image = Image.fromarray(corners).resize((width, height), Image.Resampling.BICUBIC)
     for cells in (4, int(generator.integers(8, 40))):
@@ -108,7 +108,7 @@ def _background(generator: Generator, width: int, height: int) -> Image.Image:
 def _place(
     generator: Generator, width: int, height: int, others: Sequence[tuple[int, int, int, int]]
 ) -> tuple[int, int, int, int] | None:
-    """A box for the next object that leaves the others partly visible, or None if none was found."""
+    """A random box (xyxy, pixels) with little overlap with the others, or None after ten failed tries."""
     longest = max(width, height)
     for _ in range(10):
         size = longest * SMALLEST * (LARGEST / SMALLEST) ** generator.random()
@@ -126,7 +126,7 @@ def _place(
 
 
 def _cover(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
-    """Shared area over the smaller area."""
+    """Intersection area over the smaller box's area."""
     w = max(min(a[2], b[2]) - max(a[0], b[0]), 0)
     h = max(min(a[3], b[3]) - max(a[1], b[1]), 0)
     return w * h / min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1]))
@@ -135,7 +135,7 @@ def _cover(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
 def _paste(
     generator: Generator, image: Image.Image, name: str, box: tuple[int, int, int, int]
 ) -> Image.Image:
-    """Draw an object into `image` at `box`, which may reach outside it; returns its mask, black or white."""
+    """Draw an object into `image` at `box`, which may extend beyond it; return its binary mask."""
     patch = image.resize((1, 1), Image.Resampling.BOX, box=_clip(box, image)).getpixel((0, 0))
     assert isinstance(patch, tuple), "the image is RGB"
     size = (box[2] - box[0], box[3] - box[1])
@@ -149,7 +149,7 @@ def _clip(box: tuple[int, int, int, int], image: Image.Image) -> tuple[int, int,
 
 
 def _colours(generator: Generator, behind: Sequence[float]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Two colours that stand out from what is behind and from each other."""
+    """Two colours that contrast with the background `behind` and with each other."""
     chosen: list[tuple[int, ...]] = []
     while len(chosen) < 2:
         colour = tuple(int(c) for c in generator.integers(0, 256, 3))
@@ -160,7 +160,7 @@ def _colours(generator: Generator, behind: Sequence[float]) -> tuple[tuple[int, 
 
 
 def _visible_objects(drawn: Sequence[_Drawn], width: int, height: int) -> list[ShapeObject]:
-    """List objects, first drawn first: the box holds the visible pixels, as VOC's guidelines ask."""
+    """Objects in drawing order; a box encloses the visible pixels, as VOC's annotation guidelines require."""
     objects: list[ShapeObject] = []
     covered = Image.new("L", (width, height))
     for item in reversed(drawn):
@@ -192,7 +192,7 @@ def _write_image(folder: Path, side: int, seed: int, number: tuple[int, int]) ->
 
 
 def _annotation(name: str, image: Image.Image, objects: Sequence[ShapeObject]) -> str:
-    """VOC's XML: corners are 1-based and inclusive."""
+    """The annotation as VOC XML: corners are 1-based and inclusive."""
     lines = ["<annotation>", "\t<folder>shapes</folder>", f"\t<filename>{name}.jpg</filename>"]
     lines += ["\t<source>", "\t\t<database>shapes</database>", "\t</source>", "\t<size>"]
     lines += [f"\t\t<width>{image.width}</width>", f"\t\t<height>{image.height}</height>"]

@@ -1,7 +1,7 @@
-"""Unpacking archives that may be damaged or hostile: tar by folders, zip by patterns.
+"""Unpacks archives that may be damaged or malicious: tar by folder names, zip by path patterns.
 
-Every entry is judged before the first byte is written, the unwanted ones too. Only plain files are ever
-written, with plain permissions: no links, none of the archive's owners and modes.
+Every entry is checked before the first byte is written, unwanted ones included. Only regular files are
+written, with default permissions: no links, and none of the archive's owners and modes.
 """
 
 import shutil
@@ -17,20 +17,20 @@ from tqdm import tqdm
 from ssd.errors import UserError
 
 _ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError)
-"""What zipfile raises for a damaged archive; NotImplementedError: a method of packing that it lacks."""
+"""What zipfile raises for a damaged archive; NotImplementedError: an unsupported compression method."""
 
 
 def unpack_tar(archive: Path, folder: Path, wanted: Sequence[str]) -> int:
-    """Unpack the files of `archive` that lie directly in a folder of `wanted`; return their number.
+    """Unpack the files of `archive` that are directly in a folder of `wanted`; return their number.
 
-    `wanted` names ends of paths: "ImageSets/Main" takes VOCdevkit/VOC2007/ImageSets/Main/test.txt.
+    `wanted` holds ends of folder paths: "ImageSets/Main" matches VOCdevkit/VOC2007/ImageSets/Main/test.txt.
 
-    A tar that is cut between two entries cannot be told from a whole one (the closing zeros are
-    optional in practice), so check its digest before.
+    A tar truncated between two entries cannot be distinguished from a complete one (the closing zeros
+    are optional in practice), so verify its digest first.
 
     Raises:
-        UserError: not an uncompressed tar, cut short, an entry that leads or links out of `folder`, a
-            device, a wanted entry that is no plain file, nothing wanted, or `folder` cannot be written.
+        UserError: not an uncompressed tar, truncated, an entry whose path or link points outside `folder`, a
+            device, a wanted entry that is not a regular file, no wanted file, or `folder` cannot be written.
     """
     try:
         with tarfile.open(archive, "r:") as tar:
@@ -53,14 +53,14 @@ def unpack_tar(archive: Path, folder: Path, wanted: Sequence[str]) -> int:
 
 
 def unpack_zip(archive: Path, folder: Path, wanted: Sequence[str]) -> int:
-    """Unpack the files of `archive` whose whole path fits a pattern of `wanted`; return their number.
+    """Unpack the files of `archive` whose whole path matches a pattern of `wanted`; return their number.
 
-    `wanted` holds patterns such as "annotations/instances_*.json", in which * stays in one folder. No file
-    is written longer than the archive says it is; CRCs are compared as they are read.
+    `wanted` holds glob patterns such as "annotations/instances_*.json", in which * does not match a slash.
+    No file is written beyond its declared size; CRCs are checked while reading.
 
     Raises:
-        UserError: not a zip, cut short, damaged or encrypted, an entry that leads out of `folder` or is a
-            link, nothing wanted, or `folder` cannot be written or has not the room.
+        UserError: not a zip, truncated, damaged or encrypted, an entry whose path points outside `folder` or
+            that is a link, no wanted file, or `folder` cannot be written or lacks space.
     """
     try:
         with zipfile.ZipFile(archive) as packed:
@@ -86,12 +86,12 @@ def unpack_zip(archive: Path, folder: Path, wanted: Sequence[str]) -> int:
 
 
 def is_wanted(path: PurePosixPath, wanted: Sequence[str]) -> bool:
-    """Whether the whole of `path` fits one of the patterns, part by part."""
+    """Whether the whole `path` matches one of the patterns, component by component."""
     return any(len(path.parts) == pattern.count("/") + 1 and path.match(pattern) for pattern in wanted)
 
 
 def _check_tar_end(archive: Path, offset: int) -> None:
-    """After its entries a tar has a block of zeros, or nothing; tarfile takes any garbage for the end."""
+    """Check that zeros or nothing follow the entries; tarfile accepts any garbage as the end of a tar."""
     with archive.open("rb") as file:
         file.seek(offset)
         if any(file.read(tarfile.BLOCKSIZE)):
@@ -99,7 +99,7 @@ def _check_tar_end(archive: Path, offset: int) -> None:
 
 
 def _check_tar_entry(archive: Path, entry: tarfile.TarInfo, folder: Path, wanted: Sequence[str]) -> None:
-    """Refuse what leads or links out of the folder, devices, and links in place of wanted files."""
+    """Reject paths and links that point outside the folder, devices, and wanted entries that are links."""
     refusal = f"{archive}: entry {entry.name!r} is refused, nothing was unpacked"
     try:
         tarfile.data_filter(entry, str(folder))
@@ -110,7 +110,7 @@ def _check_tar_entry(archive: Path, entry: tarfile.TarInfo, folder: Path, wanted
 
 
 def _plain(entry: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
-    """As tarfile's filter for data, with plain permissions."""
+    """tarfile's data filter, with mode 0644."""
     return tarfile.data_filter(entry, folder).replace(mode=0o644, deep=False)
 
 
@@ -120,12 +120,12 @@ def _is_in(name: str, wanted: Sequence[str]) -> bool:
 
 
 def _check_zip_entry(archive: Path, entry: zipfile.ZipInfo) -> None:
-    name = entry.orig_filename  # as written; zipfile cuts it at a zero byte
+    name = entry.orig_filename  # as stored; zipfile truncates filename at a zero byte
     path = PurePosixPath(name)
     refusal = f"{archive}: entry {name!r} is refused, nothing was unpacked"
     if path.is_absolute() or ".." in path.parts or any(character in name for character in "\0\\"):
-        raise UserError(f"{refusal}: it leads out of the folder")
-    kind = stat.S_IFMT(entry.external_attr >> 16)  # 0 where the archive comes from another system than Unix
+        raise UserError(f"{refusal}: its path points outside the folder")
+    kind = stat.S_IFMT(entry.external_attr >> 16)  # 0 if the archive was made on another system than Unix
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise UserError(f"{refusal}: it is neither file nor folder")
     if entry.flag_bits & 1:
@@ -147,7 +147,7 @@ def _check_zip_files(
 
 
 def _write_zip_entry(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> None:
-    """The bytes of a plain file; zipfile stops at the declared length and compares the CRC there."""
+    """Write a regular file; zipfile stops at the declared size and checks the CRC there."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with packed.open(entry) as content, target.open("wb") as file:
         shutil.copyfileobj(content, file)

@@ -1,15 +1,15 @@
-"""The checkpoints of one training: what a killed process goes on from, and the best weights so far.
+"""The checkpoints of one training: the state that a killed process resumes from, and the best weights so far.
 
-A file is a header line, `ssd-checkpoint-1 <SHA-256 of the rest>`, and what `torch.save` wrote. It takes
-its name only when it is whole and on the disk, and it is read without pickle, so that a cut, a flipped
-bit or a file from elsewhere is seen. The folder holds
+A file is a header line, `ssd-checkpoint-1 <SHA-256 of the rest>`, and the output of `torch.save`. It gets
+its final name only when it is complete and synced to disk, and it is read without pickle; truncation, a
+flipped bit or a foreign file is detected. The folder contains
 
     step-00000200.pt  the last state and the one before it
-    best-0003.pt      the best weights (of epoch 3), as many as asked for
-    .lock, .holder    the process that writes here
+    best-0003.pt      the best weights (of epoch 3), `keep_best` of them
+    .lock, .holder    the lock, and the process that holds it
 
-Best weights are written before the state that names them, and deleted after the last state that does: at
-every moment, a process may be killed and a state with all its weights is there.
+Best weights are written before the state that refers to them, and deleted after the last state that does: a
+process may be killed at any moment and leaves a state with all its weights.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ TEMPORARY_NAMES = re.compile(r"\.(step-\d{8,}|best-\d{4,})\.pt\.part")
 
 @dataclass(frozen=True)
 class Best:
-    """One of the best weights: after which epoch (from 1), their score, and their file with its digest.
+    """One of the best weights: their epoch (from 1), score, and file with its digest.
 
     score: None where nothing was validated yet. sha256: of the file's payload, as in its header.
     """
@@ -59,25 +59,25 @@ class Best:
 
 @dataclass(frozen=True)
 class _Saved:
-    """A state that is known to be good, and the names of all files that it needs, its own too."""
+    """A state that is known to be valid, and the names of all files that it needs, its own included."""
 
     step: int
     files: frozenset[str]
 
 
 class CheckpointFolder:
-    """A folder of checkpoints, held by this process alone between `__enter__` and `__exit__`.
+    """A folder of checkpoints, locked by this process between `__enter__` and `__exit__`.
 
     Args:
-        folder: made when it is not there. It must be of one training: everything in it that has a name of
-            ours is taken for an earlier part of this one, and deleted when it is no longer needed.
+        folder: created if it does not exist. It must belong to one training: every file in it with the name
+            of a checkpoint is treated as one of this training, and deleted when it is no longer needed.
         keep_best: number of best weights kept.
 
     Attributes:
         best: the best weights, best first; after `load`, those of the loaded state.
 
     Raises (on entering):
-        UserError: the folder cannot be made or written, or another process holds it.
+        UserError: the folder cannot be created or written, or another process has locked it.
     """
 
     def __init__(self, folder: Path, keep_best: int) -> None:
@@ -114,10 +114,10 @@ class CheckpointFolder:
         self._lock.release()
 
     def load(self) -> State | None:
-        """The newest state that is good, on the CPU, and into `best` the weights it names; None without one.
+        """Load the newest valid state, on the CPU, and set `best` to its weights; None without one.
 
-        Good is a state that reads and whose best weights are all there as they were written. Each newer
-        one that is not gets a warning, and stays until a good one is saved.
+        A state is valid if it can be read and all its best weights exist unchanged. Each newer one that is
+        not is logged as a warning, and kept until a valid one is saved.
 
         Raises:
             UserError: this user may not read a file.
@@ -140,14 +140,14 @@ class CheckpointFolder:
         return state
 
     def save(self, state: State, step: int, *, final: bool = False) -> None:
-        """Write the state after `step` steps, with the list of the best weights; then delete what is old.
+        """Write the state after `step` steps, with the list of the best weights; then delete old files.
 
-        The last two states stay, with the weights that either names; of a training that has ended
+        The last two states are kept, with the weights that either refers to; of a training that has ended
         (`final`) only the last.
 
         Raises:
-            UserError: it cannot be written; the checkpoints before it stay.
-            pickle.UnpicklingError: it holds an object that could not be read back.
+            UserError: it cannot be written; earlier checkpoints are kept.
+            pickle.UnpicklingError: it contains an object that could not be read back.
         """
         content = {"step": step, "best": [asdict(item) for item in self.best], "state": state}
         self._write(_state_name(step), content)
@@ -161,11 +161,11 @@ class CheckpointFolder:
     def save_weights(self, weights: dict[str, Tensor], epoch: int, score: float | None) -> Best | None:
         """Keep the weights after `epoch` if they are among the best; None if they are not.
 
-        Of equal scores the earlier epoch is better. Until there is a score, the latest weights are the best
-        known. The next `save` makes the choice last.
+        Of equal scores the earlier epoch is better. Until there is a score, the latest weights count as the
+        best. The choice becomes persistent with the next `save`.
 
         Raises:
-            UserError: they cannot be written; the checkpoints before stay.
+            UserError: they cannot be written; earlier checkpoints are kept.
         """
         offered = Best(epoch, score, f"best-{epoch:04d}.pt", sha256="")
         chosen = _best_of([*self.best, offered], self.keep_best)
@@ -187,18 +187,18 @@ class CheckpointFolder:
             return _read(path, best.sha256)
         except _DamagedError as error:
             raise UserError(
-                f"{path}: {error}; start again: training goes on from the last state whose files are whole"
+                f"{path}: {error}; start again: training resumes from the last state whose files are intact"
             ) from None
 
     def _files(self, names: re.Pattern[str]) -> list[Path]:
         return [path for path in self.folder.iterdir() if names.fullmatch(path.name) and path.is_file()]
 
     def _write(self, name: str, content: State) -> str:
-        """Write a file so that it lasts; the SHA-256 of its payload."""
+        """Write a file durably; returns the SHA-256 of its payload."""
         payload = io.BytesIO()
         torch.save(content, payload)
         payload.seek(0)
-        # An object that does not read back must show now. On "meta", the tensors' data are not even read.
+        # Raises now if an object cannot be read back. On "meta", the data of tensors are not read.
         torch.load(payload, map_location="meta", weights_only=True)
         digest = hashlib.sha256(payload.getbuffer()).hexdigest()
         path = self.folder / name
@@ -211,24 +211,24 @@ class CheckpointFolder:
             outlook = _outlook(self._saved[-1].step if self._saved else None)
             raise UserError(
                 f"{path}: cannot be written: {error.strerror or error} "
-                f"({payload.getbuffer().nbytes / 1e6:.1f} MB needed); mend that and start again: {outlook}"
+                f"({payload.getbuffer().nbytes / 1e6:.1f} MB needed); fix that and start again: {outlook}"
             ) from None
         return digest
 
 
 def fingerprint(settings: Mapping[str, object], data: Sequence[Path], code: Mapping[str, Path]) -> str:
-    """The name of a training: 16 hex digits of a SHA-256 over all that decides its result.
+    """The identifier of a training: 16 hex digits of a SHA-256 over everything that determines its result.
 
-    Names of data files, the order of keys and the place of the checkout do not count.
+    It does not depend on the names of data files, the order of keys or the path of the checkout.
 
     Args:
-        settings: plain values, as JSON knows them.
-        data: files, in an order that means something: the training images first, say.
-        code: the files whose code decides, by the name that counts for each: a training that began with other
-            code must not go on with this one.
+        settings: JSON values.
+        data: files, in a fixed order: the training images first, for example.
+        code: the files whose code determines the result, by name: a training must not resume with code other
+            than it began with.
 
     Raises:
-        ValueError, TypeError: a setting is NaN or infinite, or nothing that JSON knows.
+        ValueError, TypeError: a setting is not finite or no JSON value.
         OSError: a file cannot be read.
     """
     content = {
@@ -242,7 +242,7 @@ def fingerprint(settings: Mapping[str, object], data: Sequence[Path], code: Mapp
 
 
 class _DamagedError(Exception):
-    """A file that is not what was written; the message says what is wrong."""
+    """A file differs from what was written; the message gives the reason."""
 
 
 def _header(digest: str) -> bytes:
@@ -268,11 +268,11 @@ def _best_of(items: Sequence[Best], keep_best: int) -> list[Best]:
 
 
 def _outlook(step: int | None) -> str:
-    return f"training goes on from step {step}" if step is not None else "training starts from the beginning"
+    return f"training resumes from step {step}" if step is not None else "training starts from the beginning"
 
 
 def _read_state(path: Path) -> State:
-    """A state file's content; raises _DamagedError if it or the file of weights that it names is damaged."""
+    """Content of a state file; raises _DamagedError if it or a weights file that it refers to is damaged."""
     content = _read(path)
     for item in content["best"]:
         try:
@@ -299,18 +299,18 @@ def _check(path: Path, sha256: str | None = None) -> None:
     except FileNotFoundError:
         raise _DamagedError("missing") from None
     except PermissionError:
-        # Taken for damage, it would be deleted soon after.
+        # Not reported as damage: a damaged file would be deleted later.
         raise UserError(f"{path}: not readable by this user; make it so, or delete its folder") from None
     except OSError as error:
         raise _DamagedError(f"unreadable ({error.strerror or error})") from None
     if header != _header(digest):
-        raise _DamagedError("damaged, or no checkpoint: its content has not the SHA-256 of its header")
+        raise _DamagedError("damaged, or no checkpoint: its content does not match the SHA-256 of its header")
     if sha256 is not None and digest != sha256:
         raise _DamagedError("not the file that was written at that time")
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the names in a folder last: without this, a power cut may undo a renaming."""
+    """Sync the names in a folder to disk: without this, a power failure may undo a renaming."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""The training loop: epochs of steps, validation, checkpoints; it goes on where another process stopped."""
+"""The training loop: epochs of steps, validation, checkpoints and resuming from them."""
 
 import logging
 import math
@@ -57,12 +57,12 @@ class Trainer:
     """Trains `model` on `train_file`, validating on `val_file` (which may be empty).
 
     Args:
-        model: a network with its starting weights; trained in place.
+        model: a network with its initial weights; trained in place.
         train_file, val_file: the splits.
         params: the `train` section.
         augment: the `augment` section.
-        hardware: where, and in which precision.
-        world: the processes that share the work; each makes a Trainer.
+        hardware: device and precision.
+        world: the processes that share the work; each creates a Trainer.
 
     Raises:
         UserError: there are too few images to train on, or the cache does not fit into memory.
@@ -82,7 +82,7 @@ class Trainer:
         self.train_file, self.val_file = train_file, val_file
         self.input_size = model.config.input_size
         self.step = TrainStep(model, params, augment, hardware, self.world)
-        # The paper's settings, whatever `evaluate` says: they must not decide what is trained.
+        # The paper's settings, not those of `evaluate`, which must not affect training.
         self.postprocessor = PostProcessor(self.step.model.priors, PostProcessSettings())
         cache = DecodedCache(train_file, self.world.size) if params.cache == "ram" else None
         dataset = DetectionDataset(train_file, self.input_size, augment, params.seed, cache)
@@ -115,12 +115,12 @@ class Trainer:
         reporter: Reporter | None = None,
         stop: StopSignal | None = None,
     ) -> TrainResult | None:
-        """Train, from the last checkpoint of `folder` if it has one, to the end.
+        """Train to the end, resuming from the last checkpoint of `folder` if it has one.
 
         Args:
-            folder: of the main process; None in the others.
-            reporter: is told what happens, in the main process.
-            stop: looked at after each step.
+            folder: in the main process; None in the others.
+            reporter: gets the events of the training, in the main process.
+            stop: checked after each step.
 
         Returns:
             The result, in the main process; None in the others.
@@ -165,7 +165,7 @@ class Trainer:
             self._save()
 
     def _train_epoch(self) -> None:
-        """Take the rest of this epoch's steps."""
+        """Run the remaining steps of this epoch."""
         progress = self.progress
         steps = StepLog(progress, self.hardware.device)
         for batch in self._batches():
@@ -177,7 +177,7 @@ class Trainer:
             self._save_if_due(steps, was_read)
 
     def _batches(self) -> Iterator[Batch]:
-        """The rest of this epoch's batches; notes the time that goes by, and how much of it in waiting."""
+        """The remaining batches of this epoch; measures the time of steps, and of waiting for their data."""
         progress, num_batches = self.progress, len(self.sampler)
         self.sampler.epoch, self.sampler.start = progress.epoch, progress.batch
         self.reporter.epoch_begins(progress.epoch + 1, progress.batch, num_batches)
@@ -199,7 +199,7 @@ class Trainer:
         return learning_rate(step, num_steps, self.params) * self.progress.plateau.factor
 
     def _read_losses(self, steps: StepLog, lr: float) -> bool:
-        """Once in some steps, wait for the device, look at the losses and tell of them; whether it was now.
+        """Every few steps, read, check and report the losses (a host-device sync); returns whether it did.
 
         Raises:
             UserError: more steps were skipped than `max_skipped`.
@@ -220,7 +220,7 @@ class Trainer:
         return True
 
     def _note_skipped(self, loss: float, indices: list[int]) -> None:
-        """Name the images of a step that was skipped; an error if there were too many."""
+        """Log the images of a skipped step; raise UserError if there were too many."""
         self.progress.skipped += 1
         names = ", ".join(self.train_file.image_ids[i] for part in self.world.gather(indices) for i in part)
         what = "a gradient is not finite" if math.isfinite(loss) else f"the loss is {loss}"
@@ -228,14 +228,14 @@ class Trainer:
         if skipped > allowed:
             raise UserError(
                 f"training stopped: {what} on images {names}, and {allowed} such steps are "
-                "allowed (train.max_skipped); look at these images, or lower train.lr, or set "
+                "allowed (train.max_skipped); check these images, or lower train.lr, or set "
                 "train.clip_norm or train.precision: fp32"
             )
         if self.world.is_main:
             log.warning("step skipped (%d of %d): %s on images %s", skipped, allowed, what, names)
 
     def _save_if_due(self, steps: StepLog, losses_were_read: bool) -> None:
-        """Save inside an epoch, now and then and before the training is stopped.
+        """Save a checkpoint within an epoch, at intervals and before the training is stopped.
 
         Raises:
             KeyboardInterrupt: a process received a signal.
@@ -251,7 +251,7 @@ class Trainer:
             raise KeyboardInterrupt
 
     def _agrees_to_stop(self, losses_were_read: bool) -> bool:
-        """Whether a process received a signal. A GPU is asked only where the loop waits for it anyway."""
+        """Whether a process received a signal. On a GPU, checked only where the loop synchronises anyway."""
         if self.world.size == 1:
             return self.stop.received
         if self.hardware.device.type == "cuda" and not losses_were_read:
@@ -301,7 +301,7 @@ class Trainer:
         return validation_scores(result.detections, objects, self.val_file.class_names)
 
     def _resume(self) -> bool:
-        """Take up the last good checkpoint, the main process's in all of them; whether there is one."""
+        """Load the last valid checkpoint, the main process's in all of them; returns whether there is one."""
         state = self.world.broadcast(self.folder.load() if self.folder else None)
         if state is None:
             return False
@@ -312,7 +312,7 @@ class Trainer:
         return True
 
     def _save(self) -> None:
-        """Write a checkpoint, in the main process. A finished training needs no weights but the best."""
+        """Write a checkpoint, in the main process. Of a finished training only the best weights are kept."""
         if self.folder is None:
             return
         progress = self.progress

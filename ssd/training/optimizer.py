@@ -1,4 +1,4 @@
-"""What updates the weights, and what follows them: optimizer, frozen parts, moving average."""
+"""Optimiser, learning rate factors, frozen layers, and exponential moving average (EMA) of the weights."""
 
 import copy
 from typing import Any
@@ -15,16 +15,16 @@ from ssd.params import TrainParams
 def build_optimizer(model: SSD, params: TrainParams) -> Optimizer:
     """SGD with momentum, Adam or AdamW over the parameters that require a gradient.
 
-    Norms and biases (every parameter of fewer than two dimensions) have no weight decay. Each group has a
-    `lr_scale`, its factor of the learning rate (see `lr_scales`). The fused kernels do the whole update in
-    one pass, and skip it where the tensor `found_inf` of the optimiser says so.
+    Normalisation layers and biases (every parameter of fewer than two dimensions) have no weight decay. Each
+    group has a `lr_scale`, its factor of the learning rate (see `lr_scales`). The fused kernels do the whole
+    update in one pass, and skip it where the tensor `found_inf` of the optimiser is not 0.
     """
     scales = lr_scales(model, params)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             groups.setdefault((scales[name], parameter.ndim > 1), []).append(parameter)
-    # Sorted, so that a checkpoint finds the same groups again.
+    # Sorted, so that the order of the groups is the same when a checkpoint is loaded.
     param_groups = [
         {
             "params": groups[scale, decays],
@@ -55,8 +55,8 @@ def _sgd(param_groups: list[dict[str, Any]], params: TrainParams) -> torch.optim
 def lr_scales(model: SSD, params: TrainParams) -> dict[str, float]:
     """The factor of the learning rate of each parameter, by its name.
 
-    1 outside the backbone; `backbone_lr` for the backbone's last stage, and `layer_decay` times less for
-    each stage before it (Howard and Ruder, "Universal Language Model Fine-tuning", 2018, section 3.2).
+    1 outside the backbone; `backbone_lr` for the backbone's last stage, multiplied by `layer_decay` for each
+    stage before it (Howard and Ruder, "Universal Language Model Fine-tuning", 2018, section 3.2).
     """
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     scales = dict.fromkeys(names.values(), 1.0)
@@ -67,15 +67,15 @@ def lr_scales(model: SSD, params: TrainParams) -> dict[str, float]:
 
 
 def freeze(model: SSD, num_stages: int, norms: bool) -> list[nn.Module]:
-    """Freeze the first stages of the backbone, and perhaps all of its batch norms.
+    """Freeze the first stages of the backbone, and optionally all of its batch norms.
 
     Args:
-        model: changed in place: what is frozen requires no gradient.
+        model: changed in place: frozen parameters require no gradient.
         num_stages: 0 none, 1 the stem, 2 the stem and layer1, ... 5 the whole backbone.
         norms: whether every batch norm of the backbone is frozen, those of trained stages too.
 
     Returns:
-        The batch norms whose running statistics must not move; see `set_training`.
+        The batch norms whose running statistics must not change; see `set_training`.
     """
     stages = model.backbone.stages()
     frozen = [module for stage in stages[:num_stages] for module in stage]
@@ -98,12 +98,12 @@ def _norms_of(modules: list[nn.Module]) -> list[nn.Module]:
 
 
 class EMA:
-    """Exponential moving average of the weights and running statistics, which often detects better than they
-    do.
+    """Exponential moving average (EMA) of the weights and batch norm running statistics.
 
-    After n updates the decay is min(decay, (1 + n) / (10 + n)), so that the random start is soon forgotten
-    (as TensorFlow's ExponentialMovingAverage does with num_updates). Torch's AveragedModel would wait for a
-    GPU at every step.
+    It often detects better than the weights themselves. After n updates the decay is
+    min(decay, (1 + n) / (10 + n)), so that the random initial weights soon lose their influence (as in
+    TensorFlow's ExponentialMovingAverage with num_updates). Torch's AveragedModel has a host-device sync per
+    step.
 
     Attributes:
         model: the average, in eval mode.
@@ -117,7 +117,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, model: SSD) -> None:
-        """Follow `model` by one step."""
+        """Update the average by one step of `model`."""
         self.num_updates += 1
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         averages, values = list(self.model.state_dict().values()), list(model.state_dict().values())

@@ -1,6 +1,6 @@
-"""Where a training stands between two steps, what it has reached, and who is told of it.
+"""Progress of a training: counters between two steps, history, validation scores, and their reporting.
 
-With the weights and the random generators, a `Progress` is all that a checkpoint holds.
+A checkpoint contains a `Progress`, the weights and the states of the random generators.
 """
 
 import math
@@ -24,9 +24,9 @@ class Epoch:
 
     Losses are means over steps; val_* are None where there was no validation.
 
-    lr: at the last step; skipped: steps left out because a loss or gradient was not finite; images_per_s:
-    of training alone, over all processes; data_wait: share of the time in which the loop waited for the
-    loader; seconds: of the whole epoch.
+    lr: at the last step; skipped: skipped steps, whose loss or gradient was not finite; images_per_s: of
+    training alone, over all processes; data_wait: fraction of the time in which the loop waited for data;
+    seconds: of the whole epoch.
     """
 
     epoch: int
@@ -47,7 +47,7 @@ class Epoch:
 
 
 def history_tsv(history: Sequence[Epoch]) -> str:
-    """One row an epoch, tab-separated, with a header; empty where nothing was measured."""
+    """One row per epoch, tab-separated, with a header; cells are empty where nothing was measured."""
     names = [field.name for field in fields(Epoch)]
     rows = [[_cell(asdict(epoch)[name]) for name in names] for epoch in history]
     return "\n".join("\t".join(row) for row in [names, *rows]) + "\n"
@@ -83,7 +83,7 @@ def validation_scores(
 
 
 def score(scores: Scores, select_by: Literal["map50", "map", "f1", "mean"]) -> float | None:
-    """The score that decides; `mean` is the mean of all three, None if one of them is."""
+    """The score that selects the best weights; `mean` is the mean of all three, None if one of them is."""
     if select_by != "mean":
         chosen: float | None = getattr(scores, select_by)
         return chosen
@@ -94,7 +94,7 @@ def score(scores: Scores, select_by: Literal["map50", "map", "f1", "mean"]) -> f
 
 @dataclass
 class Patience:
-    """Counts the validations without gain.
+    """Counts the validations without improvement.
 
     best: highest score so far; waited: validations since.
     """
@@ -103,14 +103,14 @@ class Patience:
     waited: int = 0
 
     def observe(self, score: float) -> None:
-        """Take note of a validation. An equal score is no gain."""
+        """Record the score of a validation. An equal score is no improvement."""
         if score > self.best:
             self.best, self.waited = score, 0
         else:
             self.waited += 1
 
     def exceeded(self, limit: int) -> bool:
-        """Whether `limit` validations or more went by without gain; never for a limit of 0."""
+        """Whether there were `limit` validations or more without improvement; never for a limit of 0."""
         return 0 < limit <= self.waited
 
 
@@ -118,7 +118,7 @@ class Patience:
 class Plateau:
     """Lowers the learning rate when the validation score stops rising.
 
-    factor: what the learning rate is multiplied by; best: highest score so far; waited: validations since,
+    factor: the learning rate is multiplied by it; best: highest score so far; waited: validations since,
     or since the last lowering.
     """
 
@@ -127,7 +127,7 @@ class Plateau:
     waited: int = 0
 
     def observe(self, score: float, patience: int, gamma: float) -> None:
-        """Take note of a validation; after `patience` of them without gain, multiply the factor by gamma."""
+        """Record a validation; after `patience` of them without improvement, multiply the factor by gamma."""
         counter = Patience(self.best, self.waited)
         counter.observe(score)
         if counter.exceeded(patience):
@@ -139,9 +139,9 @@ class Plateau:
 class Progress:
     """Counters, sums and scores of a training.
 
-    epoch: epochs that have ended; batch: batches done of the next one; losses: sums of (total, loc, conf)
-    over its steps; epoch_skipped: those of its steps that were skipped, and skipped: of the whole training;
-    trained_seconds, waited_seconds: spent in the steps of this epoch, and in waiting for their data.
+    epoch: number of finished epochs; batch: finished batches of the current one; losses: sums of (total, loc,
+    conf) over its steps; epoch_skipped, skipped: skipped steps of this epoch, and of the whole training;
+    trained_seconds, waited_seconds: time of the steps of this epoch, and of waiting for their data.
     """
 
     epoch: int = 0
@@ -165,14 +165,14 @@ class Progress:
         scores: Scores,
         validation_seconds: float,
     ) -> Epoch:
-        """The epoch whose batches are all done, as a row of the history.
+        """The current epoch, whose batches are all finished, as a row of the history.
 
         Args:
             num_batches, num_images: of the epoch, over all processes.
             lr: at the last step.
             val_losses: total, loc and conf; None without validation.
             scores: of the validation.
-            validation_seconds: that it took.
+            validation_seconds: duration of the validation.
         """
         num_taken = max(num_batches - self.epoch_skipped, 1)
         train_loss, train_loc, train_conf = (total / num_taken for total in self.losses)
@@ -220,15 +220,15 @@ class Progress:
 
 
 class StepLog:
-    """The losses of an epoch's steps, which stay on the device until somebody reads them.
+    """The losses of an epoch's steps, which stay on the device until they are read.
 
     Args:
-        progress: holds the sums of the epoch so far, and gets them back.
+        progress: has the sums of the epoch so far; `sum_up` updates them.
         device: of the losses.
     """
 
     STEPS_BETWEEN_READS = 20
-    """Reading a loss from a GPU waits for it; once in so many steps costs nothing."""
+    """Reading a loss from a GPU is a host-device sync; once in so many steps its cost is negligible."""
 
     def __init__(self, progress: Progress, device: torch.device) -> None:
         self._progress = progress
@@ -236,8 +236,8 @@ class StepLog:
         self._unread: list[tuple[Tensor, list[int]]] = []
 
     def add(self, losses: Tensor, indices: list[int]) -> None:
-        """Note a step: total, loc, conf and whether it was skipped, float32 [4]; and which images it had."""
-        # A loss that is not finite must not spoil the sum.
+        """Record a step: total, loc, conf and 1 if skipped, float32 [4]; and the rows of its images."""
+        # A non-finite loss must not enter the sum.
         self._sums += torch.where(losses[3] > 0, losses.new_tensor([0.0, 0.0, 0.0, 1.0]), losses)
         self._unread.append((losses, indices))
 
@@ -247,29 +247,29 @@ class StepLog:
         return len(self._unread) == self.STEPS_BETWEEN_READS
 
     def read(self) -> list[tuple[float, bool, list[int]]]:
-        """Total loss, whether it was skipped, and images of each step since the last time; waits for them."""
+        """Total loss, whether it was skipped, and images of each step since the last read; a sync."""
         values = torch.stack([losses for losses, _ in self._unread]).tolist()
         steps = [(v[0], bool(v[3]), indices) for v, (_, indices) in zip(values, self._unread, strict=True)]
         self._unread.clear()
         return steps
 
     def sum_up(self) -> None:
-        """Put the sums of the epoch so far into the progress; waits for the device."""
+        """Write the sums of the epoch so far to the progress; a host-device sync."""
         *self._progress.losses, skipped = self._sums.tolist()
         self._progress.epoch_skipped = round(skipped)
 
 
 class Reporter:
-    """What a training tells while it runs, in the main process alone. This one keeps it to itself."""
+    """Callbacks for the events of a training, in the main process alone. This class ignores them."""
 
     def resumed(self, history: list[Epoch]) -> None:
-        """There is a checkpoint: these epochs have ended before."""
+        """The training resumes from a checkpoint, after these epochs."""
 
     def epoch_begins(self, epoch: int, first: int, num_batches: int) -> None:
         """Epoch `epoch`, from 1, begins at batch `first`, from 0, of `num_batches`."""
 
     def step_taken(self) -> None:
-        """One more batch is done."""
+        """One more step is finished."""
 
     def losses_read(self, num_steps: int, loss: float, lr: float) -> None:
         """`loss` is the mean total loss of the last steps, of `num_steps` since the start of the training."""
@@ -281,7 +281,7 @@ class Reporter:
 def random_state() -> dict[str, Any]:
     """The state of every global random generator, as plain values and tensors.
 
-    The training draws from generators of its own (see `ssd.seeding`), but a library might not.
+    The training has generators of its own (see `ssd.seeding`), but a library may use the global ones.
     """
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
@@ -294,7 +294,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Put every global random generator back to where `random_state` saw it."""
+    """Restore the state of every global random generator from `random_state`."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]

@@ -1,6 +1,6 @@
-"""What depends on the step alone: the learning rate and the input size, as pure functions.
+"""Schedules of learning rate and input size, as pure functions of the step.
 
-The one schedule that cannot be such a function is plateau, see `ssd.training.progress.Plateau`.
+Only the schedule plateau cannot be such a function, see `ssd.training.progress.Plateau`.
 """
 
 import math
@@ -10,15 +10,16 @@ import torch
 from ssd.params import TrainParams
 from ssd.seeding import seeded
 
-STRIDE = 32  # of the backbone's last map: sizes between its multiples only move the borders
+STRIDE = 32  # of the backbone's last feature map: sizes between its multiples only shift its borders
 SMALLEST = 64
 
 
 def learning_rate(step: int, num_steps: int, params: TrainParams) -> float:
     """The learning rate at `step` (0-based) of `num_steps`, of parameters whose factor is 1.
 
-    Warm-up is linear over `warmup_steps`. Then: cosine falls to 0 at the end (Loshchilov and Hutter,
-    "SGDR", equation 5, one cycle); step multiplies by gamma at each milestone; plateau stays (see `Plateau`).
+    Learning rate warm-up is linear over `warmup_steps`. Then: cosine falls to 0 at the end (Loshchilov and
+    Hutter, "SGDR", equation 5, one cycle); step multiplies by gamma at each milestone; plateau is constant
+    (see `Plateau`).
     """
     return params.lr * _lr_factor(step, num_steps, params)
 
@@ -35,7 +36,7 @@ def _lr_factor(step: int, num_steps: int, params: TrainParams) -> float:
 
 
 def side_of_batch(params: TrainParams, input_size: int, epoch: int, batch: int) -> int:
-    """Side in pixels of the images of a step; `input_size` itself unless a switch of params says otherwise.
+    """Side in pixels of the images of a step: `input_size`, unless one of these is enabled.
 
     Progressive resizing: the first `small_epochs` train at `small_scale` of the input size (Howard, "Training
     Imagenet in 3 hours", 2018). Multi-scale: each batch has a side of its own, drawn from 1 +- `multi_scale`
@@ -44,7 +45,7 @@ def side_of_batch(params: TrainParams, input_size: int, epoch: int, batch: int) 
     Args:
         params: the `train` section.
         input_size: full size, pixels.
-        epoch, batch: counted from 0; with the seed they decide the draw.
+        epoch, batch: counted from 0; with the seed they determine the draw.
     """
     scale = params.small_scale if epoch < params.small_epochs else 1.0
     if params.multi_scale > 0:

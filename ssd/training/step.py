@@ -1,4 +1,4 @@
-"""One step of training: a batch in, the weights updated. Nothing in it waits for a GPU."""
+"""One training step: a batch in, the weights updated, without a host-device sync."""
 
 import os
 import shutil
@@ -30,8 +30,8 @@ class TrainStep:
 
     Attributes:
         model: the network that is trained, on the device.
-        optimizer, scaler, ema: what else a checkpoint holds; scaler is idle but in fp16, ema None without
-            `train.ema`.
+        optimizer, scaler, ema: the other state in a checkpoint; scaler is enabled only in fp16, ema is None
+            without `train.ema`.
     """
 
     def __init__(
@@ -59,14 +59,14 @@ class TrainStep:
         self._statistics = [b for norm in norms for b in norm.buffers() if b.is_floating_point()]
 
     def _wrapped(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        """The network as steps call it: over all processes, compiled where params say so."""
+        """The network as steps call it: distributed over the processes, compiled if `train.compile`."""
         network: nn.Module = self.model
         if self.world.size > 1:
             network = DistributedDataParallel(
                 network,
                 device_ids=[self.hardware.device] if self.hardware.device.type == "cuda" else None,
                 gradient_as_bucket_view=True,
-                # A small input has no use for the heads of the last levels.
+                # A small input does not use the heads of the last levels.
                 find_unused_parameters=sizes_vary(self.params),
             )
         if self.params.compile:
@@ -88,11 +88,11 @@ class TrainStep:
         return self._criteria[side]
 
     def __call__(self, batch: Batch, epoch: int, index: int, lr: float) -> Tensor:
-        """Update the weights, unless a loss or a gradient is not finite: then all stays as it was.
+        """Update the weights; if a loss or a gradient is not finite, the step is skipped and nothing changes.
 
         Args:
             batch: this process's images.
-            epoch, index: of the batch, counted from 0; they decide its randomness.
+            epoch, index: of the batch, counted from 0; they determine its randomness.
             lr: learning rate, before the factor of each group.
 
         Returns:
@@ -116,7 +116,7 @@ class TrainStep:
                 with self.hardware.autocast():
                     loc, logits = self.network(images[rows])
                 part = criterion(loc, logits, matches.rows(rows), num_positives)
-                # DistributedDataParallel takes the mean over processes, where the loss is a sum.
+                # DistributedDataParallel averages gradients over processes, but the loss is a sum.
                 self.scaler.scale(part.total * self.world.size).backward()
             losses += torch.stack([part.total, part.loc, part.conf]).detach()
         losses = self.world.sum_(losses)
@@ -140,31 +140,31 @@ class TrainStep:
         return [slice(*bound) for bound in pairwise(bounds)]
 
     def _without_exchange(self, *, last: bool) -> AbstractContextManager[Any]:
-        """Gradients go between processes once per step, with its last micro-batch."""
+        """Gradients are exchanged between processes once per step, with its last micro-batch."""
         if last or not isinstance(self.network, DistributedDataParallel):
             return nullcontext()
         return self.network.no_sync()
 
     def _update(self, losses: Tensor) -> Tensor:
-        """Clip and step; float32 scalar, 1 where something is not finite and the step was skipped."""
+        """Clip gradients and step; float32 scalar, 1 where a value is not finite and the step was skipped."""
         self.scaler.unscale_(self.optimizer)
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if self.params.clip_norm > 0:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.params.clip_norm, norm)
         if self.scaler.is_enabled():
-            # It skips steps of its own accord until it has found its scale; only losses count.
+            # The scaler skips steps by itself until it has found its scale; only non-finite losses count.
             self.scaler.step(self.optimizer)
             self.scaler.update()
             return (~losses.isfinite().all()).float()
         skipped = (~(losses.isfinite().all() & norm.isfinite())).float()
-        # The fused kernels read it on the device, so that the loop need not.
+        # The fused kernels read it on the device, without a sync.
         self.optimizer.found_inf = skipped  # type: ignore[attr-defined]
         self.optimizer.step()
         return skipped
 
     def _restore(self, statistics: list[Tensor], skipped: Tensor) -> None:
-        """Put running statistics back where the step was skipped: one NaN would stay in them for ever."""
+        """Restore the running statistics after a skipped step: one NaN would stay in them for ever."""
         if skipped.device.type == "cpu":
             if skipped:
                 torch._foreach_copy_(self._statistics, statistics)
@@ -173,10 +173,10 @@ class TrainStep:
             torch.where(skipped > 0, before, live, out=live)
 
     def check_scale(self) -> None:
-        """Stop an fp16 training whose gradients overflow at every scale. Waits for the device.
+        """Stop an fp16 training whose gradients overflow at every scale. A host-device sync.
 
         Raises:
-            UserError: the scale has fallen to nothing.
+            UserError: the loss scale has fallen to almost 0.
         """
         if self.scaler.is_enabled() and self.scaler.get_scale() < 1e-4:
             raise UserError(
@@ -185,7 +185,7 @@ class TrainStep:
             )
 
     def broadcast_batch_norm_stats(self) -> None:
-        """Give every process the main one's running statistics, so that all validate the same network."""
+        """Copy the main process's running statistics to all, so that all validate the same network."""
         if self.world.size == 1:
             return
         averaged = [] if self.ema is None else list(self.ema.model.buffers())
@@ -195,11 +195,11 @@ class TrainStep:
             self.world.sum_(buffer)
 
     def best_model(self) -> SSD:
-        """What is validated and saved: the moving average where there is one."""
+        """The model that is validated and saved: the EMA where there is one."""
         return self.ema.model if self.ema else self.model
 
     def state(self) -> dict[str, Any]:
-        """What a later process needs to go on with the next step."""
+        """The state that a later process needs to resume with the next step."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -209,7 +209,7 @@ class TrainStep:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from `state()` of an earlier process."""
+        """Resume from `state()` of an earlier process."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])

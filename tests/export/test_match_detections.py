@@ -140,7 +140,7 @@ def test_a_problem_names_the_nearest_of_its_label() -> None:
     other: list[Row] = [((31.0, 0.0, 50.0, 20.0), 0.85, 1), (RIGHT, 0.9, 1)]
     problem = compare(reference([(LEFT, 0.9, 1)]), other).problem
     assert "differs by 0.05 in score and by 0.01 of the longer image side in box" in problem
-    assert "none of that label" in compare(reference([(LEFT, 0.9, 1)]), [(LEFT, 0.9, 2)]).problem
+    assert "no detection of that label" in compare(reference([(LEFT, 0.9, 1)]), [(LEFT, 0.9, 2)]).problem
 
 
 @torch.inference_mode()

@@ -2,8 +2,9 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
 
 from ssd.params import AugmentParams, Params
 
@@ -17,12 +18,18 @@ def default_params(**changes: object) -> Params:
 
 def default_content(**changes: object) -> dict[str, dict[str, object]]:
     """The same as plain dictionaries: section, key, value."""
-    content = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
-    for section, values in yaml.safe_load((REPOSITORY / "recipes/default.yaml").read_text()).items():
+    content = read_yaml(REPOSITORY / "params.yaml")
+    for section, values in read_yaml(REPOSITORY / "recipes/default.yaml").items():
         content[section].update(values)
     for name, value in changes.items():
         section, key = name.split(".")
         content[section][key] = value
+    return content
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A file of YAML 1.2, in which 4e-05 is a number; PyYAML reads text."""
+    content: dict[str, Any] = YAML(typ="safe", pure=True).load(path)
     return content
 
 

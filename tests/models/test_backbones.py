@@ -80,14 +80,14 @@ def test_a_network_found_by_name_can_be_copied_and_switches_its_mode(name: str) 
             (),
             r"model.backbone: found 'fasterrcnn_resnet50_fpn'; allowed: a classif",
         ),
-        ("timm/resnet1x", (), r"model.backbone: timm/resnet1x gives no maps .*did you mean timm/"),
+        ("timm/resnet1x", (), r"model.backbone: timm/resnet1x has no feature maps .*did you mean timm/"),
         ("vgg16", (8, 32), r"model.strides: found \[8, 32\]; allowed for vgg16: \[8, 16\], or \[\]"),
         (
             "resnet18",
             (2, 8),
             r"model.strides: found \[2, 8\]; allowed for resnet18: some of \[4, 8, 16, 32\]",
         ),
-        ("vit_b_16", (), r"model.backbone: vit_b_16 cannot be cut into maps \(Wrong image height"),
+        ("vit_b_16", (), r"model.backbone: vit_b_16 has no usable feature maps \(Wrong image height"),
     ],
 )
 def test_what_cannot_be_built_is_one_clear_line(name: str, strides: tuple[int, ...], message: str) -> None:

@@ -96,7 +96,7 @@ def detector() -> dict[str, torch.Tensor]:
 def test_torchvision_s_detector_loads_from_a_file(
     detector: dict[str, torch.Tensor], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whole where the classes agree; else the class heads start anew, and a line says so."""
+    """Whole where the classes agree; else the class heads are randomly initialised, with a warning."""
     torch.save(detector, tmp_path / "detector.pth")
     head = "head.classification_head.module_list.3.weight"
     same = SSD(ssd300_vgg16_config())
@@ -108,7 +108,7 @@ def test_torchvision_s_detector_loads_from_a_file(
     load_weights(other, str(tmp_path / "detector.pth"))
     assert torch.equal(other.heads.conf[3].weight, fresh)
     assert torch.equal(other.heads.loc[3].weight, detector["head.regression_head.module_list.3.weight"])
-    assert "scores 91 classes, the data set has 21" in caplog.text
+    assert "has 91 classes, the data set has 21" in caplog.text
 
 
 def test_other_priors_than_torchvision_s_are_said(
@@ -144,7 +144,7 @@ def test_coco_weights_are_fetched_and_checked_and_a_failure_says_what_to_do(
     assert torch.equal(model.backbone.conv4_scale, detector["backbone.scale_weight"])
     monkeypatch.setattr(module, "COCO_WEIGHTS", Published(f"{server}/missing-00000000.pth"))
     with pytest.raises(
-        UserError, match=r"model.weights: coco could not be fetched .* put http.*missing"
+        UserError, match=r"model.weights: coco could not be downloaded .* put http.*missing"
     ) as error:
         load_weights(model, "coco")
     assert "\n" not in str(error.value)

@@ -29,9 +29,9 @@ def dots(axes: Axes) -> dict[str, np.ndarray]:
 
 def test_boxes_and_the_shapes_of_every_level_are_drawn() -> None:
     before, after = prior_figure(SIZES, PAPER, CLUSTERS, FIT, BETTER).axes
-    assert list(dots(after)) == ["boxes", "map 1: 2 a cell", "map 2: 1 a cell"]
+    assert list(dots(after)) == ["boxes", "map 1: 2 per cell", "map 2: 1 per cell"]
     np.testing.assert_allclose(dots(after)["boxes"], SIZES.numpy())
-    np.testing.assert_allclose(dots(after)["map 1: 2 a cell"], CLUSTERS[0].shapes)
+    np.testing.assert_allclose(dots(after)["map 1: 2 per cell"], CLUSTERS[0].shapes)
     assert [len(points) for points in dots(before).values()] == [300, 4, 6, 6, 6, 4, 4]
 
 

@@ -112,7 +112,7 @@ def test_a_repeated_object_counts_once() -> None:
     cat = replace(dog((1, 1, 9, 9)), name="cat")
     objects, problems = check(dog((1, 1, 9, 9)), cat, dog((1, 1, 9, 9)), dog((1, 1, 9, 10)))
     assert [(found.label, found.box[3]) for found in objects] == [(2, 9), (1, 9), (2, 10)]
-    assert problems == [Problem("a.xml", (1, 1, 9, 9), "the same dog twice", "dropped")]
+    assert problems == [Problem("a.xml", (1, 1, 9, 9), "duplicate of another dog", "dropped")]
 
 
 def test_where_the_written_size_is_wrong_the_image_is_right() -> None:

@@ -160,7 +160,7 @@ def test_an_image_listed_twice_counts_once(tmp_path: Path) -> None:
     [
         ([image(7, "a.jpg"), image(7, "b.jpg")], CATEGORIES, "two entries have the image id 7"),
         ([image(7, "a.jpg")], [CATEGORIES[0], CATEGORIES[0]], "two entries have the category id 18"),
-        ([{"file_name": "a.jpg"}], CATEGORIES, "image number 1 has no whole number as id"),
+        ([{"file_name": "a.jpg"}], CATEGORIES, "image number 1 has no integer as id"),
         ([image(7, "a.jpg")], [{"id": 1}], "category 1 has no name"),
     ],
 )

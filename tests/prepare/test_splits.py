@@ -157,7 +157,7 @@ def test_every_image_of_train_and_val_is_tested_in_just_one_fold() -> None:
 def test_the_notes_tell_the_fold_and_that_the_own_test_split_is_not_used() -> None:
     listing = settled(catalogue(train=IDS, test=["t"]), folds=5, fold=2)
     assert listing.notes == (
-        "test is part 2 of 0 to 4 (data.fold) of the train and val images",
+        "test is fold 2 of 0 to 4 (data.fold) of the train and val images",
         "the data set's own test split is not used",
     )
     assert ids(listing)["val"] == []

@@ -79,7 +79,7 @@ def test_lost_processes_are_started_again(tmp_path: Path, caplog: pytest.LogCapt
     assert launch([__file__, "lost_once", str(tmp_path)], 2, restarts=1) == 0
     assert caplog.messages == [
         "process 1 of 2 was killed (SIGKILL)",
-        "starting again from the last checkpoint (1 of 1)",
+        "restarting from the last checkpoint (1 of 1)",
     ]
     assert len(list(tmp_path.iterdir())) == 4
 

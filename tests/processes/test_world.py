@@ -103,7 +103,7 @@ def test_partners_that_do_not_come_are_one_line(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(distributed, "TIMEOUT", timedelta(seconds=1))
     for name, value in {**COMPLETE, "RANK": "0", "MASTER_PORT": free_port()}.items():
         monkeypatch.setenv(name, value)
-    message = r"^environment: MASTER_ADDR: process 0 of 2 does not meet .*127.0.0.1:\d+.*$"
+    message = r"^environment: MASTER_ADDR: process 0 of 2 cannot connect to the others at 127.0.0.1:\d+.*$"
     with pytest.raises(UserError, match=message), joined("cpu"):
         pass
     assert not dist.is_initialized()

@@ -205,7 +205,7 @@ def test_a_damaged_state_is_passed_over_for_the_one_before(
         (line,) = warnings(caplog)
         assert str(newest) in line
         assert "damaged" in line
-        assert line.endswith("training goes on from step 100")
+        assert line.endswith("training resumes from step 100")
         assert newest.read_bytes() == content
     newest.write_bytes(whole)
     assert load(tmp_path) == {"epoch": 2}
@@ -227,7 +227,7 @@ def test_a_state_whose_best_weights_are_damaged_is_passed_over(
         (line,) = warnings(caplog)
         assert "step-00000200.pt" in line
         assert "best-0002.pt" in line
-        assert line.endswith("training goes on from step 100")
+        assert line.endswith("training resumes from step 100")
     best.unlink()
     assert load(tmp_path) == {"epoch": 1}
     assert "best-0002.pt, which is missing" in warnings(caplog)[0]
@@ -345,10 +345,10 @@ def test_a_write_that_fails_half_way_is_an_error_that_says_what_remains(tmp_path
         assert names(tmp_path) == set()
 
         checkpoints.save({"small": 1}, 100)
-        with largest_file(1_000_000), pytest.raises(UserError, match="goes on from step 100"):
+        with largest_file(1_000_000), pytest.raises(UserError, match="resumes from step 100"):
             checkpoints.save_weights(large, 1, 0.5)
         assert checkpoints.best == ()
-        with largest_file(1_000_000), pytest.raises(UserError, match="goes on from step 100"):
+        with largest_file(1_000_000), pytest.raises(UserError, match="resumes from step 100"):
             checkpoints.save(large, 200)
         assert names(tmp_path) == {"step-00000100.pt"}
         checkpoints.save(large, 200)
@@ -422,7 +422,7 @@ def test_a_full_disk_is_an_error_and_after_making_room_training_goes_on(tmp_path
         (state_failed, "step-00000200.pt"),
     ):
         assert f"run/{name}: cannot be written: No space left on device (1.0 MB needed)" in message
-        assert message.endswith("training goes on from step 100")
+        assert message.endswith("training resumes from step 100")
         assert files == kept
         assert free_after == free
     assert "run: checkpoints cannot be written here: No space left on device" in opening_failed[0]
@@ -472,7 +472,7 @@ def test_a_read_only_disk_is_an_error_at_the_start_and_at_a_later_checkpoint(tmp
     results = run_script(READ_ONLY, disk, namespace=f"mount -t tmpfs -o size=4m tmpfs '{disk}'")
     later, again, new, loaded = results
     assert "step-00000200.pt: cannot be written: Read-only file system" in later
-    assert later.endswith("training goes on from step 100")
+    assert later.endswith("training resumes from step 100")
     assert f"{disk}/run: checkpoints cannot be written here: Read-only file system" in again
     assert f"{disk}/new: checkpoints cannot be written here: Read-only file system" in new
     assert loaded == {"step": 100}

@@ -47,7 +47,7 @@ def test_it_is_sixteen_hex_digits(checkout: Path) -> None:
 @pytest.mark.slow
 def test_it_is_the_same_in_another_process(checkout: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from ssd.training.fingerprint import fingerprint\n"
+        "import sys; from pathlib import Path; from ssd.training.checkpoints import fingerprint\n"
         f"checkout = Path({str(checkout)!r})\n"
         "files = [checkout / 'data/train.bin', checkout / 'data/val.bin']\n"
         f"print(fingerprint({SETTINGS!r}, files, checkout / 'package'))"

@@ -107,7 +107,7 @@ def test_a_damaged_checkpoint_costs_steps_but_no_bit(
     recorder = Recorder()
     cut = run(trainer(params, shapes_file), tmp_path / "cut", recorder)
     assert "step-00000006.pt: damaged" in caplog.text
-    assert "training goes on from step 4" in caplog.text
+    assert "training resumes from step 4" in caplog.text
     assert recorder.steps == [8]
     assert same_weights(whole, cut)
     assert results_of(whole) == results_of(cut)

@@ -114,7 +114,7 @@ def test_stopped_and_robbed_of_a_process_they_end_with_the_same_bits(
     code, output, errors = finish(process)
     assert code == 0, output + errors
     assert "process 1 of 2 was killed (SIGKILL)" in errors
-    assert "starting again from the last checkpoint (1 of 1)" in errors
+    assert "restarting from the last checkpoint (1 of 1)" in errors
     cut = json.loads((tmp_path / "cut.json").read_text())
     assert cut["digest"] == whole["digest"]
     assert rows(cut) == rows(whole)
