@@ -38,15 +38,16 @@ lock: $(READY) ## renew requirements.txt, the lock, from pyproject.toml
 		--generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade --quiet \
 		--output-file requirements.txt
 
-# A kill in the middle leaves no .ready, so the next call goes on.
+# An interrupted set-up leaves no .ready, so that the next call repeats it.
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' \
 		|| { echo "Python 3.11.4 or newer is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1); try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
 	test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
-	@# uv takes half a minute for what takes pip three; it comes from the lock itself.
+	@# uv takes a minute for what takes pip three; it comes from the lock itself. Bytecode, or the imports of
+	@# torch and MLflow would take each stage seconds longer wherever Python may not write it later.
 	sed -n '/^uv==/,/[^\\]$$/p' requirements.txt > $(VENV)/uv.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.txt
-	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/uv pip install --quiet --require-hashes -r requirements.txt \
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/uv pip install --quiet --compile-bytecode --require-hashes -r requirements.txt \
 		|| { echo "uv failed, see above; trying pip, which takes some minutes" >&2; \
 			$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt; }
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .

@@ -12,7 +12,16 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import evaluation, gpu_training, input_pipeline, matching_loss, postprocess, training_step
+from benchmarks import (
+    detector,
+    evaluation,
+    evaluation_stage,
+    gpu_training,
+    input_pipeline,
+    matching_loss,
+    postprocess,
+    training_step,
+)
 from benchmarks.harness import run
 from benchmarks.results import Result, read_results, write_result
 from benchmarks.table import line, update_readme
@@ -23,6 +32,8 @@ NAMES = (
     "training_step",
     "matching_loss",
     "postprocess",
+    "detector",
+    "evaluation_stage",
     "evaluation",
     "gpu_training",
 )
@@ -37,6 +48,8 @@ def runnable(voc: Path | None) -> dict[str, Callable[[], Result]]:
         "training_step": partial(run, training_step.benchmark),
         "matching_loss": partial(run, matching_loss.benchmark),
         "postprocess": partial(run, postprocess.benchmark),
+        "detector": partial(run, detector.benchmark),
+        "evaluation_stage": partial(run, evaluation_stage.benchmark),
         "evaluation": partial(run, evaluation.benchmark),
     }
     if voc is not None:

@@ -50,7 +50,6 @@ def benchmark(batch_sizes: Sequence[int] = BATCH_SIZES) -> Benchmark[dict[int, B
                 f"matching and loss, forward and backward, batch {size}",
                 f"ours_{size}",
                 f"torchvision_{size}",
-                min_ratio=5,
             )
             for size in batch_sizes
         ),

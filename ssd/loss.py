@@ -94,14 +94,14 @@ class MultiBoxLoss(nn.Module):
         settings = self.settings
         positives = Selection.of(matches.positive)
         if settings.conf_loss == "focal":
-            taught = Selection.of(~matches.ignored)
+            selected = Selection.of(~matches.ignored)
         else:
             negatives = hard_negatives(logits, matches, settings.negatives, settings.min_negatives)
-            taught = Selection.of(matches.positive | negatives)
+            selected = Selection.of(matches.positive | negatives)
         own_positives = positives.count
         scale = (own_positives if num_positives is None else num_positives).clamp(min=1)
         loc_loss = self._box_loss(loc, matches, positives) * settings.box_weight / scale
-        conf_loss = self._conf_loss(logits, matches, taught) / scale
+        conf_loss = self._conf_loss(logits, matches, selected) / scale
         return Losses(loc_loss + conf_loss, loc_loss, conf_loss, own_positives)
 
     def _box_loss(self, loc: Tensor, matches: Matches, positives: Selection) -> Tensor:
@@ -117,15 +117,15 @@ class MultiBoxLoss(nn.Module):
             error = ciou_loss(decode(loc, priors), boxes)
         return positives.sum(error)
 
-    def _conf_loss(self, logits: Tensor, matches: Matches, taught: Selection) -> Tensor:
-        """Confidence loss, summed over the priors that `taught` selects."""
+    def _conf_loss(self, logits: Tensor, matches: Matches, selected: Selection) -> Tensor:
+        """Confidence loss, summed over the selected priors."""
         settings, smoothing = self.settings, self.settings.label_smoothing
-        logits, labels = taught.take(logits).float(), matches.labels(taught)
+        logits, labels = selected.take(logits).float(), matches.labels(selected)
         if settings.conf_loss == "focal":
             error = focal_loss(logits, labels, settings.focal_gamma, settings.focal_alpha, smoothing)
         else:
             error = F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
-        return taught.sum(error)
+        return selected.sum(error)
 
 
 def hard_negatives(logits: Tensor, matches: Matches, negatives: float, min_negatives: int) -> Tensor:

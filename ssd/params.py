@@ -11,7 +11,7 @@ from ruamel.yaml.error import MarkedYAMLError
 
 from ssd.errors import UserError
 
-Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -35,7 +35,7 @@ def _auto_or_count(value: object) -> int | Literal["auto"]:
 # One validator, because pydantic would report an error per member of a union.
 AutoOrCount = Annotated[int | Literal["auto"], PlainValidator(_auto_or_count)]
 
-MOST_SHOWN = 200
+MAX_SHOWN = 200
 """Longest value shown in a message, in characters."""
 
 Source = Literal[
@@ -141,26 +141,26 @@ class ModelParams(Section):
 
 class AugmentParams(Section):
     policy: Literal["none", "light", "ssd", "object_crop"]
-    flip: Share
-    zoom_out: Share
+    flip: Fraction
+    zoom_out: Fraction
     zoom_max: Annotated[float, Field(ge=1, le=8)]
-    crop: Share
-    object_crop: Share
+    crop: Fraction
+    object_crop: Fraction
     object_min: Annotated[float, Field(ge=1)]
     object_max: Annotated[float, Field(ge=1)]
-    resized_crop: Share
+    resized_crop: Fraction
     crop_area: Annotated[float, Field(gt=0, le=1)]
     crop_ratio: Annotated[float, Field(ge=1)]
     target_visible: Annotated[float, Field(gt=0, le=1)]
-    others_visible: Share
+    others_visible: Fraction
     crop_tries: Count
-    photometric: Share
-    brightness: Share
-    contrast: Share
-    saturation: Share
+    photometric: Fraction
+    brightness: Fraction
+    contrast: Fraction
+    saturation: Fraction
     hue: Annotated[float, Field(ge=0, le=0.5)]
-    mosaic: Share
-    mixup: Share
+    mosaic: Fraction
+    mixup: Fraction
 
     @model_validator(mode="after")
     def check_crops(self) -> "AugmentParams":
@@ -201,7 +201,7 @@ class TrainParams(Section):
     box_loss: Literal["smooth_l1", "giou", "ciou"]
     smooth_l1_beta: Positive
     box_weight: Positive
-    repeat_threshold: Share
+    repeat_threshold: Fraction
     small_epochs: CountOrZero
     small_scale: Annotated[float, Field(gt=0, le=1)]
     multi_scale: Annotated[float, Field(ge=0, lt=1)]
@@ -250,7 +250,7 @@ class ExportParams(Section):
 
 class ReportParams(Section):
     num_pictures: CountOrZero
-    picture_score: Share
+    picture_score: Fraction
 
 
 class TrackingParams(Section):
@@ -328,7 +328,7 @@ def _describe(error: dict[str, Any]) -> str:
 
 
 def _shortened(text: str) -> str:
-    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _known_keys(section: list[str]) -> list[str]:

@@ -41,7 +41,7 @@ def _mlflow() -> Any:
     return mlflow
 
 
-def _never_fails(method: Callable[Concatenate["Run", P], None]) -> Callable[Concatenate["Run", P], None]:
+def _warn_on_failure(method: Callable[Concatenate["Run", P], None]) -> Callable[Concatenate["Run", P], None]:
     """Decorator of a method of Run: no effect while inactive; on failure, warn and deactivate the run."""
 
     @wraps(method)
@@ -71,34 +71,34 @@ class Run:
         self.id = ""
         self.resumed = False
 
-    @_never_fails
+    @_warn_on_failure
     def params(self, values: Mapping[str, object]) -> None:
         """Log parameters, flat, as `section.key`. A list is logged as text."""
         _mlflow().log_params({key: str(value) for key, value in values.items()})
 
-    @_never_fails
+    @_warn_on_failure
     def metrics(self, values: Mapping[str, float | None], step: int | None = None) -> None:
         """Log metrics; those that are None are left out."""
         present = {key: value for key, value in values.items() if value is not None}
         _mlflow().log_metrics(present, step=step)
 
-    @_never_fails
+    @_warn_on_failure
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags of the run."""
         _mlflow().set_tags(dict(values))
 
-    @_never_fails
+    @_warn_on_failure
     def file(self, path: str | Path, folder: str | None = None) -> None:
         """Log a file, or every file of a folder, as artifacts."""
         log = _mlflow().log_artifacts if Path(path).is_dir() else _mlflow().log_artifact
         log(str(path), folder)
 
-    @_never_fails
+    @_warn_on_failure
     def table(self, columns: Mapping[str, Sequence[object]], path: str) -> None:
         """Log a table, shown in the UI; `path` ends with .json."""
         _mlflow().log_table({key: list(values) for key, values in columns.items()}, path)
 
-    @_never_fails
+    @_warn_on_failure
     def onnx_model(
         self, onnx_file: str | Path, code: str | Path, requirements: Sequence[str], example: str
     ) -> None:

@@ -1,4 +1,4 @@
-"""What every stage is wrapped in: params once, errors for users as one line, signals as an orderly end."""
+"""Wrapper of every stage: reads the params once, prints user errors as one line, unwinds on signals."""
 
 import functools
 import logging
@@ -12,7 +12,7 @@ from ssd.interrupt import StopSignal
 from ssd.params import Params, load_params
 
 PUBLISHED_WEIGHTS = ("none", "imagenet", "coco")
-"""What `model.weights` may be besides a file."""
+"""Values of `model.weights` besides a file."""
 
 MAKERS = {
     "data/raw": "download",
@@ -20,7 +20,7 @@ MAKERS = {
     "models/model.pt": "train",
     "reports/evaluate": "evaluate",
 }
-"""The stage that makes a file or what is in a folder, for those that other stages read."""
+"""The stage that makes each file or folder that another stage reads."""
 
 stop = StopSignal()
 """SIGTERM and Ctrl-C unwind the stack, so that temporary files and MLflow runs are closed."""
@@ -50,11 +50,11 @@ def command(stage: Callable[[Params], None]) -> Callable[[], None]:
 
 
 def sentence(error: UserError) -> str:
-    """What the package cannot know is added: the file that holds a key, the stage that makes a path."""
+    """The message with what the package does not know: the file of a key, the stage that makes a path."""
     text = f"params.yaml: {error}" if error.key else str(error)
     for made, stage in MAKERS.items():
         if error.path is not None and Path(os.path.relpath(error.path)).is_relative_to(made):
-            return f"{text}; `dvc repro -f {stage}` makes it anew"
+            return f"{text}; `dvc repro -f {stage}` makes it again"
     return text
 
 
@@ -73,7 +73,7 @@ def resolve_weights(weights: str, root: Path) -> str:
 
 
 def check_weights(weights: str) -> None:
-    """Say at once that a weights file is missing: training comes last, after a download perhaps.
+    """Check before any work that the weights file exists: training comes after a long download.
 
     Raises:
         UserError: `weights` names a file that is not there.

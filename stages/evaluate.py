@@ -50,7 +50,7 @@ def main(params: Params) -> None:
         write_json(METRICS, summary)
         write_detections(REPORTS / "detections.json", result.detections, file.image_ids)
         write_curves(voc, class_names)
-        tell(run, summary, file)
+        log_figures(run, summary, file)
 
 
 def detect(model: SSD, file: TensorFile, params: EvaluateParams) -> SplitResult:
@@ -120,8 +120,8 @@ def write_table(name: str, header: Sequence[str], rows: Iterable[Sequence[str]])
     write_bytes(REPORTS / name, text.getvalue().encode())
 
 
-def tell(run: Run, summary: dict[str, Any], file: TensorFile) -> None:
-    """Print and log the figures: few scalars, the classes as a table."""
+def log_figures(run: Run, summary: dict[str, Any], file: TensorFile) -> None:
+    """Print the figures and log them to MLflow: scalars, and a table of the classes."""
     scalars = {
         f"test/{group}_{key}": value
         for group in ("coco", "voc", "loss")

@@ -43,7 +43,7 @@ def show_experiments() -> list[dict[str, Any]]:
     """What `dvc exp show` says of the present commit and its experiments, whatever state they are in.
 
     Raises:
-        UserError: DVC cannot tell: it is not installed, or this is no repository.
+        UserError: DVC does not answer: it is not installed, or this is no repository.
     """
     command = [sys.executable, "-m", "dvc", "exp", "show", "--json", "--hide-workspace"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,7 +1,7 @@
 """Stage 3: train on the tensor files; writes models/model.pt, reports/train/history.tsv and priors.json.
 
-Whatever this script or what it imports can change of the weights is a dep of the stage in dvc.yaml, and with
-the settings and the data the name of the training's checkpoints. What only shows is in stages/train_log.py.
+All code that can change the weights is a dep of the stage in dvc.yaml. These deps, the settings and the data
+name the folder of the training's checkpoints. Output that changes no weights is in stages/train_log.py.
 """
 
 import sys
@@ -22,7 +22,7 @@ from ssd.models.saved import save_model
 from ssd.models.ssd import SSD
 from ssd.params import Params
 from ssd.processes.launch import launch, num_processes
-from ssd.processes.world import World, exit_now, joined, launched
+from ssd.processes.world import World, exit_now, joined_world, launched
 from ssd.training.checkpoints import CheckpointFolder, fingerprint
 from ssd.training.loop import Trainer
 from stages.command import command, resolve_weights, stop, workspace
@@ -32,7 +32,7 @@ MODEL = Path("models/model.pt")
 PRIORS = Path("reports/train/priors.json")
 TRAIN_FILE, VAL_FILE = Path("data/tensors/train.safetensors"), Path("data/tensors/val.safetensors")
 
-# Keys of the `train` section that do not decide the weights: a training goes on when they change.
+# Keys of the `train` section that do not change the weights: a training resumes after a change of them.
 NOT_IN_FINGERPRINT = {"workers", "cache", "device", "devices", "restarts", "keep_best", "checkpoint_minutes"}
 
 
@@ -43,14 +43,14 @@ def main(params: Params) -> None:
         processes = num_processes(train.devices, choose_hardware(train.device, train.precision).device)
         if processes > 1 or train.restarts > 0:
             sys.exit(launch(["-m", "stages.train"], processes, train.restarts))
-    with joined(train.device) as world:
+    with joined_world(train.device) as world:
         train_model(params, world)
     if world.size > 1:
         exit_now(0)
 
 
 def train_model(params: Params, world: World) -> None:
-    """Train as one process of `world`; the main one writes and logs."""
+    """Train as one process of `world`; rank 0 writes and logs."""
     train_file, val_file = TensorFile(TRAIN_FILE), TensorFile(VAL_FILE)
     hardware = choose_hardware(params.train.device, params.train.precision, local_rank=world.local_rank)
     choose_kernels(hardware.device, params.train.deterministic)
@@ -91,7 +91,7 @@ def describe_priors(model: SSD, boxes: Tensor, kind: str) -> dict[str, object]:
 
 
 def checkpoint_folder(params: Params, hardware: Hardware) -> Path:
-    """The checkpoints of this training, by all that decides its result."""
+    """The checkpoint folder of this training, named by a digest of all that decides its result."""
     settings = params.model_dump(include={"model": True, "augment": True, "train": True})
     settings["train"] = {k: v for k, v in settings["train"].items() if k not in NOT_IN_FINGERPRINT}
     settings["train"]["precision"] = str(hardware.dtype)

@@ -1,4 +1,4 @@
-"""What training tells: the terminal, the history as a table, MLflow. Nothing here changes the weights."""
+"""Output of training: terminal, history table, MLflow. Nothing here changes the weights."""
 
 import json
 import sys
@@ -21,11 +21,11 @@ from stages.run import stage_run
 
 HISTORY = Path("reports/train/history.tsv")
 RUN_FILE = "mlflow_run"
-"""In the folder of checkpoints: the id of the MLflow run, which goes on when the training does."""
+"""In the folder of checkpoints: the id of the MLflow run, which a resumed training continues."""
 
 
 class TrainLog(Reporter):
-    """Told by the training loop what happens.
+    """Receives the events of the training loop.
 
     Args:
         run: of MLflow.
@@ -39,7 +39,7 @@ class TrainLog(Reporter):
     @staticmethod
     @contextmanager
     def opened(params: Params, trainer: Trainer, folder: Path) -> Iterator["TrainLog"]:
-        """Say what begins, and hold the MLflow run while it lasts.
+        """Print the start, and keep the MLflow run open for the block.
 
         Args:
             params: all of them.
@@ -71,7 +71,7 @@ class TrainLog(Reporter):
 
     def resumed(self, history: list[Epoch]) -> None:
         """Write the history so far; MLflow has it unless the run is another one."""
-        print(f"going on after epoch {len(history)}", flush=True)
+        print(f"training resumes after epoch {len(history)}", flush=True)
         write_bytes(HISTORY, history_tsv(history).encode())
         for epoch in history if not self.run.resumed else []:
             self.log_epoch(epoch)
@@ -107,7 +107,7 @@ class TrainLog(Reporter):
         self.run.metrics({"lr": epoch.lr, **speeds}, step=epoch.epoch)
 
     def ended(self, result: TrainResult, model: Path, priors: Path) -> None:
-        """What MLflow is to know of the files that training wrote; later stages find the run by the model."""
+        """Log the files that training wrote; later stages find the run by the model's digest."""
         self.run.tags({MODEL_TAG: sha256(model)})
         self.run.metrics({"best/epoch": result.best_epoch, "best/score": result.best_score})
         fit = json.loads(priors.read_text())["model"]
@@ -117,14 +117,14 @@ class TrainLog(Reporter):
 
 
 def log_data(run: Run, *files: TensorFile) -> None:
-    """What is trained on: digests and counts."""
+    """Log the digests and sizes of the splits."""
     digests = {f"data_sha256_{file.path.stem}": sha256(file.path) for file in files}
     run.tags({**digests, "classes": json.dumps(files[0].class_names)})
     run.metrics({f"data/{file.path.stem}_images": len(file) for file in files})
 
 
 def say_where(trainer: Trainer, folder: Path) -> None:
-    """Print what trains, on how much, and where it can go on from."""
+    """Print the device, the number of images and the folder of checkpoints."""
     size, hardware = trainer.world.size, trainer.hardware
     where = f"{hardware.device}" if size == 1 else f"{size} processes, {hardware.device.type}"
     print(f"training on {where}, {hardware.dtype}, {len(trainer.train_file)} images", flush=True)
@@ -132,11 +132,11 @@ def say_where(trainer: Trainer, folder: Path) -> None:
 
 
 def say_where_it_stopped(trainer: Trainer) -> None:
-    """Print how far a training came that is stopped."""
+    """Print the epoch and step at which a training was stopped."""
     progress = trainer.progress
     if progress.epoch or progress.batch:
         where = f"epoch {progress.epoch + 1}, step {progress.batch}"
-        print(f"stopped at {where}; the next `dvc repro` goes on from there", file=sys.stderr)
+        print(f"stopped at {where}; the next `dvc repro` resumes from there", file=sys.stderr)
 
 
 def line_of(epoch: Epoch) -> str:

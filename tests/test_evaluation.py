@@ -23,7 +23,7 @@ from ssd.loss import MultiBoxLoss
 from ssd.models.config import paper_config
 from ssd.models.ssd import SSD
 from ssd.postprocess import PostProcessor, PostProcessSettings
-from ssd.processes.world import World, exit_now, joined
+from ssd.processes.world import World, exit_now, joined_world
 from ssd.tensor_writer import AnnotatedImage, write_tensor_file
 
 SIDE = 64
@@ -149,7 +149,7 @@ def test_two_processes_find_what_one_finds(shapes_file: TensorFile, tmp_path: Pa
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     torch.set_num_threads(1)
-    with joined("cpu") as this:
+    with joined_world("cpu") as this:
         results = [run(TensorFile(folder / f"{size}.safetensors"), world=this) for size in SPLIT_SIZES]
         (folder / f"{this.rank}.pickle").write_bytes(pickle.dumps(results))
     exit_now(0)

@@ -1,8 +1,10 @@
 """Which part of the package may import which: always a lower floor, never a higher one, never in a circle."""
 
+import ast
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import mlflow
 import pytest
 from imports import imports_of
 
@@ -57,7 +59,40 @@ def test_a_module_imports_its_own_floor_and_lower_ones(path: Path) -> None:
         assert floor(found) in allowed, f"{floor(path)} may not import {found.relative_to(REPOSITORY)}"
 
 
+def test_mlflow_is_imported_by_two_files_and_dvc_by_none() -> None:
+    """The rest of the package works where neither is installed."""
+    found = {(path.name, name) for path in MODULES for name in imported_names(path) & {"mlflow", "dvc"}}
+    assert found == {("tracking.py", "mlflow"), ("pyfunc_model.py", "mlflow")}
+
+
+def test_the_folder_mlflow_does_not_shadow_the_library() -> None:
+    assert not list((REPOSITORY / "mlflow").glob("*.py"))
+    assert mlflow.__file__ and not Path(mlflow.__file__).is_relative_to(REPOSITORY / "mlflow")
+
+
+def imported_names(path: Path) -> set[str]:
+    """Top-level packages of all import statements, those inside functions included."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    modules = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    modules += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    return {module.split(".")[0] for module in modules}
+
+
 def test_no_import_goes_in_a_circle() -> None:
     """The floors by this table, and the modules by their import statements."""
     list(TopologicalSorter(FLOORS).static_order())
     list(TopologicalSorter({path: imported(path) for path in MODULES}).static_order())
+
+
+def test_the_tree_in_the_readme_is_the_repository() -> None:
+    readme = (REPOSITORY / "README.md").read_text()
+    tree = readme.split("\n```\n")[-2].splitlines()
+    assert tree[0].startswith("params.yaml")
+    names = [line.split("  ")[0] for line in tree if not line.startswith(" ")]
+    assert all((REPOSITORY / name).exists() for line in names for name in line.split(", "))
+    listed = [line.split()[0] for line in tree if line.startswith(" ")]
+    assert sorted(listed) == sorted(
+        f"{path.name}/" if path.is_dir() else path.name
+        for path in (REPOSITORY / "ssd").iterdir()
+        if not path.name.startswith("__")
+    )

@@ -154,9 +154,9 @@ def test_images_without_objects_teach(conf_loss: str) -> None:
     targets = Targets(torch.zeros(2, 0, 4), empty.long(), empty.bool())
     losses = losses_of(loc, logits, targets, LossSettings(conf_loss=conf_loss))
     losses.total.backward()
-    taught = (logits.grad.abs().sum(-1) > 0).sum(1)
+    trained = (logits.grad.abs().sum(-1) > 0).sum(1)
     assert losses.loc.item() == 0
-    assert taught.tolist() == [8, 8] if conf_loss == "cross_entropy" else [len(PRIORS)] * 2
+    assert trained.tolist() == [8, 8] if conf_loss == "cross_entropy" else [len(PRIORS)] * 2
 
 
 def test_exactly_three_negatives_a_positive_have_a_gradient() -> None:
@@ -164,20 +164,20 @@ def test_exactly_three_negatives_a_positive_have_a_gradient() -> None:
     logits.requires_grad_()
     losses_of(loc, logits, targets, LossSettings(min_negatives=0)).total.backward()
     positive = match(targets, cxcywh_to_xyxy(PRIORS), 0.5).positive
-    taught = logits.grad.abs().sum(-1) > 0
-    assert (taught & ~positive).sum(1).tolist() == (3 * positive.sum(1)).tolist()
-    assert taught[positive].all()
+    trained = logits.grad.abs().sum(-1) > 0
+    assert (trained & ~positive).sum(1).tolist() == (3 * positive.sum(1)).tolist()
+    assert trained[positive].all()
 
 
 def test_label_smoothing_does_not_change_which_negatives_are_hard() -> None:
-    taught = []
+    trained = []
     for label_smoothing in (0.0, 0.3):
         loc, logits, targets = random_case(3, 4)
         logits[..., 0] += 5
         settings = replace(PAPER, label_smoothing=label_smoothing)
         losses_of(loc, logits.requires_grad_(), targets, settings).total.backward()
-        taught.append(logits.grad.abs().sum(-1) > 0)
-    assert torch.equal(*taught)
+        trained.append(logits.grad.abs().sum(-1) > 0)
+    assert torch.equal(*trained)
 
 
 @pytest.mark.parametrize("box_loss", ["smooth_l1", "giou", "ciou"])
@@ -196,10 +196,10 @@ def test_ignored_objects_teach_nothing_about_their_priors(conf_loss: str) -> Non
     targets = Targets(box, torch.tensor([[1]]), torch.tensor([[True]]))
     settings = LossSettings(conf_loss=conf_loss, min_negatives=len(PRIORS))
     losses_of(loc, logits, targets, settings).total.backward()
-    taught = logits.grad[0].abs().sum(-1) > 0
+    trained = logits.grad[0].abs().sum(-1) > 0
     ignored = match(targets, cxcywh_to_xyxy(PRIORS), 0.5).ignored[0]
     assert ignored[40]
-    assert torch.equal(taught, ~ignored)
+    assert torch.equal(trained, ~ignored)
 
 
 def test_the_loss_is_a_mean_over_the_batch_s_positives() -> None:

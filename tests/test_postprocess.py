@@ -10,7 +10,7 @@ from ssd.postprocess import PostProcessor, PostProcessSettings, nms_mask
 
 
 def random_boxes(*shape: int, largest: float = 0.5) -> Tensor:
-    """xyxy [*shape, 4], shares of the image; large ones overlap often."""
+    """xyxy [*shape, 4], normalised; large ones overlap often."""
     corner = torch.rand(*shape, 2)
     return torch.cat([corner, corner + torch.rand(*shape, 2) * largest], dim=-1)
 

@@ -1,7 +1,5 @@
 """MLflow: one run over all stages, an honest status, and a tracker that never stops the work."""
 
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -160,29 +158,8 @@ assert run.active
 """
     command = [sys.executable, "-W", "error::UserWarning:ssd", "-c", code, str(tmp_path)]
     started = [subprocess.Popen(command, cwd=REPOSITORY) for _ in range(2)]
-    assert [process.wait(timeout=200) for process in started] == [0, 0]
+    assert [process.wait() for process in started] == [0, 0]
     assert len(runs(tmp_path)) == 2
-
-
-def test_sigterm_ends_the_run_as_killed(tmp_path: Path) -> None:
-    params = (REPOSITORY / "params.yaml").read_text().replace("system_metrics: true", "system_metrics: false")
-    (tmp_path / "params.yaml").write_text(params)
-    code = """
-import os, signal
-from ssd.tracking import tracked_run
-from stages.command import command, workspace
-
-@command
-def main(params):
-    with tracked_run(params.tracking, workspace(), "train", name="x", stage_params={}):
-        os.kill(os.getpid(), signal.SIGTERM)
-
-main()
-"""
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "DVC_ROOT": str(tmp_path)}
-    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, timeout=200)
-    assert result.returncode == 128 + signal.SIGINT
-    assert [run.info.status for run in runs(tmp_path)] == ["KILLED"]
 
 
 def test_params_are_named_by_section() -> None:

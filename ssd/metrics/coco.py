@@ -154,8 +154,8 @@ def _match(detection: Ints, object_: Ints, iou: Floats, num_detections: int, num
     order = np.lexsort((-object_, -iou, detection, threshold))
     asking = (threshold * num_detections + detection)[order]
     asked = (threshold * num_objects + object_)[order]
-    nobody = len(IOU_THRESHOLDS) * num_detections
-    holder = np.full(len(IOU_THRESHOLDS) * num_objects, nobody)
+    no_detection = len(IOU_THRESHOLDS) * num_detections
+    holder = np.full(len(IOU_THRESHOLDS) * num_objects, no_detection)
     # The first preference of each detection, and a flag for its last one.
     wish, is_last = np.flatnonzero(np.diff(asking, prepend=-1)), np.diff(asking, append=-1) != 0
     while True:
@@ -165,7 +165,7 @@ def _match(detection: Ints, object_: Ints, iou: Floats, num_detections: int, num
         if not refused.any():
             break
         wish = (wish + refused)[~(refused & is_last[wish])]
-    correct = np.zeros(nobody, dtype=bool)
+    correct = np.zeros(no_detection, dtype=bool)
     correct[asking[wish]] = True
     return correct.reshape(len(IOU_THRESHOLDS), num_detections)
 

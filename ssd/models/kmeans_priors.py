@@ -99,11 +99,11 @@ def kmeans_levels(sizes: Tensor, map_sides: Sequence[int], num_clusters: int, se
     paper = paper_levels(len(map_sides), *PAPER_SCALES)
     budget = sum(side**2 * len(level.shapes) for side, level in zip(map_sides, paper, strict=True))
     places = _places(sizes, shapes, map_sides, budget)
-    if left_out := sum(place == len(map_sides) for place in places):
+    if num_skipped := sum(place == len(map_sides) for place in places):
         log.warning(
             "model.prior_clusters: %d of %d shapes are used; with the others there would be more priors than "
             "the %d of the paper's table",
-            len(shapes) - left_out,
+            len(shapes) - num_skipped,
             len(shapes),
             budget,
         )

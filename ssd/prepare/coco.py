@@ -60,7 +60,7 @@ def _read_split(folder: Path, file: CocoFile, content: _Content) -> tuple[list[I
         if _is_id(image_id) and image_id in content.images:
             entries[image_id].append(entry)
         else:
-            reason = f"annotation {_called(entry, number)}: no image has its image_id, {image_id!r}"
+            reason = f"annotation {_entry_name(entry, number)}: no image has its image_id, {image_id!r}"
             problems.append(Problem(json_file, None, reason, "dropped"))
     refs: dict[str, ImageRef] = {}
     for image_id, image in content.images.items():
@@ -104,7 +104,7 @@ def _annotation(
     for number, entry in enumerate(entries, start=1):
         found = _object(entry, categories)
         if isinstance(found, str):
-            flaws.append(f"annotation {_called(entry, number)}: {found}")
+            flaws.append(f"annotation {_entry_name(entry, number)}: {found}")
         else:
             objects.append(found)
     height, width = image.get("height"), image.get("width")
@@ -167,7 +167,7 @@ def _by_id(path: Path, kind: str, entries: Sequence[Any]) -> dict[int, dict[str,
     return found
 
 
-def _called(entry: Any, number: int) -> str:
+def _entry_name(entry: Any, number: int) -> str:
     """The name of an annotation in a `Problem`: its id, else its position in the list."""
     key = entry.get("id") if isinstance(entry, dict) else None
     return str(key) if _is_id(key) else f"number {number}"

@@ -135,7 +135,7 @@ def preprocess(
     for leak in leaks:
         reason = f"the same image as {leak.original.ref.image_file} in {leak.owner}"
         problems[leak.split].append(Problem(leak.member.ref.image_file, None, reason, "dropped"))
-    names = list(class_names) or _annotated_classes(images, listing.named_by)
+    names = list(class_names) or _annotated_classes(images, listing.class_source_ids)
     content = spool.view()
     splits = {split: _check_split(images[split], names, problems[split], content) for split in images}
     if listing.test_is_val:
@@ -210,10 +210,12 @@ def _read_splits(
     return images, problems
 
 
-def _annotated_classes(images: Mapping[str, Sequence[KeptImage]], named_by: Set[str]) -> list[str]:
-    """All class names, sorted, in the annotations of the decodable images with ids in `named_by`."""
+def _annotated_classes(images: Mapping[str, Sequence[KeptImage]], class_source_ids: Set[str]) -> list[str]:
+    """All class names, sorted, in the annotations of the decodable images with ids in `class_source_ids`."""
     every = (image.ref for image in chain.from_iterable(images.values()))
-    return sorted({found.name for ref in every if ref.id in named_by for found in ref.annotation.objects})
+    return sorted(
+        {found.name for ref in every if ref.id in class_source_ids for found in ref.annotation.objects}
+    )
 
 
 def _check_split(

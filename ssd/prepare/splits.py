@@ -20,15 +20,15 @@ class Listing:
     """The images of each split, and the problems found in the lists.
 
     images, problems: by split, "train", "test" and, unless `test_is_val`, "val". test_is_val: the val images
-    are also the test images, as there are no others. named_by: ids of the images whose annotations determine
-    the class names: those of the train list, even if since moved to another split. notes: remarks on the
-    splits for readers of the metrics.
+    are also the test images, as there are no others. class_source_ids: ids of the images whose annotations
+    determine the class names: those of the train list, even if since moved to another split. notes: remarks
+    on the splits for readers of the metrics.
     """
 
     images: Images
     problems: dict[str, list[Problem]]
     test_is_val: bool
-    named_by: frozenset[str]
+    class_source_ids: frozenset[str]
     notes: tuple[str, ...]
 
 
@@ -68,26 +68,26 @@ def _fold(
     if data.folds > len(pool):
         allowed = f"at most the number of train and val images, {len(pool)}"
         raise UserError(f"found {data.folds}; allowed: {allowed}", key="data.folds")
-    shares = [1 / data.folds] * data.folds
-    parts = _cut(pool, shares, params.split_seed)
+    fractions = [1 / data.folds] * data.folds
+    parts = _assign_parts(pool, fractions, params.split_seed)
     notes = [f"test is fold {data.fold} of 0 to {data.folds - 1} (data.fold) of the train and val images"]
     if images.get("test"):
         notes.append("the data set's own test split is not used")
     train = [ref for ref, part in zip(pool, parts, strict=True) if part != data.fold]
     test = [ref for ref, part in zip(pool, parts, strict=True) if part == data.fold]
     train, val = _split_off(train, params.val_fraction, params.split_seed)
-    told = [*problems["train"], *problems.get("val", [])]
+    all_problems = [*problems["train"], *problems.get("val", [])]
     return Listing(
         {"train": train, "val": val, "test": test},
-        {"train": told, "val": [], "test": []},
+        {"train": all_problems, "val": [], "test": []},
         test_is_val=False,
-        named_by=frozenset(ref.id for ref in pool),
+        class_source_ids=frozenset(ref.id for ref in pool),
         notes=(*notes, *_held_out_note(val, "val")),
     )
 
 
 def _hold_out(images: Images, problems: dict[str, list[Problem]], params: PreprocessParams) -> Listing:
-    named_by = frozenset(ref.id for ref in images["train"])
+    class_source_ids = frozenset(ref.id for ref in images["train"])
     notes: list[str] = []
     test_is_val = "test" not in images and params.test_fraction == 0
     if "test" not in images and not test_is_val:
@@ -101,7 +101,7 @@ def _hold_out(images: Images, problems: dict[str, list[Problem]], params: Prepro
         problems["test"] = problems.pop("val", [])
         notes.insert(0, "the test split is the val split, on which the model is selected")
     every = {split: problems.get(split, []) for split in images}
-    return Listing(images, every, test_is_val, named_by, tuple(notes))
+    return Listing(images, every, test_is_val, class_source_ids, tuple(notes))
 
 
 def _test_from_all(images: Images, params: PreprocessParams) -> Images:
@@ -117,17 +117,17 @@ def _split_off(refs: list[ImageRef], fraction: float, seed: int) -> tuple[list[I
     """The kept images and the held-out `fraction` (at least one image unless 0), both in input order."""
     if not refs or fraction == 0:
         return refs, []
-    share = max(fraction, 1 / len(refs))
-    parts = _cut(refs, [1 - share, share], seed)
+    fraction = max(fraction, 1 / len(refs))
+    parts = _assign_parts(refs, [1 - fraction, fraction], seed)
     kept = [ref for ref, part in zip(refs, parts, strict=True) if part == 0]
     return kept, [ref for ref, part in zip(refs, parts, strict=True) if part == 1]
 
 
-def _cut(refs: Sequence[ImageRef], shares: Sequence[float], seed: int) -> list[int]:
+def _assign_parts(refs: Sequence[ImageRef], fractions: Sequence[float], seed: int) -> list[int]:
     """The stratified part of each image; it depends on the ids, not on the order."""
     ordered = sorted(refs, key=lambda ref: ref.id)
     classes = [[found.name for found in ref.annotation.objects] for ref in ordered]
-    parts = stratified_parts(classes, shares, seed)
+    parts = stratified_parts(classes, fractions, seed)
     part_of = {ref.id: part for ref, part in zip(ordered, parts, strict=True)}
     return [part_of[ref.id] for ref in refs]
 

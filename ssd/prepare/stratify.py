@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 SAME = 1e-9
-"""Tolerance: floating-point numbers that differ by less count as equal, because shares are inexact."""
+"""Tolerance: floating-point numbers that differ by less count as equal, because fractions are inexact."""
 
 
-def stratified_parts(classes: Sequence[Collection[str]], shares: Sequence[float], seed: int) -> list[int]:
-    """Assign each image to a part, so that the objects of every class are distributed by `shares`.
+def stratified_parts(classes: Sequence[Collection[str]], fractions: Sequence[float], seed: int) -> list[int]:
+    """Assign each image to a part, so that the objects of every class are distributed by `fractions`.
 
     Iterative stratification: the rarest class first, and of it the images with most objects first, each image
     goes to the part that lacks most of the class; ties go to the part with most free places, then to a random
@@ -21,23 +21,24 @@ def stratified_parts(classes: Sequence[Collection[str]], shares: Sequence[float]
     Args:
         classes: the class names of the objects of each image; a repeated name is several objects, an empty
             collection an image without objects.
-        shares: fraction of the images per part; they sum to 1.
-        seed: another seed gives another split of the same quality. The same images in the same order, shares
-            and seed give the same parts on every machine.
+        fractions: fraction of the images per part; they sum to 1.
+        seed: another seed gives another split of the same quality. The same images in the same order,
+            fractions and seed give the same parts on every machine.
 
     Returns:
         The part number, from 0, of each image. The sizes of the parts are `part_sizes`.
 
     Source: Sechidis, Tsoumakas, Vlahavas, "On the Stratification of Multi-Label Data" (ECML 2011), figure 1.
-    Unlike there, sizes are exact, objects are counted rather than images, and lack is relative to the share.
+    Unlike there, sizes are exact, objects are counted rather than images, and lack is relative to the
+    fraction.
     """
     draw = random.Random(seed).random  # noqa: S311 # numpy's draws may differ from version to version
     counts = [Counter(names) for names in classes]
     order = sorted(range(len(counts)), key=[draw() for _ in counts].__getitem__)
-    weights = np.array(shares, dtype=float)
-    places = np.array(part_sizes(len(counts), shares))
+    weights = np.array(fractions, dtype=float)
+    places = np.array(part_sizes(len(counts), fractions))
     empty = [image for image in order if not counts[image]]
-    free = places - np.minimum(places, part_sizes(len(empty), shares))
+    free = places - np.minimum(places, part_sizes(len(empty), fractions))
 
     waiting = _images_by_class(counts, order)
     given = {name: np.zeros(len(places)) for name in waiting}
@@ -51,7 +52,7 @@ def stratified_parts(classes: Sequence[Collection[str]], shares: Sequence[float]
                 lack = _lack_by_share(given[name], counts[image][name], weights)
             else:
                 lack = _lack_by_place(given[name], totals[name], weights, free)
-            part = _neediest(lack, free, draw())
+            part = _part_lacking_most(lack, free, draw())
             parts[image] = part
             free[part] -= 1
             for found, count in counts[image].items():
@@ -64,10 +65,10 @@ def stratified_parts(classes: Sequence[Collection[str]], shares: Sequence[float]
     return [parts[image] for image in range(len(counts))]
 
 
-def part_sizes(num_images: int, shares: Sequence[float]) -> list[int]:
-    """Integers that sum to `num_images`, each less than 1 from its exact share (largest remainder method)."""
-    assert abs(sum(shares) - 1) < 1e-6, "shares sum to 1"
-    exact = [num_images * share for share in shares]
+def part_sizes(num_images: int, fractions: Sequence[float]) -> list[int]:
+    """Integers that sum to `num_images`, each within 1 of its exact fraction (largest remainder method)."""
+    assert abs(sum(fractions) - 1) < 1e-6, "fractions sum to 1"
+    exact = [num_images * fraction for fraction in fractions]
     sizes = [int(size + SAME) for size in exact]
     by_remainder = sorted(range(len(sizes)), key=lambda part: (round(sizes[part] - exact[part], 6), part))
     for part in by_remainder[: num_images - sum(sizes)]:
@@ -105,7 +106,7 @@ def _lack_by_place(
     return (total * weights - given) / np.maximum(free, 1)
 
 
-def _neediest(lack: NDArray[np.float64], free: NDArray[np.int64], draw: float) -> int:
+def _part_lacking_most(lack: NDArray[np.float64], free: NDArray[np.int64], draw: float) -> int:
     """The part with free places that lacks most; ties by most free places, then by `draw` in [0, 1)."""
     open_parts = np.flatnonzero(free)
     lack = lack[open_parts]

@@ -79,13 +79,13 @@ def digest(samples: Sequence[AnnotatedImage], class_names: Sequence[str]) -> str
 
 def _classes_without_training_object(result: Preprocessed) -> list[str]:
     """Class names without an object in train; difficult objects do not count, as training ignores them."""
-    taught = {
+    trained = {
         label
         for sample in result.splits["train"].samples
         for label, difficult in zip(sample.labels, sample.difficult, strict=True)
         if not difficult
     }
-    return [name for label, name in enumerate(result.class_names, start=1) if label not in taught]
+    return [name for label, name in enumerate(result.class_names, start=1) if label not in trained]
 
 
 def _relative_sizes(sample: AnnotatedImage) -> list[float]:

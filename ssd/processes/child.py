@@ -47,7 +47,7 @@ class ProcessError:
 def end_with_launcher() -> None:
     """Under a launcher, stop if it dies, even by SIGKILL: with SIGTERM, and SIGKILL after GRACE_SECONDS."""
     if LAUNCHER in os.environ:
-        threading.Thread(target=_outlive_briefly, args=[int(os.environ[LAUNCHER])], daemon=True).start()
+        threading.Thread(target=_exit_after_launcher, args=[int(os.environ[LAUNCHER])], daemon=True).start()
 
 
 @contextmanager
@@ -78,7 +78,7 @@ def first_error(folder: Path) -> ProcessError | None:
     return min(errors, key=lambda error: error.time_ns, default=None)
 
 
-def _outlive_briefly(launcher: int) -> None:
+def _exit_after_launcher(launcher: int) -> None:
     # Linux can send a signal when the parent dies (PR_SET_PDEATHSIG), but it sends one per thread of the
     # parent, and a second SIGTERM interrupts the shutdown that the first one began.
     while os.getppid() == launcher:

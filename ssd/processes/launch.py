@@ -57,7 +57,7 @@ def num_processes(devices: int | Literal["auto"], device: torch.device) -> int:
 def launch(arguments: Sequence[str], num_processes: int, restarts: int) -> int:
     """Run `python *arguments` in several processes under torch's launcher, until all have ended.
 
-    Each must run inside `ssd.processes.world.joined`. If one fails, the others are stopped, and all are
+    Each must run inside `ssd.processes.world.joined_world`. If one fails, the others are stopped, and all are
     restarted, up to `restarts` times, unless the failure is a UserError. SIGTERM and Ctrl-C are forwarded
     once; then the processes have GRACE_SECONDS to save and exit (30 with torch before 2.12). If this
     process is killed, they stop by themselves.
@@ -95,12 +95,12 @@ def _attempt(arguments: Sequence[str], num_processes: int, folder: Path) -> int:
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(GRACE_SECONDS),
     }
     try:
-        with _environment(settings), _own_signals(), _quiet():
+        with _environment(settings), _restored_signals(), _quiet_torch():
             elastic_launch(_config(num_processes, folder), sys.executable)(*arguments)
     except SignalException:
-        return _explain([], num_processes, folder)
+        return _exit_code([], num_processes, folder)
     except ChildFailedError as error:
-        return _explain(list(error.failures.values()), num_processes, folder)
+        return _exit_code(list(error.failures.values()), num_processes, folder)
     return 0
 
 
@@ -120,7 +120,7 @@ def _config(num_processes: int, folder: Path) -> LaunchConfig:
     )
 
 
-def _explain(failures: Sequence[ProcessFailure], num_processes: int, folder: Path) -> int:
+def _exit_code(failures: Sequence[ProcessFailure], num_processes: int, folder: Path) -> int:
     """Log why the processes ended early; return the exit code. Raises the UserError of a process.
 
     Args:
@@ -182,7 +182,7 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def _own_signals() -> Iterator[None]:
+def _restored_signals() -> Iterator[None]:
     """Restore the signal handlers of this process, which torch's launcher replaces."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
@@ -193,7 +193,7 @@ def _own_signals() -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet_torch() -> Iterator[None]:
     """Disable logging: torch's launcher logs each failure at length, and this module logs it afterwards."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

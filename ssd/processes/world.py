@@ -79,7 +79,7 @@ def launched() -> bool:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[World]:
+def joined_world(device: str) -> Iterator[World]:
     """Join the process group that the environment describes, and leave it at the end. Main thread only.
 
     RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT are set by torchrun and a Kubeflow PyTorchJob
@@ -101,7 +101,7 @@ def joined(device: str) -> Iterator[World]:
         world = read_world(os.environ)
         cuda = device != "cpu" and torch.cuda.is_available()
         if cuda:
-            _take_gpu(world.local_rank)
+            _select_gpu(world.local_rank)
         if world.size == 1:
             yield world
             return
@@ -140,7 +140,7 @@ def exit_now(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _take_gpu(number: int) -> None:
+def _select_gpu(number: int) -> None:
     num_gpus = torch.cuda.device_count()
     if number >= num_gpus:
         raise UserError(
@@ -154,7 +154,7 @@ def _take_gpu(number: int) -> None:
 def _group(world: World, backend: str) -> Iterator[None]:
     """torch's default process group, inside the block."""
     try:
-        with _deadly_signals():
+        with _default_signals():
             dist.init_process_group(backend, timeout=TIMEOUT, rank=world.rank, world_size=world.size)
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
@@ -176,7 +176,7 @@ def _group(world: World, backend: str) -> Iterator[None]:
 
 
 @contextmanager
-def _deadly_signals() -> Iterator[None]:
+def _default_signals() -> Iterator[None]:
     """Let SIGTERM and Ctrl-C end the process at once: it waits where Python runs no signal handlers."""
     before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -34,7 +34,7 @@ def download(data: DataParams, raw_folder: Path, root: Path) -> None:
     Raises:
         UserError: a download failed, or an archive or the user's own folder is invalid.
     """
-    found = [(archive, _find(archive, data, root)) for archive in ARCHIVES.get(data.source, ())]
+    found = [(archive, _find_archive(archive, data, root)) for archive in ARCHIVES.get(data.source, ())]
     with replacing_folder(raw_folder / data.source) as folder:
         match data.source:
             case "shapes":
@@ -44,7 +44,7 @@ def download(data: DataParams, raw_folder: Path, root: Path) -> None:
             case "coco_json" | "yolo_dir":
                 _copy_own(data, root, folder)
         for archive, path in found:
-            _put(archive, path, folder)
+            _unpack(archive, path, folder)
 
 
 def _draw_shapes(data: DataParams, folder: Path) -> None:
@@ -75,7 +75,7 @@ def _copy_own(data: DataParams, root: Path, target: Path) -> None:
     copy_folder(key, source, target, lambda name: name.suffix.lower() in suffixes)
 
 
-def _find(archive: Archive, data: DataParams, root: Path) -> Path:
+def _find_archive(archive: Archive, data: DataParams, root: Path) -> Path:
     """The unpacked folder of a zip if it exists, else the archive, downloaded if it is missing."""
     for mirror in data.mirrors:
         if not mirror.startswith(("http://", "https://")):
@@ -88,7 +88,7 @@ def _find(archive: Archive, data: DataParams, root: Path) -> Path:
     return fetch(replace(archive.file, urls=own_urls + archive.file.urls), folder)
 
 
-def _put(archive: Archive, path: Path, folder: Path) -> None:
+def _unpack(archive: Archive, path: Path, folder: Path) -> None:
     """Unpack an archive into `folder`, or copy the folder that it was unpacked to."""
     if archive.folder is None:
         unpack_tar(path, folder, archive.wanted)

@@ -39,7 +39,7 @@ class RemoteFile:
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """Retry and timeout settings per mirror; times in seconds."""
 
     attempts: int = 4  # consecutive ones without progress, before the mirror is given up
@@ -51,16 +51,16 @@ class Patience:
 class _MirrorError(Exception):
     """A failed request; the message is the reason in a few words.
 
-    `again`: a retry on the same mirror may succeed; `drop_part`: the partial download must be discarded.
+    `transient`: a retry on the same mirror may succeed; `drop_part`: the partial download must be discarded.
     """
 
-    def __init__(self, reason: str, *, again: bool, drop_part: bool = False) -> None:
+    def __init__(self, reason: str, *, transient: bool, drop_part: bool = False) -> None:
         super().__init__(reason)
-        self.again = again
+        self.transient = transient
         self.drop_part = drop_part
 
 
-def fetch(file: RemoteFile, folder: Path, patience: Patience | None = None) -> Path:
+def fetch(file: RemoteFile, folder: Path, retries: RetryPolicy | None = None) -> Path:
     """Return `folder / file.name`, downloaded if it is missing; its SHA-256 is verified in both cases.
 
     Several processes may request the same file: one downloads it, the others wait.
@@ -73,9 +73,9 @@ def fetch(file: RemoteFile, folder: Path, patience: Patience | None = None) -> P
     try:
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            with _alone(folder / f".{file.name}.lock", file.name):
+            with _locked(folder / f".{file.name}.lock", file.name):
                 if not path.exists():
-                    _download(file, folder, patience or Patience())
+                    _download(file, folder, retries or RetryPolicy())
                     return path
         _check_in_place(path, file)
     except OSError as error:
@@ -93,7 +93,7 @@ def _check_in_place(path: Path, file: RemoteFile) -> None:
 
 
 @contextmanager
-def _alone(path: Path, name: str) -> Iterator[None]:
+def _locked(path: Path, name: str) -> Iterator[None]:
     """Hold the lock file `path`; the operating system releases it if the process dies."""
     lock = FileLock(path)
     try:
@@ -107,7 +107,7 @@ def _alone(path: Path, name: str) -> Iterator[None]:
         lock.release()
 
 
-def _download(file: RemoteFile, folder: Path, patience: Patience) -> None:
+def _download(file: RemoteFile, folder: Path, retries: RetryPolicy) -> None:
     """Try the mirrors in order; on success the verified part is renamed to its final name."""
     part = folder / f".{file.name}.part"
     reasons = []
@@ -116,7 +116,7 @@ def _download(file: RemoteFile, folder: Path, patience: Patience) -> None:
         session.headers["Accept-Encoding"] = "identity"  # no compression: ranges count the file's bytes
         for url in file.urls:
             try:
-                _ask_mirror(session, url, file, part, patience)
+                _download_from(session, url, file, part, retries)
             except _MirrorError as failure:
                 reasons.append(f"{_without_credentials(url)}: {failure}")
                 log.warning("%s", reasons[-1])
@@ -129,8 +129,8 @@ def _download(file: RemoteFile, folder: Path, patience: Patience) -> None:
     )
 
 
-def _ask_mirror(
-    session: requests.Session, url: str, file: RemoteFile, part: Path, patience: Patience
+def _download_from(
+    session: requests.Session, url: str, file: RemoteFile, part: Path, retries: RetryPolicy
 ) -> None:
     """Complete and verify `part` from one mirror, with retries, or raise the last _MirrorError.
 
@@ -142,31 +142,31 @@ def _ask_mirror(
     failures = 0
     while True:
         try:
-            _receive(session, url, file, part, patience)
+            _receive(session, url, file, part, retries)
             if _sha256(part) == file.sha256:
                 return
-            again, inherited = inherited, False
-            raise _MirrorError("wrong sha256", again=again, drop_part=True)
+            transient, inherited = inherited, False
+            raise _MirrorError("wrong sha256", transient=transient, drop_part=True)
         except _MirrorError as failure:
             if failure.drop_part:
                 part.unlink(missing_ok=True)
             failures = 0 if _size(part) - reached > file.num_bytes // 100 else failures + 1
             reached = max(reached, _size(part))
-            if not failure.again or failures == patience.attempts:
+            if not failure.transient or failures == retries.attempts:
                 raise
-            time.sleep(patience.wait * 2**failures / 2)
+            time.sleep(retries.wait * 2**failures / 2)
 
 
-def _receive(session: requests.Session, url: str, file: RemoteFile, part: Path, patience: Patience) -> None:
+def _receive(session: requests.Session, url: str, file: RemoteFile, part: Path, retries: RetryPolicy) -> None:
     """Send one request and append the response body to `part`; return once it has its full length."""
     offset = _size(part)
     if offset == file.num_bytes:
         return
     log.info("%s: from %s, byte %d of %d", file.name, _without_credentials(url), offset, file.num_bytes)
     headers = {"Range": f"bytes={offset}-"} if offset else {}
-    timeout = (patience.connect, patience.read)
+    timeout = (retries.connect, retries.read)
     with (
-        _reasons_told(),
+        _short_reasons(),
         session.get(url, headers=headers, stream=True, timeout=timeout) as response,
     ):
         offset = _first_byte(response, offset, file.num_bytes)
@@ -175,11 +175,11 @@ def _receive(session: requests.Session, url: str, file: RemoteFile, part: Path, 
             for block in response.iter_content(BLOCK):
                 offset += len(block)
                 if offset > file.num_bytes:
-                    raise _MirrorError("sends more bytes than expected", again=False, drop_part=True)
+                    raise _MirrorError("sends more bytes than expected", transient=False, drop_part=True)
                 sink.write(block)
                 bar.update(len(block))
     if offset < file.num_bytes:
-        raise _MirrorError(f"ended at byte {offset:,} of {file.num_bytes:,}", again=True)
+        raise _MirrorError(f"ended at byte {offset:,} of {file.num_bytes:,}", transient=True)
 
 
 def _first_byte(response: requests.Response, offset: int, num_bytes: int) -> int:
@@ -193,43 +193,43 @@ def _first_byte(response: requests.Response, offset: int, num_bytes: int) -> int
             r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", response.headers.get("Content-Range", ""), re.IGNORECASE
         )
         if given and given[2] not in ("*", str(num_bytes)):
-            raise _MirrorError(f"holds {int(given[2]):,} bytes, expected {num_bytes:,}", again=False)
+            raise _MirrorError(f"holds {int(given[2]):,} bytes, expected {num_bytes:,}", transient=False)
         if status == 206 and given and given[1] == str(offset):
             return offset
-        raise _MirrorError("cannot resume", again=True, drop_part=True)
+        raise _MirrorError("cannot resume", transient=True, drop_part=True)
     if status != 200:
-        raise _MirrorError(f"HTTP {status}", again=status in TRANSIENT_STATUS)
+        raise _MirrorError(f"HTTP {status}", transient=status in TRANSIENT_STATUS)
     if response.headers.get("Content-Type", "").lower().startswith("text/html"):
-        raise _MirrorError("sends a web page", again=False)
+        raise _MirrorError("sends a web page", transient=False)
     length = response.headers.get("Content-Length", str(num_bytes))
     if length != str(num_bytes):
-        raise _MirrorError(f"holds {length} bytes, expected {num_bytes}", again=False)
+        raise _MirrorError(f"holds {length} bytes, expected {num_bytes}", transient=False)
     return 0
 
 
 @contextmanager
-def _reasons_told() -> Iterator[None]:
+def _short_reasons() -> Iterator[None]:
     """Convert exceptions of `requests` into a _MirrorError with a short reason."""
     try:
         yield
     except ValueError:  # InvalidURL, InvalidSchema; urllib raises it for some malformed redirects
-        raise _MirrorError("not an http or https address", again=False) from None
+        raise _MirrorError("not an http or https address", transient=False) from None
     except requests.exceptions.TooManyRedirects:
-        raise _MirrorError(f"more than {MAX_REDIRECTS} redirects", again=False) from None
+        raise _MirrorError(f"more than {MAX_REDIRECTS} redirects", transient=False) from None
     except requests.exceptions.SSLError:
-        raise _MirrorError("TLS failed", again=True) from None
+        raise _MirrorError("TLS failed", transient=True) from None
     except requests.exceptions.ProxyError:
-        raise _MirrorError("the proxy failed", again=True) from None
+        raise _MirrorError("the proxy failed", transient=True) from None
     except requests.exceptions.ConnectTimeout:
-        raise _MirrorError("connect timeout", again=True) from None
+        raise _MirrorError("connect timeout", transient=True) from None
     except requests.exceptions.ReadTimeout:
-        raise _MirrorError("read timeout", again=True) from None
+        raise _MirrorError("read timeout", transient=True) from None
     except requests.exceptions.ChunkedEncodingError:
-        raise _MirrorError("the connection broke", again=True) from None
+        raise _MirrorError("the connection broke", transient=True) from None
     except requests.exceptions.ConnectionError:
-        raise _MirrorError("no connection, or it was lost", again=True) from None
+        raise _MirrorError("no connection, or it was lost", transient=True) from None
     except requests.RequestException as error:
-        raise _MirrorError(type(error).__name__, again=True) from None
+        raise _MirrorError(type(error).__name__, transient=True) from None
 
 
 def _publish(part: Path, path: Path) -> None:

@@ -22,7 +22,7 @@ from ssd.layouts import SPLITS
 from ssd.parallel import ordered_map
 from ssd.source.glyphs import BLACK_OR_WHITE, GLYPHS, draw_glyph
 
-EMPTY_SHARE = 0.08  # fraction of images without objects
+EMPTY_FRACTION = 0.08  # fraction of images without objects
 SMALLEST, LARGEST = 0.09, 0.9  # side of an object, as a fraction of the image's longer side
 MAX_OBJECTS = 6
 MAX_COVER = 0.5  # largest overlap when placed, as a fraction of the smaller box
@@ -76,7 +76,7 @@ def draw_scene(generator: Generator, side: int) -> tuple[Image.Image, list[Shape
     width, height = (side, short) if generator.random() < 0.5 else (short, side)
     image = _background(generator, width, height)
     drawn: list[_Drawn] = []
-    if generator.random() >= EMPTY_SHARE:
+    if generator.random() >= EMPTY_FRACTION:
         for _ in range(int(generator.integers(1, MAX_OBJECTS + 1))):
             box = _place(generator, width, height, [item.box for item in drawn])
             if box is not None:
@@ -120,12 +120,12 @@ def _place(
         if generator.random() < 0.7:
             x, y = min(max(x, 0), max(width - w, 0)), min(max(y, 0), max(height - h, 0))
         box = (x, y, x + w, y + h)
-        if all(_cover(box, other) <= MAX_COVER for other in others):
+        if all(_covered_fraction(box, other) <= MAX_COVER for other in others):
             return box
     return None
 
 
-def _cover(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
+def _covered_fraction(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
     """Intersection area over the smaller box's area."""
     w = max(min(a[2], b[2]) - max(a[0], b[0]), 0)
     h = max(min(a[3], b[3]) - max(a[1], b[1]), 0)

@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import evaluation, gpu_training, input_pipeline, matching_loss, postprocess, training_step
+from benchmarks import (
+    detector,
+    evaluation,
+    evaluation_stage,
+    gpu_training,
+    input_pipeline,
+    matching_loss,
+    postprocess,
+    training_step,
+)
 from benchmarks.harness import Benchmark, take_turns
 from benchmarks.torchvision_ssd import SIDE, anchors, as_torchvision, our_model, torchvision_model
 from ssd.training.progress import Epoch
@@ -18,9 +27,11 @@ from ssd.training.progress import Epoch
     [
         lambda: matching_loss.benchmark([2]),
         lambda: postprocess.benchmark(2),
+        lambda: detector.benchmark("resnet18"),
         lambda: evaluation.benchmark(20),
+        lambda: evaluation_stage.benchmark(2),
     ],
-    ids=["matching_loss", "postprocess", "evaluation"],
+    ids=["matching_loss", "postprocess", "detector", "evaluation", "evaluation_stage"],
 )
 def test_results_agree(make: Callable[[], Benchmark[Any]]) -> None:
     """By the benchmark's own check, which fails on other losses, detections or figures."""

@@ -23,7 +23,7 @@ from small_training import run, trainer
 from ssd.loading.tensor_file import TensorFile
 from ssd.params import load_params
 
-NUM_KILLS = 8
+NUM_KILLS = 6
 
 
 def main() -> None:
@@ -71,7 +71,7 @@ def wait_for_checkpoints(folder: Path, num: int, pid: int) -> float:
         while newest(folder) == seen and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
             time.sleep(0.001)
         seen = newest(folder)
-    return (time.monotonic() - started) / num if num else 2.0
+    return (time.monotonic() - started) / num if num else 1.0
 
 
 def newest(folder: Path) -> int:

@@ -16,7 +16,7 @@ def run_ranks(script: str, *arguments: object) -> list[subprocess.CompletedProce
     port = free_port()
     processes = [start_rank(rank, port, script, *arguments) for rank in range(SIZE)]
     try:
-        outputs = [process.communicate(timeout=120) for process in processes]
+        outputs = [process.communicate() for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -40,7 +40,12 @@ def start_rank(rank: int, port: str, script: str, *arguments: object) -> subproc
     }
     command = [sys.executable, script, *map(str, arguments)]
     return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
 
 

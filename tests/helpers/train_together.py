@@ -15,18 +15,20 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from small_training import trainer
 
-from ssd.errors import UserError
 from ssd.interrupt import StopSignal
-from ssd.loading.tensor_file import TensorFile
-from ssd.params import load_params
 from ssd.processes.launch import launch
-from ssd.processes.world import World, exit_now, joined, launched
-from ssd.training.checkpoints import CheckpointFolder
+from ssd.processes.world import World, exit_now, joined_world, launched
 
 
 def train(world: World, folder: Path, data: Path, stop: StopSignal) -> None:
+    # Not imported by the launching process, which does not train.
+    from small_training import trainer
+
+    from ssd.loading.tensor_file import TensorFile
+    from ssd.params import load_params
+    from ssd.training.checkpoints import CheckpointFolder
+
     params = load_params(folder.parent / "params.yaml")
     exact = params.train.freeze_bn
     running = trainer(params, TensorFile(data), world=world, colours=0.0 if exact else 0.5)
@@ -60,14 +62,10 @@ def main() -> None:
     num_processes, restarts, folder, data = sys.argv[1:]
     torch.set_num_threads(1)
     if not launched():
-        try:
-            sys.exit(launch([__file__, *sys.argv[1:]], int(num_processes), int(restarts)))
-        except UserError as error:
-            sys.stderr.write(f"{error}\n")
-            sys.exit(2)
+        sys.exit(launch([__file__, *sys.argv[1:]], int(num_processes), int(restarts)))
     stop = StopSignal()
     stop.install()
-    with joined("cpu") as world:
+    with joined_world("cpu") as world:
         train(world, Path(folder), Path(data), stop)
     exit_now(0)
 

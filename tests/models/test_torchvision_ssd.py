@@ -1,4 +1,4 @@
-"""The same answers as torchvision's `ssd300_vgg16`, which nobody here wrote."""
+"""The same outputs as torchvision's `ssd300_vgg16`, an independent implementation."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What is mended, what is dropped, and that each of it is told."""
+"""What is mended and what is dropped, and that each is reported."""
 
 from dataclasses import replace
 

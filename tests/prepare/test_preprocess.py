@@ -84,7 +84,7 @@ def test_boxes_shrink_with_their_image(folder: Path, lists: Lists) -> None:
     split = preprocess(lists, [], params(max_side=60)).splits["train"]
     (sample, *_) = split.samples
     assert sample.size == (60, 45)
-    # The same shares of the image as before.
+    # Normalised, the boxes are as before.
     before = np.array([10, 20, 51, 101]) / [90, 121, 90, 121]
     assert np.allclose(np.array(sample.boxes[0]) / [45, 60, 45, 60], before)
     assert (split.num_shrunk, split.num_reencoded) == (1, 1)

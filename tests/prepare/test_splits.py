@@ -50,7 +50,7 @@ def test_splits_are_the_lists_in_their_order() -> None:
     }
     assert not listing.test_is_val
     assert listing.notes == ()
-    assert listing.named_by == {"a", "b"}
+    assert listing.class_source_ids == {"a", "b"}
 
 
 def test_an_image_in_two_splits_stays_in_the_one_that_scores() -> None:
@@ -81,7 +81,7 @@ def test_without_val_a_share_of_train_is_held_out() -> None:
     assert sorted([*ids(listing)["train"], *ids(listing)["val"]]) == IDS
     assert num_cats(listing) == {"train": 18, "val": 2, "test": 0}
     assert listing.notes == ("20 images were held out as val",)
-    assert listing.named_by == set(IDS)
+    assert listing.class_source_ids == set(IDS)
 
 
 def test_with_a_train_list_alone_what_is_held_out_is_val_and_test() -> None:
@@ -148,7 +148,7 @@ def test_every_image_of_train_and_val_is_tested_in_just_one_fold() -> None:
         assert len(splits["test"]) in (66, 67)
         assert len(splits["val"]) == 13
         assert 6 <= num_cats(listing)["test"] <= 7
-        assert listing.named_by == set(IDS)
+        assert listing.class_source_ids == set(IDS)
         assert [problem.file for problem in listing.problems["train"]] == ["train list", "val list"]
         tested.update(splits["test"])
     assert tested == Counter(IDS)

@@ -1,4 +1,4 @@
-"""Parts of a data set: exact sizes, and every class in each by its share."""
+"""Parts of a data set: exact sizes, and every class in each by its fraction."""
 
 import random
 import subprocess
@@ -27,15 +27,15 @@ def made_up(num_images: int, num_classes: int, seed: int = 0) -> list[list[str]]
 
 
 def errors(
-    classes: Sequence[Sequence[str]], parts: Sequence[int], shares: Sequence[float]
+    classes: Sequence[Sequence[str]], parts: Sequence[int], fractions: Sequence[float]
 ) -> dict[str, float]:
     """Of each class, by how many objects a part is off at most."""
-    found = [Counter[str]() for _ in shares]
+    found = [Counter[str]() for _ in fractions]
     for names, part in zip(classes, parts, strict=True):
         found[part].update(names)
     totals = Counter(name for names in classes for name in names)
     return {
-        name: max(abs(found[part][name] - share * total) for part, share in enumerate(shares))
+        name: max(abs(found[part][name] - fraction * total) for part, fraction in enumerate(fractions))
         for name, total in totals.items()
     }
 
@@ -48,19 +48,19 @@ def errors(
 def test_every_image_gets_a_part_and_the_sizes_are_exact(
     classes: list[list[str]], weights: list[int], seed: int
 ) -> None:
-    shares = [weight / sum(weights) for weight in weights]
-    parts = stratified_parts(classes, shares, seed)
+    fractions = [weight / sum(weights) for weight in weights]
+    parts = stratified_parts(classes, fractions, seed)
     assert len(parts) == len(classes)
-    assert [parts.count(part) for part in range(len(shares))] == part_sizes(len(classes), shares)
-    assert stratified_parts(classes, shares, seed) == parts
+    assert [parts.count(part) for part in range(len(fractions))] == part_sizes(len(classes), fractions)
+    assert stratified_parts(classes, fractions, seed) == parts
 
 
 @given(num=st.integers(0, 1000), weights=st.lists(st.integers(0, 99), min_size=1, max_size=30).filter(any))
 def test_sizes_sum_up_and_are_less_than_one_off(num: int, weights: list[int]) -> None:
-    shares = [weight / sum(weights) for weight in weights]
-    sizes = part_sizes(num, shares)
+    fractions = [weight / sum(weights) for weight in weights]
+    sizes = part_sizes(num, fractions)
     assert sum(sizes) == num
-    assert all(abs(size - num * share) < 1 for size, share in zip(sizes, shares, strict=True))
+    assert all(abs(size - num * fraction) < 1 for size, fraction in zip(sizes, fractions, strict=True))
 
 
 def test_the_largest_remainders_are_rounded_up() -> None:
@@ -70,33 +70,33 @@ def test_the_largest_remainders_are_rounded_up() -> None:
     assert part_sizes(0, FIVE) == [0] * 5
 
 
-@pytest.mark.parametrize("shares", [FIVE, SPLITS, [0.5, 0.5]])
-def test_images_of_one_class_each_are_spread_to_within_one_or_two(shares: list[float]) -> None:
+@pytest.mark.parametrize("fractions", [FIVE, SPLITS, [0.5, 0.5]])
+def test_images_of_one_class_each_are_spread_to_within_one_or_two(fractions: list[float]) -> None:
     classes = [["abcdefg"[min(number % 30, 6)]] for number in range(1000)]
-    *rarer, commonest = sorted(errors(classes, stratified_parts(classes, shares, 0), shares).values())
+    *rarer, commonest = sorted(errors(classes, stratified_parts(classes, fractions, 0), fractions).values())
     assert max(rarer) < 1
     assert commonest < 2, "the class that takes the places that are left"
 
 
-@pytest.mark.parametrize("shares", [FIVE, SPLITS])
-def test_images_of_several_classes_are_spread_to_within_three_images(shares: list[float]) -> None:
+@pytest.mark.parametrize("fractions", [FIVE, SPLITS])
+def test_images_of_several_classes_are_spread_to_within_three_images(fractions: list[float]) -> None:
     rng = np.random.default_rng(1)
     classes = [[name for name in "abcdef" if rng.random() < 0.3] for _ in range(600)]
-    off = errors(classes, stratified_parts(classes, shares, 0), shares)
+    off = errors(classes, stratified_parts(classes, fractions, 0), fractions)
     assert max(off.values()) < 3
     assert np.mean(list(off.values())) < 1
 
 
-@pytest.mark.parametrize("shares", [FIVE, SPLITS])
-def test_classes_are_far_more_even_than_by_chance(shares: list[float]) -> None:
+@pytest.mark.parametrize("fractions", [FIVE, SPLITS])
+def test_classes_are_far_more_even_than_by_chance(fractions: list[float]) -> None:
     classes = made_up(4000, 20)
-    parts = stratified_parts(classes, shares, 0)
+    parts = stratified_parts(classes, fractions, 0)
     by_chance = []
     for seed in range(5):
         shuffled = parts[:]
         random.Random(seed).shuffle(shuffled)
-        by_chance.append(np.mean(list(errors(classes, shuffled, shares).values())))
-    assert np.mean(list(errors(classes, parts, shares).values())) < min(by_chance) / 4
+        by_chance.append(np.mean(list(errors(classes, shuffled, fractions).values())))
+    assert np.mean(list(errors(classes, parts, fractions).values())) < min(by_chance) / 4
 
 
 def test_repeated_names_are_several_objects() -> None:
@@ -117,13 +117,13 @@ def test_the_part_that_wants_a_lone_image_most_gets_it() -> None:
     assert {stratified_parts(classes, SPLITS, seed)[0] for seed in range(10)} == {0}
 
 
-@pytest.mark.parametrize("shares", [FIVE, SPLITS])
-def test_images_without_objects_are_spread_as_well(shares: list[float]) -> None:
+@pytest.mark.parametrize("fractions", [FIVE, SPLITS])
+def test_images_without_objects_are_spread_as_well(fractions: list[float]) -> None:
     classes = made_up(1000, 20)
-    parts = stratified_parts(classes, shares, 0)
+    parts = stratified_parts(classes, fractions, 0)
     empty = [part for names, part in zip(classes, parts, strict=True) if not names]
-    assert [empty.count(part) for part in range(len(shares))] == pytest.approx(
-        [len(empty) * share for share in shares], abs=1
+    assert [empty.count(part) for part in range(len(fractions))] == pytest.approx(
+        [len(empty) * fraction for fraction in fractions], abs=1
     )
 
 

@@ -1,4 +1,4 @@
-"""The layout of the YOLO tools: boxes in shares of the image, names from several places."""
+"""The layout of the YOLO tools: normalised boxes, names from several places."""
 
 from pathlib import Path
 

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from ranks import HELPERS
+from waiting import finish, wait_until
 
 from ssd.errors import UserError
 from ssd.processes.launch import STOPPED, launch, num_processes
-from ssd.processes.world import World, exit_now, joined
+from ssd.processes.world import World, exit_now, joined_world
 
 REPOSITORY = Path(__file__).parents[2]
 CUDA = torch.device("cuda")
@@ -28,12 +30,12 @@ RANK = "int(os.environ['RANK'])"
 
 @pytest.fixture
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(REPOSITORY), str(HELPERS), os.environ.get("PYTHONPATH", "")])
     monkeypatch.setenv("PYTHONPATH", path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("importable")]
+pytestmark = pytest.mark.usefixtures("importable")
 
 
 def test_a_process_for_each_gpu_or_one_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,8 +116,7 @@ def test_a_signal_reaches_every_process_once_and_is_waited_for(tmp_path: Path) -
     parent = start(tmp_path)
     # As Ctrl-C does: to all that share the terminal.
     os.killpg(parent.pid, signal.SIGTERM)
-    parent.communicate(timeout=120)
-    assert parent.returncode == STOPPED
+    assert finish(parent).code == STOPPED
     assert [path.read_text() for path in tmp_path.iterdir()] == ["stopped once"] * 2
 
 
@@ -123,7 +124,7 @@ def test_a_signal_reaches_every_process_once_and_is_waited_for(tmp_path: Path) -
 def test_nobody_trains_on_without_the_launcher(tmp_path: Path) -> None:
     parent = start(tmp_path)
     parent.kill()
-    parent.communicate(timeout=60)  # ends when the last process has closed its output
+    finish(parent)  # when the last process has closed its output
     assert [path.read_text() for path in tmp_path.iterdir()] == ["stopped once"] * 2
 
 
@@ -132,22 +133,21 @@ def test_a_process_that_loses_a_stopped_partner_is_stopped_too(tmp_path: Path) -
     """One leaves before it holds signals back, the other is in the middle of a step."""
     parent = start(tmp_path, "in_a_step")
     parent.send_signal(signal.SIGTERM)
-    _, errors = parent.communicate(timeout=120)
-    assert parent.returncode == STOPPED
-    (line,) = errors.decode().splitlines()
+    ended = finish(parent)
+    assert ended.code == STOPPED
+    (line,) = ended.stderr.splitlines()
     assert line.startswith(
         "WARNING:ssd.processes.launch:process 0 of 2 was in a step when the others stopped"
     )
 
 
-def start(folder: Path, action: str = "work") -> subprocess.Popen[bytes]:
+def start(folder: Path, action: str = "work") -> subprocess.Popen[str]:
     """The launcher in a terminal of its own, with two processes that are at work."""
     command = [sys.executable, __file__, "launch", __file__, action, str(folder)]
-    parent = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 60
-    while [path.read_text() for path in folder.iterdir()] != ["at work"] * 2:
-        assert time.monotonic() < deadline, "the processes did not start"
-        time.sleep(0.05)
+    parent = subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_until(lambda: [path.read_text() for path in folder.iterdir()] == ["at work"] * 2, parent)
     return parent
 
 
@@ -174,8 +174,7 @@ def work(world: World, note: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: signals.append(received))
     note.write_text("at work")
-    deadline = time.monotonic() + 100
-    while not world.sum_(torch.tensor(len(signals))) and time.monotonic() < deadline:
+    while not world.sum_(torch.tensor(len(signals))):
         time.sleep(0.05)
     time.sleep(1)  # writing a checkpoint
     note.write_text("stopped once" if len(signals) == 1 else f"stopped by {signals}")
@@ -189,12 +188,12 @@ def in_a_step(world: World, note: Path) -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     note.write_text("at work")
     if world.rank == 1:
-        time.sleep(100)
+        time.sleep(10_000)
     world.barrier()
 
 
 def run_process(action: str, folder: str) -> None:
-    with joined("cpu") as world:
+    with joined_world("cpu") as world:
         note = Path(folder, f"{os.getpid()}.txt")
         note.touch()
         world.barrier()

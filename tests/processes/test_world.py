@@ -13,10 +13,11 @@ import pytest
 import torch
 import torch.distributed as dist
 from ranks import free_port, run_ranks, start_rank
+from waiting import finish, wait_until
 
 from ssd.errors import UserError
 from ssd.processes import world as distributed
-from ssd.processes.world import World, exit_now, joined, launched, read_world
+from ssd.processes.world import World, exit_now, joined_world, launched, read_world
 
 COMPLETE = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 VARIABLES = [*COMPLETE, "LOCAL_RANK"]
@@ -31,7 +32,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_variables_the_world_is_this_process() -> None:
     tensor = torch.tensor([3.0])
-    with joined("cpu") as world:
+    with joined_world("cpu") as world:
         assert world == World(rank=0, size=1, local_rank=0)
         assert world.is_main
         assert world.sum_(tensor) is tensor
@@ -47,7 +48,7 @@ def test_a_job_of_one_needs_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert launched()
-    with joined("cpu") as world:
+    with joined_world("cpu") as world:
         assert world == World()
         assert not dist.is_initialized()
 
@@ -91,11 +92,11 @@ def test_a_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    with joined("auto"):
+    with joined_world("auto"):
         assert chosen == [0]
     for name, value in {**COMPLETE, "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match="LOCAL_RANK: found 1, but torch sees 1 GPUs"), joined("cuda"):
+    with pytest.raises(UserError, match="LOCAL_RANK: found 1, but torch sees 1 GPUs"), joined_world("cuda"):
         pass
 
 
@@ -104,7 +105,7 @@ def test_partners_that_do_not_come_are_one_line(monkeypatch: pytest.MonkeyPatch)
     for name, value in {**COMPLETE, "RANK": "0", "MASTER_PORT": free_port()}.items():
         monkeypatch.setenv(name, value)
     message = r"^environment: MASTER_ADDR: process 0 of 2 cannot connect to the others at 127.0.0.1:\d+.*$"
-    with pytest.raises(UserError, match=message), joined("cpu"):
+    with pytest.raises(UserError, match=message), joined_world("cpu"):
         pass
     assert not dist.is_initialized()
 
@@ -132,17 +133,10 @@ def test_an_exception_leaves_nobody_waiting() -> None:
 def test_a_signal_ends_a_process_that_waits_for_the_others_to_come() -> None:
     port = free_port()
     process = start_rank(0, port, __file__, "exchange")
-    deadline = time.monotonic() + 60
-    try:
-        with contextlib.closing(socket.socket()) as client:
-            while client.connect_ex(("127.0.0.1", int(port))) != 0:
-                assert time.monotonic() < deadline, "it does not listen"
-                time.sleep(0.1)
-        process.terminate()
-        process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == -signal.SIGTERM
+    with contextlib.closing(socket.socket()) as client:
+        wait_until(lambda: client.connect_ex(("127.0.0.1", int(port))) == 0, process)
+    process.terminate()
+    assert finish(process).code == -signal.SIGTERM
 
 
 def exchange(world: World, folder: str) -> None:
@@ -169,7 +163,7 @@ def fail(world: World) -> None:
 if __name__ == "__main__":
     actions: dict[str, Callable[..., None]] = {"exchange": exchange, "fail": fail}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("as an exception"))
-    with joined("cpu") as this:
+    with joined_world("cpu") as this:
         actions[sys.argv[1]](this, *sys.argv[2:])
     sys.stdout.write("not flushed by the script")
     exit_now(0)

@@ -19,12 +19,12 @@ from loopback import Loopback
 
 import ssd
 from ssd.errors import UserError
-from ssd.source.fetch import MAX_REDIRECTS, Patience, RemoteFile, fetch
+from ssd.source.fetch import MAX_REDIRECTS, RemoteFile, RetryPolicy, fetch
 
 CONTENT = random.Random(0).randbytes(400_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
-QUICK = Patience(attempts=3, wait=0.002, connect=20.0, read=20.0)
-SHORT = Patience(attempts=3, wait=0.002, connect=20.0, read=0.5)
+QUICK = RetryPolicy(attempts=3, wait=0.002, connect=20.0, read=20.0)
+SHORT = RetryPolicy(attempts=3, wait=0.002, connect=20.0, read=0.5)
 HALF = 200_000
 
 
@@ -266,10 +266,10 @@ def test_a_folder_that_cannot_be_written_is_named(server: Loopback, tmp_path: Pa
 
 def test_two_that_ask_at_once_share_one_download(server: Loopback, tmp_path: Path) -> None:
     url = server.serve("/a.tar", CONTENT, server.waiting(HALF))
-    patience = Patience(attempts=1, wait=0, connect=2.0, read=20.0)
+    retries = RetryPolicy(attempts=1, wait=0, connect=2.0, read=20.0)
     found: list[bytes] = []
     threads = [
-        threading.Thread(target=lambda: found.append(fetch(a_file(url), tmp_path, patience).read_bytes()))
+        threading.Thread(target=lambda: found.append(fetch(a_file(url), tmp_path, retries).read_bytes()))
         for _ in range(2)
     ]
     for thread in threads:

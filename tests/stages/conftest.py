@@ -3,20 +3,11 @@
 import importlib
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from default_params import default_text
-
-
-@dataclass(frozen=True)
-class Ended:
-    """What is left of a stage: its exit code and what it printed."""
-
-    code: int
-    stdout: str
-    stderr: str
+from waiting import Ended
 
 
 @pytest.fixture

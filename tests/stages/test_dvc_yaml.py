@@ -1,4 +1,4 @@
-"""dvc.yaml against the code: what decides a stage's output is its dep, and what only shows is not."""
+"""dvc.yaml against the code: all code that can change a stage's output is its dep, and no other."""
 
 import re
 from collections.abc import Callable
@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).parents[2]
 STAGES = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
 NAMES = ["download", "preprocess", "train", "evaluate", "export", "report"]
 
-# Code that every stage may use and that changes nothing of what they write, but for what they say.
+# Code of messages, checks and tracking, which changes no output of a stage.
 PLUMBING = {
     *("ssd/errors.py", "ssd/interrupt.py", "ssd/watchdog.py", "ssd/unused_params.py"),
     *("ssd/params.py", "ssd/tracking.py", "stages/command.py", "stages/run.py", "stages/train_log.py"),
@@ -34,7 +34,7 @@ def code_deps(stage: str) -> set[str]:
 
 
 def needed(stage: str) -> set[str]:
-    """The modules that a stage imports, however deep, without those that only speak."""
+    """The modules that a stage imports, however deep, without the plumbing."""
     modules = needed_modules(REPOSITORY / "stages" / f"{stage}.py", REPOSITORY)
     # Not imported but given to MLflow as a file: what serves the exported model.
     return (modules | ({"ssd/export/pyfunc_model.py"} if stage == "export" else set())) - PLUMBING

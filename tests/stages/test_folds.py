@@ -51,7 +51,6 @@ def folds(folder: Path, dvc: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
-        timeout=60,
     )
 
 

@@ -47,10 +47,10 @@ def test_it_is_sixteen_hex_digits(checkout: Path) -> None:
 @pytest.mark.slow
 def test_it_is_the_same_in_another_process(checkout: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from ssd.training.checkpoints import fingerprint\n"
-        f"checkout = Path({str(checkout)!r})\n"
+        "from pathlib import Path, PosixPath; from ssd.training.checkpoints import fingerprint\n"
+        f"checkout = {checkout!r}\n"
         "files = [checkout / 'data/train.bin', checkout / 'data/val.bin']\n"
-        f"print(fingerprint({SETTINGS!r}, files, checkout / 'package'))"
+        f"print(fingerprint({SETTINGS!r}, files, {code_of(checkout)!r}))"
     )
     repository = Path(__file__).parent.parent.parent
     other = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, check=True)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from small_training import SMALL, run, trainer
+from small_training import SMALL, build, run, trainer
 
 from ssd.loading.tensor_file import TensorFile
 from ssd.params import Params
@@ -23,7 +23,8 @@ def test_the_losses_are_the_golden_ones(
     make_params: MakeParams, shapes_file: TensorFile, tmp_path: Path
 ) -> None:
     changes = {"train.epochs": 3, "train.lr": 0.003, "train.optimizer": "sgd", "train.clip_norm": 5.0}
-    result = run(trainer(make_params(**{**SMALL, **changes}), shapes_file), tmp_path / "run")
+    running = trainer(make_params(**{**SMALL, **changes}), shapes_file, model=build())
+    result = run(running, tmp_path / "run")
     losses = [(row.train_loss, row.train_loc, row.train_conf) for row in result.history]
     # Other processors and other numbers of threads, adding in another order, differed by less than 1e-6.
     assert losses == [pytest.approx(golden, rel=1e-4) for golden in GOLDEN]

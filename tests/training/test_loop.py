@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_training import SMALL, Recorder, empty_file, run, same_weights, trainer
+from small_training import SMALL, Recorder, build, empty_file, run, same_weights, trainer
 
 from ssd.errors import UserError
+from ssd.loading.batches import training_batches
 from ssd.loading.tensor_file import TensorFile
 from ssd.params import Params
 from ssd.training.progress import Epoch, Scores, history_tsv
@@ -17,7 +18,7 @@ MakeParams = Callable[..., Params]
 
 def test_the_loss_falls(make_params: MakeParams, shapes_file: TensorFile, tmp_path: Path) -> None:
     params = make_params(**{**SMALL, "train.epochs": 4, "train.val_every": 2, "train.optimizer": "adamw"})
-    result = run(trainer(params, shapes_file), tmp_path / "run")
+    result = run(trainer(params, shapes_file, model=build()), tmp_path / "run")
     losses = [epoch.train_loss for epoch in result.history]
     assert losses[-1] < 0.9 * losses[0]
     assert [epoch.val_map50 is not None for epoch in result.history] == [False, True] * 2
@@ -99,6 +100,8 @@ def test_training_stops_early_when_validation_gains_nothing(
 def test_one_image_is_too_few(make_params: MakeParams, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at least 2 are needed"):
         trainer(make_params(**SMALL), empty_file(tmp_path))
+    with pytest.raises(UserError, match="0 image.s. to train on; at least 4 are needed"):
+        training_batches(empty_file(tmp_path), make_params(**SMALL).train, 64, rank=0, world_size=2)
 
 
 def test_plateau_lowers_the_learning_rate(

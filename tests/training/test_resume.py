@@ -1,4 +1,4 @@
-"""A training that was stopped, killed or robbed of a file ends with the same bits as one that was not."""
+"""A training that was stopped, killed or lost a file ends with the same bits as one that was not."""
 
 import json
 import subprocess
@@ -23,17 +23,19 @@ EVERYTHING = {
     "ema": {
         "train.ema": 0.9,
         "train.optimizer": "adamw",
+        "train.epochs": 3,
         "train.warmup_steps": 3,
-        "train.schedule": "cosine",
+        "train.schedule": "plateau",
+        "train.patience": 1,
+        "train.early_stop": 3,
         "train.multi_scale": 0.5,
         "train.keep_best": 2,
         "train.precision": "bf16",
     },
     "scaler": {
+        "train.epochs": 2,  # in fp16 a CPU is slow
         "train.optimizer": "sgd",
-        "train.schedule": "plateau",
-        "train.patience": 1,
-        "train.early_stop": 3,
+        "train.schedule": "cosine",
         "train.precision": "fp16",
         "train.accumulate": 2,
         "train.repeat_threshold": 0.5,
@@ -58,7 +60,7 @@ def stop_after(running: Trainer, num_steps: int) -> StopSignal:
 def test_stopped_at_several_steps_it_ends_as_if_it_never_was(
     make_params: MakeParams, shapes_file: TensorFile, tmp_path: Path, name: str
 ) -> None:
-    params = make_params(**{**SMALL, "train.epochs": 3, **EVERYTHING[name]})
+    params = make_params(**{**SMALL, **EVERYTHING[name]})
     parts = params.train.accumulate
 
     def start() -> Trainer:
@@ -151,9 +153,7 @@ def test_killed_at_random_moments_it_ends_as_if_it_never_was(
     whole = run(trainer(params, shapes_file), tmp_path / "whole")
     script = Path(__file__).parents[1] / "helpers/kill_training.py"
     command = [sys.executable, str(script), str(tmp_path / "params.yaml"), str(shapes_file.path)]
-    output = subprocess.run(
-        [*command, str(tmp_path / "cut")], capture_output=True, text=True, timeout=200, check=False
-    )
+    output = subprocess.run([*command, str(tmp_path / "cut")], capture_output=True, text=True, check=False)
     assert output.returncode == 0, output.stderr
     report = json.loads(output.stdout)
     assert len(set(report["steps_at_kill"])) > 2, f"kills at different moments: {report}"

@@ -53,7 +53,9 @@ def spoil_steps(running: Trainer, *numbers: int) -> None:
 
 def test_gradients_are_clipped(make_params: MakeParams, shapes_file: TensorFile) -> None:
     """Plain SGD moves by lr times the clipped gradient, so no step is longer than lr * clip_norm."""
-    running = trainer(make_params(**{**SMALL, **PLAIN_SGD, "train.clip_norm": 0.01}), shapes_file)
+    running = trainer(
+        make_params(**{**SMALL, **PLAIN_SGD, "train.clip_norm": 0.01}), shapes_file, model=build()
+    )
     before = [p.detach().clone() for p in running.step.model.parameters()]
     running.step(first_batch(running), 0, 0, lr=1.0)
     moved = [(p - q).norm() for p, q in zip(running.step.model.parameters(), before, strict=True)]
@@ -85,7 +87,7 @@ def test_each_group_moves_by_its_own_learning_rate(make_params: MakeParams, shap
     moves = []
     for factor in (1.0, 0.01):
         params = make_params(**{**SMALL, **PLAIN_SGD, "train.backbone_lr": factor})
-        running = trainer(params, shapes_file)
+        running = trainer(params, shapes_file, model=build())
         before = weights(running)
         running.step(first_batch(running), 0, 0, lr=0.1)
         after = weights(running)
@@ -97,7 +99,7 @@ def test_each_group_moves_by_its_own_learning_rate(make_params: MakeParams, shap
 
 def test_frozen_parts_stay_as_they_are(make_params: MakeParams, shapes_file: TensorFile) -> None:
     changes = {"train.freeze_stages": 3, "train.freeze_bn": True}
-    running = trainer(make_params(**{**SMALL, **changes}), shapes_file)
+    running = trainer(make_params(**{**SMALL, **changes}), shapes_file, model=build())
     before = weights(running)
     take_steps(running, 2)
     moved = changed(before, weights(running))
@@ -109,7 +111,7 @@ def test_frozen_parts_stay_as_they_are(make_params: MakeParams, shapes_file: Ten
 
 
 def test_the_whole_backbone_can_be_frozen(make_params: MakeParams, shapes_file: TensorFile) -> None:
-    running = trainer(make_params(**{**SMALL, "train.freeze_stages": 5}), shapes_file)
+    running = trainer(make_params(**{**SMALL, "train.freeze_stages": 5}), shapes_file, model=build())
     before = weights(running)
     take_steps(running)
     moved = changed(before, weights(running))
@@ -121,7 +123,9 @@ def test_a_batch_in_parts_is_the_same_step(make_params: MakeParams, shapes_file:
     """Exactly so where batch norm does not look at the batch: here every norm is in eval mode."""
     results = []
     for parts in (1, 2):
-        running = trainer(make_params(**{**SMALL, **PLAIN_SGD, "train.accumulate": parts}), shapes_file)
+        running = trainer(
+            make_params(**{**SMALL, **PLAIN_SGD, "train.accumulate": parts}), shapes_file, model=build()
+        )
         running.step.frozen_norms = [m for m in running.step.model.modules() if "BatchNorm" in str(type(m))]
         (losses,) = take_steps(running)
         results.append((losses, weights(running)))
@@ -131,7 +135,7 @@ def test_a_batch_in_parts_is_the_same_step(make_params: MakeParams, shapes_file:
 
 
 def test_the_average_follows_the_weights(make_params: MakeParams, shapes_file: TensorFile) -> None:
-    running = trainer(make_params(**{**SMALL, "train.ema": 0.9}), shapes_file)
+    running = trainer(make_params(**{**SMALL, "train.ema": 0.9}), shapes_file, model=build())
     name = "heads.conf.0.weight"
     expected = weights(running)[name]
     for update, batch in enumerate(list(running.loader)[:3], start=1):
@@ -147,7 +151,9 @@ def test_the_average_follows_the_weights(make_params: MakeParams, shapes_file: T
 def test_the_average_is_what_is_saved(
     make_params: MakeParams, shapes_file: TensorFile, tmp_path: Path
 ) -> None:
-    running = trainer(make_params(**{**SMALL, "train.epochs": 1, "train.ema": 0.99}), shapes_file)
+    running = trainer(
+        make_params(**{**SMALL, "train.epochs": 1, "train.ema": 0.99}), shapes_file, model=build()
+    )
     result = run(running, tmp_path / "run")
     average = running.step.best_model().state_dict()
     assert all(torch.equal(value, average[name]) for name, value in result.weights.items())
@@ -160,7 +166,7 @@ def test_a_step_that_is_not_finite_changes_nothing(
     make_params: MakeParams, shapes_file: TensorFile, optimizer: str, precision: str
 ) -> None:
     params = make_params(**{**SMALL, "train.optimizer": optimizer, "train.precision": precision})
-    running = trainer(params, shapes_file)
+    running = trainer(params, shapes_file, model=build())
     spoil_steps(running, 0)  # the optimiser's first, too
     take_steps(running, 2)
     before = weights(running)
@@ -179,7 +185,9 @@ def test_a_step_that_is_not_finite_changes_nothing(
 def test_some_steps_may_be_skipped_and_their_images_are_named(
     make_params: MakeParams, shapes_file: TensorFile, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    running = trainer(make_params(**{**SMALL, "train.epochs": 2, "train.max_skipped": 2}), shapes_file)
+    running = trainer(
+        make_params(**{**SMALL, "train.epochs": 2, "train.max_skipped": 2}), shapes_file, model=build()
+    )
     spoil_steps(running, 1, 5)
     result = run(running, tmp_path / "run")
     lines = [record.message for record in caplog.records if "step skipped" in record.message]
@@ -192,7 +200,9 @@ def test_some_steps_may_be_skipped_and_their_images_are_named(
 def test_too_many_steps_skipped_stop_the_training(
     make_params: MakeParams, shapes_file: TensorFile, tmp_path: Path
 ) -> None:
-    running = trainer(make_params(**{**SMALL, "train.epochs": 2, "train.max_skipped": 1}), shapes_file)
+    running = trainer(
+        make_params(**{**SMALL, "train.epochs": 2, "train.max_skipped": 1}), shapes_file, model=build()
+    )
     spoil_steps(running, 1, 2)
     with pytest.raises(UserError, match=r"loss is nan on images (scene\d+, ){3}scene\d+, and 1 "):
         run(running, tmp_path / "run")
@@ -201,7 +211,9 @@ def test_too_many_steps_skipped_stop_the_training(
 def test_fp16_stops_when_no_scale_helps(
     make_params: MakeParams, shapes_file: TensorFile, tmp_path: Path
 ) -> None:
-    running = trainer(make_params(**{**SMALL, "train.epochs": 1, "train.precision": "fp16"}), shapes_file)
+    running = trainer(
+        make_params(**{**SMALL, "train.epochs": 1, "train.precision": "fp16"}), shapes_file, model=build()
+    )
     running.step.scaler.load_state_dict({**running.step.scaler.state_dict(), "scale": 1e-9})
     with pytest.raises(UserError, match="gradients overflow float16 at every scale"):
         run(running, tmp_path / "run")
@@ -225,8 +237,8 @@ def test_a_faster_step_is_the_same_step_but_for_rounding(
     # The C++ of the default backend takes a minute to build and is not ours; the traced graphs are.
     traced = partial(torch.nn.Module.compile, backend="aot_eager")
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module: traced(module))
-    reference = take_steps(trainer(make_params(**SMALL), shapes_file), 3, lr=1e-4)
-    found = take_steps(trainer(make_params(**{**SMALL, **changes}), shapes_file), 3, lr=1e-4)
+    reference = take_steps(trainer(make_params(**SMALL), shapes_file, model=build()), 3, lr=1e-4)
+    found = take_steps(trainer(make_params(**{**SMALL, **changes}), shapes_file, model=build()), 3, lr=1e-4)
     assert found[0] == pytest.approx(reference[0], rel=0.01)
     for expected, step in zip(reference, found, strict=True):
         assert step == pytest.approx(expected, rel=0.1)
@@ -237,12 +249,12 @@ def test_compiling_without_a_compiler_is_one_clear_line(
 ) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match=r"train.compile: .* needs a C\+\+ compiler"):
-        trainer(make_params(**{**SMALL, "train.compile": True}), shapes_file)
+        trainer(make_params(**{**SMALL, "train.compile": True}), shapes_file, model=build())
 
 
 def test_channels_last_is_a_switch(make_params: MakeParams, shapes_file: TensorFile) -> None:
     for switch in (True, False):
-        running = trainer(make_params(**{**SMALL, "train.channels_last": switch}), shapes_file)
+        running = trainer(make_params(**{**SMALL, "train.channels_last": switch}), shapes_file, model=build())
         weight = running.step.model.backbone.layer1[0].conv1.weight
         assert weight.is_contiguous(memory_format=torch.channels_last) == switch
 

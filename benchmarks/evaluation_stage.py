@@ -1,0 +1,65 @@
+"""The work of the stage `evaluate`: the network over a split, post-processing, loss and all figures."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from benchmarks.harness import Benchmark, Comparison
+from benchmarks.input_pipeline import shapes_sample
+from ssd.loading.tensor_file import TensorFile
+from ssd.metrics.coco import CocoResult, evaluate_coco
+from ssd.metrics.voc import evaluate_voc
+from ssd.models.config import paper_config
+from ssd.models.ssd import SSD
+from ssd.params import load_params
+from ssd.source.glyphs import GLYPHS
+from ssd.tensor_writer import write_tensor_file
+from stages.evaluate import detect
+
+NUM_IMAGES = 128
+BACKBONE, SIDE = "resnet18", 128
+
+
+@dataclass(frozen=True)
+class Split:
+    """A tensor file in a temporary folder, which is deleted with this object."""
+
+    folder: tempfile.TemporaryDirectory[str]
+    file: TensorFile
+
+
+def benchmark(num_images: int = NUM_IMAGES, runs: int = 7) -> Benchmark[Split]:
+    """The default network, untrained, so that post-processing has as much to do as it ever has."""
+    return Benchmark(
+        name="evaluation_stage",
+        settings={"backbone": BACKBONE, "input side": SIDE, "images": num_images, "weights": "untrained"},
+        make_inputs=partial(make_split, num_images),
+        candidates={"ours": ours},
+        comparisons=(
+            Comparison(f"evaluation stage, {BACKBONE}, {SIDE} pixels", "ours", num_images=num_images),
+        ),
+        warmup=1,
+        runs=runs,
+    )
+
+
+def make_split(num_images: int) -> Split:
+    folder = tempfile.TemporaryDirectory()
+    path = Path(folder.name) / "test.safetensors"
+    write_tensor_file(path, [shapes_sample(index) for index in range(num_images)], GLYPHS)
+    return Split(folder, TensorFile(path))
+
+
+def ours(split: Split) -> Callable[[], CocoResult]:
+    params = load_params().evaluate.model_copy(update={"device": "cpu", "workers": 0})
+    model = SSD(paper_config(BACKBONE, SIDE, len(GLYPHS) + 1, 0.1, 0.2, 1.05)).eval()
+    objects = [split.file.objects(index) for index in range(len(split.file))]
+
+    def step() -> CocoResult:
+        found = detect(model, split.file, params).detections
+        evaluate_voc(found, objects, len(GLYPHS))
+        return evaluate_coco(found, objects, GLYPHS)
+
+    return step

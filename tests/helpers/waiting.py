@@ -1,0 +1,45 @@
+"""Waiting for other processes, however slow the machine is: the only time limit is pytest's, per test."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What is left of a process: its exit code and what it printed."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+def finish(process: subprocess.Popen[str]) -> Ended:
+    """Wait for a process that leads a session of its own; nothing of it is left when the test fails."""
+    try:
+        output, errors = process.communicate()
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    return Ended(process.returncode, output or "", errors or "")
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
+    """Wait for something that a process, which leads a session of its own, is to bring about, if one is
+    given.
+
+    Raises:
+        AssertionError: the process has ended, with what it printed, or pytest's time limit has passed; then
+            nothing of it is left.
+    """
+    try:
+        while not condition():
+            assert process is None or process.poll() is None, f"it has ended: {finish(process)}"
+            time.sleep(0.01)
+    except BaseException:
+        if process is not None and process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        raise
