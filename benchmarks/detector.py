@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.harness import Benchmark, Comparison
+from benchmarks.scenes import bias_to_background
 from benchmarks.torchvision_ssd import NUM_CLASSES, SIDE, our_model, torchvision_model
 from ssd.detector import Detector
 from ssd.models.ssd import SSD
@@ -47,34 +48,12 @@ def benchmark(backbone: str = BACKBONE, runs: int = 25) -> Benchmark[Inputs]:
     )
 
 
-@torch.inference_mode()
 def make_inputs(backbone: str) -> Inputs:
-    """An untrained network, biased to background so that as many scores count as of a trained one."""
+    """An untrained network with about as many scores above the threshold as a trained one has."""
     model = our_model(backbone).eval()
     image = torch.randint(256, (1, 3, SIDE, SIDE), dtype=torch.uint8)
-    heads = [head for head in model.heads.conf if isinstance(head, nn.Conv2d)]
-    for head in heads:
-        head.weight *= 4  # scores of all sizes
-    _, logits = Detector(model, PostProcessSettings()).raw_outputs(image)
-    bias = background_bias(logits)
-    for head in heads:
-        assert head.bias is not None
-        head.bias.view(-1, NUM_CLASSES)[:, 0] += bias
+    bias_to_background(model, image, NUM_CANDIDATES)
     return Inputs(model, image)
-
-
-def background_bias(logits: Tensor) -> float:
-    """What to add to the logits of background, so that NUM_CANDIDATES scores are above the threshold."""
-    shift = torch.zeros(logits.shape[-1])
-    low, high = 0.0, 100.0
-    for _ in range(20):
-        shift[0] = (low + high) / 2
-        scores = (logits + shift).softmax(-1)[..., 1:]
-        if (scores > PostProcessSettings().score_threshold).sum() > NUM_CANDIDATES:
-            low = float(shift[0])
-        else:
-            high = float(shift[0])
-    return high
 
 
 def ours(inputs: Inputs) -> Callable[[], Found]:

@@ -1,9 +1,12 @@
 """Synthetic objects, network outputs and detections: the inputs of the benchmarks without images."""
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from ssd.boxes import cxcywh_to_xyxy, encode, pairwise_iou
+from ssd.detector import Detector
+from ssd.models.ssd import SSD
+from ssd.postprocess import PostProcessSettings
 from ssd.structures import Detections, Objects, Targets
 
 
@@ -41,6 +44,31 @@ def trained_outputs(
     confusion = torch.randn(num_classes, num_classes, generator=generator)
     logits += 0.3 * belief * confusion[labels]
     return loc, logits
+
+
+@torch.inference_mode()
+def bias_to_background(model: SSD, image: Tensor, num_candidates: int) -> None:
+    """Make the scores of an untrained network, in eval mode, as few and as varied as those of a trained one.
+
+    Args:
+        model: gets larger weights of the class heads, and a larger bias of background.
+        image: uint8 [1, 3, H, W].
+        num_candidates: scores above the paper's threshold for this image.
+    """
+    settings = PostProcessSettings()
+    heads = [head for head in model.heads.conf if isinstance(head, nn.Conv2d)]
+    for head in heads:
+        head.weight *= 4
+    _, logits = Detector(model, settings).raw_outputs(image)
+    low, high = 0.0, 100.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        shifted = torch.cat([logits[..., :1] + middle, logits[..., 1:]], dim=-1)
+        too_many = (shifted.softmax(-1)[..., 1:] > settings.score_threshold).sum() > num_candidates
+        low, high = (middle, high) if too_many else (low, middle)
+    for head in heads:
+        assert head.bias is not None
+        head.bias.view(-1, model.num_classes)[:, 0] += high
 
 
 def random_detections(
