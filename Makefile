@@ -24,8 +24,10 @@ recipe: $(READY) ## list the recipes; NAME=... writes the settings of one into p
 test: $(READY) ## lint, check types, run all tests
 	ruff check
 	ruff format --check
-	mypy
-	pytest --numprocesses $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder
+	@# Beside the first tests: it uses one core.
+	mypy & types=$$!; \
+	pytest --numprocesses $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder; \
+	wait $$types
 
 bench: $(READY) ## measure speed and memory against peers; writes benchmarks/results
 	python -m benchmarks

@@ -138,21 +138,23 @@ class PostProcessor(nn.Module):
         boxes, scores = loc.new_zeros(num_images, num_rows, 4), loc.new_zeros(num_images, num_rows)
         labels = torch.zeros_like(scores, dtype=torch.int64)
         num_detections = torch.zeros(num_images, dtype=torch.int64)
-        for image in range(num_images):
-            prior, label, score = self._candidates(logits[image].softmax(-1)[:, 1:])
-            box = decode(loc[image, prior], self.priors[prior]).clamp(0, 1)
+        image, prior, all_labels, all_scores = self._candidates(logits.softmax(-1)[..., 1:])
+        all_boxes = decode(loc[image, prior], self.priors[prior]).clamp(0, 1)
+        counts = image.bincount(minlength=num_images).tolist()
+        parts = (torch.split(values, counts) for values in (all_boxes, all_scores, all_labels))
+        for i, (box, score, label) in enumerate(zip(*parts, strict=True)):
             # In float64: batched_nms adds an offset per class to the boxes, which loses precision in float32.
             kept = batched_nms(box.double(), score.double(), label, self.settings.nms_iou)[:num_rows]
             n = len(kept)
-            boxes[image, :n], scores[image, :n], labels[image, :n] = box[kept], score[kept], label[kept] + 1
-            num_detections[image] = n
+            boxes[i, :n], scores[i, :n], labels[i, :n] = box[kept], score[kept], label[kept] + 1
+            num_detections[i] = n
         return boxes, scores, labels, num_detections
 
-    def _candidates(self, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """NMS candidates from the scores [P, C - 1] of an image: prior [N], class from 0 [N], score [N]."""
+    def _candidates(self, scores: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """NMS candidates from scores [B, P, C - 1]: image (ascending), prior, class, score, each [N]."""
         above = scores > self.settings.score_threshold
-        if above.sum(0).max() > self.per_class:
-            lowest = scores.topk(self.per_class, dim=0).values[-1]
-            above &= scores >= lowest
-        prior, label = above.nonzero(as_tuple=True)
-        return prior, label, scores[prior, label]
+        for image in (above.sum(1) > self.per_class).any(1).nonzero()[:, 0].tolist():
+            lowest = scores[image].topk(self.per_class, dim=0).values[-1]
+            above[image] &= scores[image] >= lowest
+        image, prior, label = above.nonzero(as_tuple=True)
+        return image, prior, label, scores[image, prior, label]

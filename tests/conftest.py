@@ -15,11 +15,13 @@ from ssd.source.glyphs import GLYPHS
 from ssd.source.shapes import draw_scene
 from ssd.tensor_writer import AnnotatedImage, write_tensor_file
 
+LONGEST = ("test_pipeline.py", "test_interrupted_pipeline.py", "test_several_processes.py")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first: each is one process's, and none should be alone in the end."""
+    """Files with slow tests first: each is run by one worker, and none should be left alone in the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    items.sort(key=lambda item: (item.path.name not in LONGEST, item.path not in slow))
 
 
 @pytest.fixture(autouse=True, scope="session")
