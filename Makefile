@@ -26,7 +26,7 @@ test: $(READY) ## lint, check types, run all tests
 	ruff format --check
 	@# Beside the first tests: it uses one core.
 	mypy & types=$$!; \
-	pytest --numprocesses $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder; \
+	pytest --numprocesses $$(nproc) --dist loadfile --no-loadscope-reorder; \
 	wait $$types
 
 bench: $(READY) ## measure speed and memory against peers; writes benchmarks/results

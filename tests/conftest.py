@@ -15,7 +15,7 @@ from ssd.source.glyphs import GLYPHS
 from ssd.source.shapes import draw_scene
 from ssd.tensor_writer import AnnotatedImage, write_tensor_file
 
-LONGEST = ("test_pipeline.py", "test_interrupted_pipeline.py", "test_several_processes.py")
+LONGEST = ("test_pipeline.py", "test_experiments.py", "test_several_processes.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -23,7 +23,7 @@ from small_training import run, trainer
 from ssd.loading.tensor_file import TensorFile
 from ssd.params import load_params
 
-NUM_KILLS = 6
+NUM_KILLS = 5
 
 
 def main() -> None:

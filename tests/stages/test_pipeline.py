@@ -1,9 +1,10 @@
-"""`dvc repro` from the download to the pictures; what a change runs again, experiments, what is shown."""
+"""`dvc repro`, stopped and killed, to the pictures; what a change runs again, what is shown."""
 
 import base64
 import contextlib
 import json
-import subprocess
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
@@ -12,22 +13,71 @@ import pytest
 import torch
 from dvc.cli import main as dvc
 from dvc.repo import Repo
-from dvc_project import kill, make_project, mlflow_runs, processes, run_python, set_params, start_python
-from waiting import finish, wait_until
+from dvc_project import TINY, kill, mlflow_runs, processes, run_python, set_params, start_python
+from interrupted_pipeline import Interrupted, run_interrupted
+from waiting import Ended, wait_until
 
 from ssd.files import sha256
 from ssd.source.glyphs import GLYPHS
+from ssd.training.checkpoints import CheckpointFolder
 from stages import evaluate
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
+    return run_interrupted(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture(scope="module")
+def project(interrupted: Interrupted) -> Path:
     """A project in which all stages have run."""
-    folder = make_project(tmp_path_factory.mktemp("project"))
-    run_python(folder, "dvc", "repro")
-    return folder
+    return interrupted.project
+
+
+@pytest.fixture(scope="module")
+def outs(project: Path) -> dict[str, str]:
+    """Digests of what the stages wrote in the end."""
+    names = (
+        *(f"data/tensors/{split}.safetensors" for split in ("train", "val", "test")),
+        *("models/model.pt", "reports/train/priors.json", "reports/metrics.json"),
+        *("models/export/ssd.onnx", "reports/detections.png"),
+    )
+    return {name: sha256(project / name) for name in names}
+
+
+def test_a_stopped_training_says_so_and_the_next_one_resumes(interrupted: Interrupted) -> None:
+    stopped = r"stopped at epoch \d, step \d; the next `dvc repro` resumes from there"
+    assert re.search(stopped, interrupted.stopped_output)
+    assert interrupted.stopped_run.info.status == "KILLED"
+    for output in (interrupted.killed_output, interrupted.last_output):
+        assert "Running stage 'preprocess'" not in output
+        assert "training resumes after epoch" in output
+    (run,) = mlflow_runs(interrupted.project)
+    assert run.info.run_id == interrupted.stopped_run.info.run_id
+    history = (interrupted.project / "reports/train/history.tsv").read_text().splitlines()
+    assert len(history) == 1 + TINY["train.epochs"]
+
+
+def test_killed_in_its_stages_it_ends_with_the_bits_of_an_unbroken_run(
+    outs: dict[str, str], run_stage: Callable[..., Ended], tmp_path: Path
+) -> None:
+    for stage in ("download", "preprocess", "train", "evaluate", "export"):
+        assert run_stage(stage, **TINY).code == 0
+    assert {name: sha256(tmp_path / name) for name in outs if name != "reports/detections.png"} == {
+        name: digest for name, digest in outs.items() if name != "reports/detections.png"
+    }
+    assert_a_second_training_is_refused(run_stage, tmp_path)
+
+
+def assert_a_second_training_is_refused(run_stage: Callable[..., Ended], folder: Path) -> None:
+    (checkpoints,) = (path for path in (folder / "checkpoints").iterdir() if path.is_dir())
+    with CheckpointFolder(checkpoints, keep_best=1):
+        second = run_stage("train", **TINY, **{"tracking.enabled": True})
+    assert second.code == 2
+    assert re.search(r"another training writes its checkpoints here \(process .*\); .*\n$", second.stderr)
+    assert not (folder / "mlflow").exists(), "no run was begun"
 
 
 @pytest.fixture
@@ -150,50 +200,15 @@ def test_a_change_of_evaluate_is_a_child_run_and_another_report(
 
 
 @pytest.mark.parametrize("stage", ["evaluate", "export", "report"])
-def test_a_stage_that_was_killed_is_restored_by_the_next_repro(project: Path, stage: str) -> None:
-    outs = [
-        project / name
-        for name in ("reports/metrics.json", "models/export/ssd.onnx", "reports/detections.png")
-    ]
-    before = [sha256(path) for path in outs]
+def test_a_stage_that_was_killed_is_restored_by_the_next_repro(
+    project: Path, outs: dict[str, str], stage: str
+) -> None:
     running = start_python(project, "dvc", "repro", "--force", "--single-item", stage)
     wait_until(lambda: processes(running, f"stages.{stage}") != [], running)
     kill(running)
     assert stage in changed(project)
     run_python(project, "dvc", "repro")
-    assert [sha256(path) for path in outs] == before
-
-
-def test_a_queue_of_experiments_is_comparable_in_one_store(project: Path) -> None:
-    """Two folds of a cross-validation, each trained by two processes; one command sums them up."""
-    before = len(mlflow_runs(project))
-    changes = {"data.folds": 2, "data.fold": "0,1", "train.epochs": 1, "train.devices": 2}
-    settings = [word for key, value in changes.items() for word in ("-S", f"{key}={value}")]
-    run_python(project, "dvc", "exp", "run", "--queue", *settings, "evaluate")
-    queue = start_python(project, "dvc", "queue", "start")
-    assert finish(queue).code == 0
-    # Asked of git, as `dvc queue status` would take the time of the trainings.
-    wait_until(lambda: len(refs(project, "exps")) - len(refs(project, "exps/celery")) == 2)
-    runs = mlflow_runs(project)[before:]
-    assert sorted(run.data.params["data.fold"] for run in runs) == ["0", "1"]
-    for run in runs:
-        assert run.info.status == "FINISHED"
-        assert run.data.params["train.devices"] == "2"
-        assert "test/coco_map50" in run.data.metrics
-        name = run.data.tags["dvc_experiment"]
-        assert name in run.info.run_name
-        assert "training on 2 processes, cpu" in run_python(project, "dvc", "queue", "logs", name)
-    run_python(project, "stages.folds")
-    (summary,) = json.loads((project / "reports/folds.json").read_text())["cross_validations"]
-    assert (summary["num_folds"], summary["missing"]) == (2, [])
-
-
-def refs(project: Path, kind: str) -> list[str]:
-    """Git's references of DVC's experiments; a failed one is an error."""
-    command = ["git", "for-each-ref", "--format=%(refname)", f"refs/{kind}"]
-    found = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True).stdout.split()
-    assert not [name for name in found if "failed" in name], run_python(project, "dvc", "queue", "status")
-    return found
+    assert {name: sha256(project / name) for name in outs} == outs
 
 
 def test_metrics_plots_and_dag_are_useful(

@@ -1,0 +1,42 @@
+"""`dvc exp run --queue`: experiments in copies of the workspace, which log to the store of the original."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from dvc_project import make_project, mlflow_runs, run_python, start_python
+from waiting import finish, wait_until
+
+
+@pytest.mark.slow
+def test_a_queue_of_experiments_is_comparable_in_one_store(tmp_path: Path) -> None:
+    """Two folds of a cross-validation, each trained by two processes; one command sums them up."""
+    project = make_project(tmp_path / "project")
+    changes = {"data.folds": 2, "data.fold": "0,1", "train.epochs": 1, "train.devices": 2}
+    settings = [word for key, value in changes.items() for word in ("-S", f"{key}={value}")]
+    run_python(project, "dvc", "exp", "run", "--queue", *settings, "evaluate")
+    queue = start_python(project, "dvc", "queue", "start")
+    assert finish(queue).code == 0
+    # Asked of git, as `dvc queue status` would take the time of the trainings.
+    wait_until(lambda: len(refs(project, "exps")) - len(refs(project, "exps/celery")) == 2)
+    runs = mlflow_runs(project)
+    assert sorted(run.data.params["data.fold"] for run in runs) == ["0", "1"]
+    for run in runs:
+        assert run.info.status == "FINISHED"
+        assert run.data.params["train.devices"] == "2"
+        assert "test/coco_map50" in run.data.metrics
+        name = run.data.tags["dvc_experiment"]
+        assert name in run.info.run_name
+        assert "training on 2 processes, cpu" in run_python(project, "dvc", "queue", "logs", name)
+    run_python(project, "stages.folds")
+    (summary,) = json.loads((project / "reports/folds.json").read_text())["cross_validations"]
+    assert (summary["num_folds"], summary["missing"]) == (2, [])
+
+
+def refs(project: Path, kind: str) -> list[str]:
+    """Git's references of DVC's experiments; a failed one is an error."""
+    command = ["git", "for-each-ref", "--format=%(refname)", f"refs/{kind}"]
+    found = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True).stdout.split()
+    assert not [name for name in found if "failed" in name], run_python(project, "dvc", "queue", "status")
+    return found
