@@ -50,7 +50,8 @@ def hungry() -> Benchmark[bytes]:
         make_inputs=partial(bytes, 96 * 2**20),
         candidates={"ours": partial(take, 64), "peer": partial(take, 160)},
         comparisons=(Comparison("eating", "ours", "peer"),),
-        runs=3,
+        warmup=1,
+        runs=1,
     )
 
 
@@ -127,6 +128,5 @@ def test_results_survive_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert set(result.where) == {"date", "commit", "machine", "versions"}
     assert result.where["machine"]["cores"] >= 1
     for candidate in result.candidates.values():
-        assert len(candidate["seconds"]) == 3
-        assert sorted(candidate["seconds"])[1] == candidate["median_s"]
+        assert candidate["seconds"] == [candidate["median_s"]]
     assert result.rows[0].memory_met is True
