@@ -18,7 +18,7 @@ Running = subprocess.Popen[str]
 
 TINY = {
     **{"data.shapes_train": 24, "data.shapes_val": 8, "data.shapes_test": 8, "data.shapes_side": 96},
-    **{"model.backbone": "resnet18", "model.input_size": 64},
+    **{"model.backbone": "shufflenet_v2_x0_5", "model.input_size": 64},
     **{"train.epochs": 4, "train.batch_size": 8, "train.warmup_steps": 2, "train.val_every": 1},
     **{"train.checkpoint_minutes": 1e-6, "export.num_images": 2, "report.num_pictures": 4},
     "tracking.system_metrics": False,
@@ -45,14 +45,18 @@ def make_project(folder: Path) -> Path:
     return folder
 
 
-def start_python(project: Path, *arguments: str) -> Running:
-    """`python -m ARGUMENTS` in a session of its own, by the variables of a plain shell."""
+def environment() -> dict[str, str]:
+    """Variables of a plain shell with this Python first on the PATH."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_"))}
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**kept, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+
+
+def start_python(project: Path, *arguments: str) -> Running:
+    """`python -m ARGUMENTS` in a session of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", *arguments],
         cwd=project,
-        env={**kept, "PATH": path, "OMP_NUM_THREADS": "1"},
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
