@@ -23,7 +23,7 @@ from small_training import run, trainer
 from ssd.loading.tensor_file import TensorFile
 from ssd.params import load_params
 
-NUM_KILLS = 5
+NUM_KILLS = 4
 
 
 def main() -> None:

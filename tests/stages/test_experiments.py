@@ -1,6 +1,7 @@
 """`dvc exp run --queue`: experiments in copies of the workspace, which log to the store of the original."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ def test_a_queue_of_experiments_is_comparable_in_one_store(tmp_path: Path) -> No
     start = [sys.executable, "-m", "dvc", "queue", "start"]
     subprocess.run(start, cwd=project, env=environment(), stdout=subprocess.DEVNULL, check=True)
     # Asked of git, as `dvc queue status` would take the time of the trainings.
-    wait_until(lambda: len(refs(project, "exps")) - len(refs(project, "exps/celery")) == 2)
+    wait_until(lambda: len(finished(project)) == 2)
     runs = mlflow_runs(project)
     assert sorted(run.data.params["data.fold"] for run in runs) == ["0", "1"]
     for run in runs:
@@ -36,9 +37,9 @@ def test_a_queue_of_experiments_is_comparable_in_one_store(tmp_path: Path) -> No
     assert (summary["num_folds"], summary["missing"]) == (2, [])
 
 
-def refs(project: Path, kind: str) -> list[str]:
-    """Git's references of DVC's experiments; a failed one is an error."""
-    command = ["git", "for-each-ref", "--format=%(refname)", f"refs/{kind}"]
+def finished(project: Path) -> list[str]:
+    """The experiments that have a result, by git's references; a failed one is an error."""
+    command = ["git", "for-each-ref", "--format=%(refname)", "refs/exps"]
     found = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True).stdout.split()
     assert not [name for name in found if "failed" in name], run_python(project, "dvc", "queue", "status")
-    return found
+    return [name for name in found if re.fullmatch(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/[\w-]+", name)]
