@@ -23,7 +23,8 @@ from small_training import run, trainer
 from ssd.loading.tensor_file import TensorFile
 from ssd.params import load_params
 
-NUM_KILLS = 4
+NEW_CHECKPOINTS = (0, 1, 2, 1, 3)
+"""How many a training may write before each kill."""
 
 
 def main() -> None:
@@ -47,9 +48,9 @@ def main() -> None:
     while True:
         folder = root / str(finished)
         pid = start(folder)
-        if len(steps) < NUM_KILLS:
+        if len(steps) < len(NEW_CHECKPOINTS):
             # By progress, as seconds mean little on a busy machine; then anywhere in what comes next.
-            seconds = wait_for_checkpoints(folder, random.choice([0, 1, 1, 2]), pid)
+            seconds = wait_for_checkpoints(folder, NEW_CHECKPOINTS[len(steps)], pid)
             time.sleep(random.uniform(0, seconds))
             os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
@@ -59,7 +60,7 @@ def main() -> None:
         if status != 0:
             sys.exit(os.waitstatus_to_exitcode(status))
         finished += 1
-        if len(steps) == NUM_KILLS:
+        if len(steps) == len(NEW_CHECKPOINTS):
             break
     sys.stdout.write(json.dumps({"num_finished": finished, "steps_at_kill": steps}))
 
