@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ssd.errors import UserError
 
 _ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError)
-"""What zipfile raises for a damaged archive; NotImplementedError: an unsupported compression method."""
+"""What zipfile raises for a damaged archive, and for a compression method that it does not support."""
 
 
 def unpack_tar(archive: Path, folder: Path, wanted: Sequence[str]) -> int:
