@@ -139,12 +139,12 @@ class PostProcessor(nn.Module):
         labels = torch.zeros_like(scores, dtype=torch.int64)
         num_detections = torch.zeros(num_images, dtype=torch.int64)
         image, prior, all_labels, all_scores = self._candidates(logits.softmax(-1)[..., 1:])
-        all_boxes = decode(loc[image, prior], self.priors[prior]).clamp(0, 1)
+        # In float64: batched_nms adds an offset per class to the boxes, which loses precision in float32.
+        all_boxes = decode(loc[image, prior], self.priors[prior]).clamp(0, 1).double()
         counts = image.bincount(minlength=num_images).tolist()
-        parts = (torch.split(values, counts) for values in (all_boxes, all_scores, all_labels))
+        parts = (torch.split(values, counts) for values in (all_boxes, all_scores.double(), all_labels))
         for i, (box, score, label) in enumerate(zip(*parts, strict=True)):
-            # In float64: batched_nms adds an offset per class to the boxes, which loses precision in float32.
-            kept = batched_nms(box.double(), score.double(), label, self.settings.nms_iou)[:num_rows]
+            kept = batched_nms(box, score, label, self.settings.nms_iou)[:num_rows]
             n = len(kept)
             boxes[i, :n], scores[i, :n], labels[i, :n] = box[kept], score[kept], label[kept] + 1
             num_detections[i] = n

@@ -139,7 +139,7 @@ def test_two_processes_find_what_one_finds(shapes_file: TensorFile, tmp_path: Pa
     assert expected[0].detections[0].scores.tolist() != expected[0].detections[1].scores.tolist()
 
     outputs = run_ranks(__file__, tmp_path)
-    assert [output.returncode for output in outputs] == [0, 0], outputs
+    assert [output.code for output in outputs] == [0, 0], outputs
     for rank in range(2):
         found = pickle.loads((tmp_path / f"{rank}.pickle").read_bytes())
         for result, other in zip(found, expected, strict=True):

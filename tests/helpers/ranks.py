@@ -6,24 +6,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+from waiting import Ended, finish, start
+
 REPOSITORY = Path(__file__).parents[2]
 HELPERS = Path(__file__).parent
 SIZE = 2
 
 
-def run_ranks(script: str, *arguments: object) -> list[subprocess.CompletedProcess[str]]:
+def run_ranks(script: str, *arguments: object) -> list[Ended]:
     """Run `python script *arguments` as each rank, to the end; no process is left behind."""
     port = free_port()
     processes = [start_rank(rank, port, script, *arguments) for rank in range(SIZE)]
     try:
-        outputs = [process.communicate() for process in processes]
+        return [finish(process) for process in processes]
     finally:
         for process in processes:
             process.kill()
-    return [
-        subprocess.CompletedProcess(process.args, process.returncode, *output)
-        for process, output in zip(processes, outputs, strict=True)
-    ]
 
 
 def start_rank(rank: int, port: str, script: str, *arguments: object) -> subprocess.Popen[str]:
@@ -39,14 +37,7 @@ def start_rank(rank: int, port: str, script: str, *arguments: object) -> subproc
         "MASTER_PORT": port,
     }
     command = [sys.executable, script, *map(str, arguments)]
-    return subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    return start(command, environment)
 
 
 def free_port() -> str:

@@ -1,10 +1,10 @@
-"""Waiting for other processes, however slow the machine is: the only time limit is pytest's, per test."""
+"""Other processes, waited for however slow the machine is: the only time limit is pytest's, per test."""
 
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -15,6 +15,18 @@ class Ended:
     code: int
     stdout: str
     stderr: str
+
+
+def start(command: Sequence[str], environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    """Start a process that leads a session of its own, with pipes for what it prints."""
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def finish(process: subprocess.Popen[str]) -> Ended:

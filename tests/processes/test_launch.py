@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from ranks import HELPERS
-from waiting import finish, wait_until
+from waiting import finish, start, wait_until
 
 from ssd.errors import UserError
 from ssd.processes.launch import STOPPED, launch, num_processes
@@ -113,7 +113,7 @@ def test_processes_share_the_cores(
 
 @pytest.mark.slow
 def test_a_signal_reaches_every_process_once_and_is_waited_for(tmp_path: Path) -> None:
-    parent = start(tmp_path)
+    parent = start_launcher(tmp_path)
     # As Ctrl-C does: to all that share the terminal.
     os.killpg(parent.pid, signal.SIGTERM)
     assert finish(parent).code == STOPPED
@@ -122,7 +122,7 @@ def test_a_signal_reaches_every_process_once_and_is_waited_for(tmp_path: Path) -
 
 @pytest.mark.slow
 def test_nobody_trains_on_without_the_launcher(tmp_path: Path) -> None:
-    parent = start(tmp_path)
+    parent = start_launcher(tmp_path)
     parent.kill()
     finish(parent)  # when the last process has closed its output
     assert [path.read_text() for path in tmp_path.iterdir()] == ["stopped once"] * 2
@@ -131,7 +131,7 @@ def test_nobody_trains_on_without_the_launcher(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_process_that_loses_a_stopped_partner_is_stopped_too(tmp_path: Path) -> None:
     """One leaves before it holds signals back, the other is in the middle of a step."""
-    parent = start(tmp_path, "in_a_step")
+    parent = start_launcher(tmp_path, "in_a_step")
     parent.send_signal(signal.SIGTERM)
     ended = finish(parent)
     assert ended.code == STOPPED
@@ -141,12 +141,10 @@ def test_a_process_that_loses_a_stopped_partner_is_stopped_too(tmp_path: Path) -
     )
 
 
-def start(folder: Path, action: str = "work") -> subprocess.Popen[str]:
+def start_launcher(folder: Path, action: str = "work") -> subprocess.Popen[str]:
     """The launcher in a terminal of its own, with two processes that are at work."""
     command = [sys.executable, __file__, "launch", __file__, action, str(folder)]
-    parent = subprocess.Popen(
-        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    parent = start(command)
     wait_until(lambda: [path.read_text() for path in folder.iterdir()] == ["at work"] * 2, parent)
     return parent
 

@@ -113,7 +113,7 @@ def test_partners_that_do_not_come_are_one_line(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.slow
 def test_all_processes_exchange_the_same(tmp_path: Path) -> None:
     outputs = run_ranks(__file__, "exchange", tmp_path)
-    assert [output.returncode for output in outputs] == [0, 0], outputs
+    assert [output.code for output in outputs] == [0, 0], outputs
     assert [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)] == [
         "sum [11.0, 22.0]; gathered [0, 100]; broadcast {'from': 0}; after the barrier: late"
     ] * 2
@@ -126,7 +126,7 @@ def test_an_exception_leaves_nobody_waiting() -> None:
     waiting, failing = run_ranks(__file__, "fail")
     assert "ZeroDivisionError" in failing.stderr
     assert "RuntimeError" in waiting.stderr
-    assert [waiting.returncode, failing.returncode] == [1, 1]
+    assert [waiting.code, failing.code] == [1, 1]
 
 
 @pytest.mark.slow

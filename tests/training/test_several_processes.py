@@ -13,7 +13,7 @@ import psutil
 import pytest
 import torch
 from small_training import SMALL, run, trainer
-from waiting import finish, wait_until
+from waiting import finish, start, wait_until
 
 from ssd.loading.tensor_file import TensorFile
 from ssd.params import Params
@@ -33,22 +33,17 @@ EXACT = {
 pytestmark = pytest.mark.slow
 
 
-def start(folder: Path, data: TensorFile, num_processes: int = 2, restarts: int = 0) -> subprocess.Popen[str]:
+def start_training(
+    folder: Path, data: TensorFile, num_processes: int = 2, restarts: int = 0
+) -> subprocess.Popen[str]:
     """`train_together.py` through the project's launcher, by folder/../params.yaml."""
     command = [sys.executable, str(SCRIPT), str(num_processes), str(restarts), str(folder), str(data.path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    return start(command, environment)
 
 
 def together(folder: Path, data: TensorFile) -> dict[str, Any]:
-    ended = finish(start(folder, data))
+    ended = finish(start_training(folder, data))
     assert ended.code == 0, ended
     report: dict[str, Any] = json.loads((folder.parent / f"{folder.name}.json").read_text())
     return report
@@ -92,7 +87,7 @@ def test_stopped_and_robbed_of_a_process_they_end_with_the_same_bits(
     whole = together(tmp_path / "whole", shapes_file)
 
     cut = tmp_path / "cut"
-    process = start(cut, shapes_file)
+    process = start_training(cut, shapes_file)
     wait_until(lambda: has_text(cut / "pid0") and has_text(cut / "pid1"), process)
     process.send_signal(signal.SIGTERM)
     ended = finish(process)
@@ -102,7 +97,7 @@ def test_stopped_and_robbed_of_a_process_they_end_with_the_same_bits(
         path.unlink()
 
     make_params(**{**changes, "train.workers": 1})
-    process = start(cut, shapes_file, restarts=1)
+    process = start_training(cut, shapes_file, restarts=1)
     wait_until(lambda: has_text(cut / "pid1") and max(cut.glob("step-*.pt")) > saved, process)
     killed = psutil.Process(int((cut / "pid1").read_text()))
     workers = killed.children(recursive=True)
