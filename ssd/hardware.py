@@ -1,6 +1,7 @@
 """Choice of device, precision and kernels."""
 
 import os
+import shutil
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -38,17 +39,25 @@ def choose_hardware(
     Raises:
         UserError: cuda is requested but not available.
     """
-    has_cuda = torch.cuda.is_available()
-    if device == "cuda" and not has_cuda:
-        raise UserError("found 'cuda' but torch sees no GPU; allowed here: auto, cpu", key=key)
-    use_cuda = has_cuda and device != "cpu"
-    chosen = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
+    chosen = choose_device(device, key, local_rank=local_rank)
     if precision == "auto":
-        precision = "bf16" if _multiplies_bf16(chosen) else "fp32"
+        precision = "bf16" if multiplies_bf16(chosen) else "fp32"
     if precision == "fp32":
         # TF32 convolutions have a lower precision than float32.
         torch.backends.cudnn.allow_tf32 = False
     return Hardware(chosen, DTYPES[precision])
+
+
+def choose_device(device: str, key: str, *, local_rank: int = 0) -> torch.device:
+    """The device part of `choose_hardware`.
+
+    Raises:
+        UserError: cuda is requested but not available.
+    """
+    has_cuda = torch.cuda.is_available()
+    if device == "cuda" and not has_cuda:
+        raise UserError("found 'cuda' but torch sees no GPU; allowed here: auto, cpu", key=key)
+    return torch.device("cuda", local_rank) if has_cuda and device != "cpu" else torch.device("cpu")
 
 
 def choose_kernels(device: torch.device, deterministic: bool) -> None:
@@ -71,7 +80,23 @@ def choose_kernels(device: torch.device, deterministic: bool) -> None:
     torch.backends.cudnn.benchmark = not deterministic
 
 
-def _multiplies_bf16(device: torch.device) -> bool:
+def check_compiler(device: torch.device) -> None:
+    """Check that torch.compile can translate a network for `device`.
+
+    Raises:
+        UserError: the device is a CPU, and there is no C++ compiler.
+    """
+    compilers = (os.environ.get("CXX", "g++"), "clang++")
+    if device.type == "cpu" and not any(shutil.which(name) for name in compilers):
+        raise UserError(
+            "on a CPU it needs a C++ compiler, and there is no g++ or clang++; install one, or set "
+            "it to false",
+            key="train.compile",
+        )
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16 itself, so that it is faster than float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # Twice float32's speed on both (benchmarks/README.md).

@@ -5,7 +5,8 @@ import math
 import urllib.error
 from collections.abc import Sequence
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 import torch
 from safetensors.torch import load_file
@@ -28,6 +29,8 @@ from ssd.models.vgg import VGG16Features, vgg16_state
 log = logging.getLogger(__name__)
 
 COCO_WEIGHTS: WeightsEnum = SSD300_VGG16_Weights.COCO_V1
+PUBLISHED = ("imagenet", "coco")
+"""Values of `model.weights` that name weights of torchvision's."""
 
 
 def load_weights(model: SSD, weights: str) -> None:
@@ -45,19 +48,37 @@ def load_weights(model: SSD, weights: str) -> None:
     name = model.config.backbone
     if weights == "none":
         return
-    if name.startswith("timm/"):
+    if weights in PUBLISHED:
+        state = published_state(published_weights(name, weights), weights)
+    elif name.startswith("timm/"):
         _load_timm(model, weights)
         return
-    if weights == "coco":
-        state = published_state(COCO_WEIGHTS, weights)
-    elif weights == "imagenet":
-        state = published_state(imagenet_weights(name), weights)
     else:
         state = read_state(Path(weights))
     if is_ssd300_vgg16(state):
         _load_detector(model, state, weights)
     else:
         _load_backbone(model.backbone, name, state, weights)
+
+
+def published_weights(name: str, weights: str) -> WeightsEnum:
+    """torchvision's weights for a backbone and one of PUBLISHED.
+
+    Raises:
+        UserError: torchvision publishes none; for networks of timm's, it never does.
+    """
+    if name.startswith("timm/"):
+        raise UserError(
+            f"found {weights!r}; allowed for {name}: none, or a file, such as "
+            "the model.safetensors of its page on Hugging Face",
+            key="model.weights",
+        )
+    return COCO_WEIGHTS if weights == "coco" else imagenet_weights(name)
+
+
+def cache_path(weights: WeightsEnum) -> Path:
+    """The file in torch's hub folder that torchvision's weights are kept in once they are downloaded."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(urlsplit(weights.url).path).name
 
 
 def imagenet_weights(name: str) -> WeightsEnum:
@@ -80,13 +101,12 @@ def imagenet_weights(name: str) -> WeightsEnum:
 
 def published_state(weights: WeightsEnum, asked: str) -> dict[str, Tensor]:
     """Download torchvision's weights from its own URL; the digest in the file name is checked."""
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
     try:
         state: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         raise UserError(
-            f"{asked} could not be downloaded ({error}); put {weights.url} "
-            f"into {folder}, or name a state-dict file, or set none to train from scratch",
+            f"{asked} could not be downloaded ({error}); put {weights.url} into "
+            f"{cache_path(weights).parent}, or name a state-dict file, or set none to train from scratch",
             key="model.weights",
         ) from None
     return state
@@ -181,12 +201,6 @@ def _alike(levels: Sequence[PriorLevel], others: Sequence[PriorLevel]) -> bool:
 def _load_timm(model: SSD, weights: str) -> None:
     """Load a file of timm's; timm maps its parameter names to those of the feature extractor."""
     name = model.config.backbone
-    if weights in ("imagenet", "coco"):
-        raise UserError(
-            f"found {weights!r}; allowed for {name}: none, or a file, such as "
-            "the model.safetensors of its page on Hugging Face",
-            key="model.weights",
-        )
     read_state(Path(weights))
     places = tuple(_timm_places(model))
     try:

@@ -1,6 +1,7 @@
 """Puts a data set on disk: from downloaded archives, from the user's own folder, or generated (`shapes`)."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -9,8 +10,15 @@ from ssd.errors import UserError
 from ssd.files import replacing_folder
 from ssd.layouts import IMAGE_SUFFIXES, find_coco_files
 from ssd.params import DataParams
-from ssd.source.fetch import fetch
-from ssd.source.own_folder import copy_folder, copy_voc_folder, existing_folder
+from ssd.source.fetch import RemoteFile, fetch
+from ssd.source.own_folder import (
+    copy_folder,
+    copy_voc_folder,
+    existing_folder,
+    find_voc_folder,
+    voc_files,
+    wanted_files,
+)
 from ssd.source.public_sets import ARCHIVES, Archive
 from ssd.source.shapes import write_shapes
 from ssd.source.unpack import is_wanted, unpack_tar, unpack_zip
@@ -42,7 +50,7 @@ def download(data: DataParams, raw_folder: Path, root: Path) -> None:
             case "voc_dir":
                 copy_voc_folder(data.path, root, folder / "VOCdevkit/own")
             case "coco_json" | "yolo_dir":
-                _copy_own(data, root, folder)
+                copy_folder("data.path", find_own_folder(data, root), folder, partial(_is_own, data))
         for archive, path in found:
             _unpack(archive, path, folder)
 
@@ -58,34 +66,73 @@ def _draw_shapes(data: DataParams, folder: Path) -> None:
     )
 
 
-def _copy_own(data: DataParams, root: Path, target: Path) -> None:
-    """Check the layout of the user's own folder, then copy its images and annotations."""
+def find_own_folder(data: DataParams, root: Path) -> Path:
+    """The user's own folder, in the layout of `data.source`: voc_dir, coco_json or yolo_dir.
+
+    Raises:
+        UserError: it is missing or in another layout.
+    """
     key = "data.path"
+    if data.source == "voc_dir":
+        return find_voc_folder(data.path, root)
     if data.source == "coco_json":
         source = existing_folder(key, data.path, root, needed="one with annotations in COCO JSON")
         find_coco_files(source)
-        suffixes = {*IMAGE_SUFFIXES, ".bmp", ".gif", ".webp", ".json"}  # found by file_name, in any format
-    else:
-        needed = " and ".join(YOLO_FOLDERS)
-        source = existing_folder(key, data.path, root, needed=f"one with {needed}")
-        for name in YOLO_FOLDERS:
-            if not (source / name).is_dir():
-                raise UserError(f"{data.path} lacks {name}; needed are {needed}", key=key)
-        suffixes = {*IMAGE_SUFFIXES, ".txt", ".yaml"}
-    copy_folder(key, source, target, lambda name: name.suffix.lower() in suffixes)
+        return source
+    needed = " and ".join(YOLO_FOLDERS)
+    source = existing_folder(key, data.path, root, needed=f"one with {needed}")
+    for name in YOLO_FOLDERS:
+        if not (source / name).is_dir():
+            raise UserError(f"{data.path} lacks {name}; needed are {needed}", key=key)
+    return source
+
+
+def own_files(data: DataParams, source: Path) -> list[PurePosixPath]:
+    """Paths, relative to the user's own folder, of the files that are copied.
+
+    Raises:
+        UserError: a symbolic link points to a folder, or there is no such file.
+        OSError: a folder cannot be read.
+    """
+    if data.source == "voc_dir":
+        return voc_files(source)
+    return wanted_files("data.path", source, partial(_is_own, data))
+
+
+def _is_own(data: DataParams, name: PurePosixPath) -> bool:
+    # COCO's images are found by file_name, in any format.
+    others = (".bmp", ".gif", ".webp", ".json") if data.source == "coco_json" else (".txt", ".yaml")
+    return name.suffix.lower() in (*IMAGE_SUFFIXES, *others)
+
+
+def archive_path(archive: Archive, data: DataParams, root: Path) -> Path:
+    """The unpacked folder of a zip if it exists, else the archive in `data.archives`, there or not."""
+    folder = root / Path(data.archives).expanduser()
+    if archive.folder and (folder / archive.folder).is_dir():
+        return folder / archive.folder
+    return folder / archive.file.name
+
+
+def with_mirrors(file: RemoteFile, mirrors: Sequence[str]) -> RemoteFile:
+    """The file with the URLs of `data.mirrors` before its own.
+
+    Raises:
+        UserError: a mirror is not an http or https URL.
+    """
+    for mirror in mirrors:
+        if not mirror.startswith(("http://", "https://")):
+            raise UserError(f"found {mirror!r}; allowed: http:// or https:// URLs", key="data.mirrors")
+    return replace(file, urls=tuple(f"{mirror.rstrip('/')}/{file.name}" for mirror in mirrors) + file.urls)
 
 
 def _find_archive(archive: Archive, data: DataParams, root: Path) -> Path:
     """The unpacked folder of a zip if it exists, else the archive, downloaded if it is missing."""
-    for mirror in data.mirrors:
-        if not mirror.startswith(("http://", "https://")):
-            raise UserError(f"found {mirror!r}; allowed: http:// or https:// URLs", key="data.mirrors")
-    folder = root / Path(data.archives).expanduser()
-    if archive.folder and (folder / archive.folder).is_dir():
-        log.info("%s: the folder %s is used instead", archive.file.name, folder / archive.folder)
-        return folder / archive.folder
-    own_urls = tuple(f"{mirror.rstrip('/')}/{archive.file.name}" for mirror in data.mirrors)
-    return fetch(replace(archive.file, urls=own_urls + archive.file.urls), folder)
+    file = with_mirrors(archive.file, data.mirrors)
+    path = archive_path(archive, data, root)
+    if path.is_dir():
+        log.info("%s: the folder %s is used instead", archive.file.name, path)
+        return path
+    return fetch(file, path.parent)
 
 
 def _unpack(archive: Archive, path: Path, folder: Path) -> None:

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 BLOCK = 64 * 1024  # bytes per read; at most this much is lost when a connection breaks
 MAX_REDIRECTS = 10
 TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
+NO_HEAD_STATUS = {405, 501}  # the server has the file, perhaps, but does not answer HEAD requests
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,31 @@ def fetch(file: RemoteFile, folder: Path, retries: RetryPolicy | None = None) ->
     except OSError as error:
         raise UserError(f"{path}: cannot be read or written: {error.strerror or error}") from None
     return path
+
+
+def why_not(url: str, num_bytes: int | None, seconds: float) -> str:
+    """Why a file cannot be fetched from `url`, in a few words; "" if it can be. Nothing is downloaded.
+
+    A host that is slow or overloaded counts as available, because `fetch` waits for it and retries.
+
+    Args:
+        num_bytes: the file's size; None if it is not known.
+        seconds: timeout of the connection and of the answer to the HEAD request.
+    """
+    try:
+        with _short_reasons():
+            try:
+                response = requests.head(
+                    url, allow_redirects=True, timeout=seconds, headers={"Accept-Encoding": "identity"}
+                )
+            except requests.exceptions.ReadTimeout:
+                return ""
+        if response.status_code in TRANSIENT_STATUS | NO_HEAD_STATUS:
+            return ""
+        _first_byte(response, 0, num_bytes or int(response.headers.get("Content-Length", 0)))
+    except _MirrorError as failure:
+        return str(failure)
+    return ""
 
 
 def _check_in_place(path: Path, file: RemoteFile) -> None:

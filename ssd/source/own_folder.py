@@ -41,11 +41,22 @@ def copy_folder(key: str, source: Path, target: Path, is_wanted: Callable[[PureP
             cannot be read or written.
     """
     with _copying(key, source):
-        files = [name for name in _files_below(key, source) if is_wanted(name)]
-        if not files:
-            raise UserError(f"{source} holds nothing of the data set", key=key)
+        files = wanted_files(key, source, is_wanted)
         _copy(key, source, target, files)
     return len(files)
+
+
+def wanted_files(key: str, source: Path, is_wanted: Callable[[PurePosixPath], bool]) -> list[PurePosixPath]:
+    """Paths, relative to `source`, of the files that `copy_folder` copies.
+
+    Raises:
+        UserError: a symbolic link points to a folder, or no file is wanted.
+        OSError: a folder cannot be read.
+    """
+    files = [name for name in _files_below(key, source) if is_wanted(name)]
+    if not files:
+        raise UserError(f"{source} holds nothing of the data set", key=key)
+    return files
 
 
 def copy_voc_folder(path: str, root: Path, target: Path) -> None:
@@ -59,14 +70,28 @@ def copy_voc_folder(path: str, root: Path, target: Path) -> None:
         UserError: the folder is missing, not in VOC layout, without a list for training or not
             readable, or a symbolic link points outside it.
     """
+    source = find_voc_folder(path, root)
+    with _copying("data.path", source):
+        _copy("data.path", source, target, voc_files(source))
+        for name in VOC_FOLDERS:
+            (target / name).mkdir(parents=True, exist_ok=True)
+
+
+def find_voc_folder(path: str, root: Path) -> Path:
+    """The folder that `data.path` names, in VOC layout with a list for training.
+
+    Raises:
+        UserError: it is missing or not in that layout.
+    """
     source = existing_folder("data.path", path, root, f"one that holds {', '.join(VOC_FOLDERS)}")
     _check_voc_folders(path, source)
     _check_voc_lists(path, source / "ImageSets/Main")
-    with _copying("data.path", source):
-        files = [file for name in VOC_FOLDERS for file in _files_in(source, name)]
-        _copy("data.path", source, target, files)
-        for name in VOC_FOLDERS:
-            (target / name).mkdir(parents=True, exist_ok=True)
+    return source
+
+
+def voc_files(source: Path) -> list[PurePosixPath]:
+    """Paths, relative to `source`, of the files that `copy_voc_folder` copies."""
+    return [file for name in VOC_FOLDERS for file in _files_in(source, name)]
 
 
 @contextmanager

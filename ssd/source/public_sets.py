@@ -17,11 +17,14 @@ class Archive:
 
     wanted: for a tar, ends of folder paths; for a zip, glob patterns of file paths. folder: the folder that a
     zip unpacks to, None for a tar; if `data.archives` contains that folder, it is used instead of the zip.
+    num_unpacked: bytes of the wanted files; 0 means about the archive's own size, because JPEG and PNG are
+    compressed already.
     """
 
     file: RemoteFile
     wanted: tuple[str, ...]
     folder: str | None = None
+    num_unpacked: int = 0
 
 
 def _voc(year: int, name: str, num_bytes: int, sha256: str) -> Archive:
@@ -34,11 +37,13 @@ def _voc(year: int, name: str, num_bytes: int, sha256: str) -> Archive:
     return Archive(file, VOC_FOLDERS)
 
 
-def _coco(path: str, num_bytes: int, sha256: str, folder: str, pattern: str) -> Archive:
+def _coco(
+    path: str, num_bytes: int, sha256: str, folder: str, pattern: str, num_unpacked: int = 0
+) -> Archive:
     # The bucket's name contains dots, so the https certificate does not cover it as a host name.
     mirrors = "https://s3.amazonaws.com/images.cocodataset.org/", "http://images.cocodataset.org/"
     urls = tuple(mirror + path for mirror in mirrors)
-    return Archive(RemoteFile(path.split("/")[1], num_bytes, sha256, urls), (pattern,), folder)
+    return Archive(RemoteFile(path.split("/")[1], num_bytes, sha256, urls), (pattern,), folder, num_unpacked)
 
 
 VOC2007_TRAINVAL = _voc(
@@ -65,6 +70,7 @@ COCO_ANNOTATIONS = _coco(
     sha256="113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
     folder="annotations",
     pattern="annotations/instances_*2017.json",
+    num_unpacked=469_785_474 + 19_987_840,
 )
 COCO_VAL = _coco(
     "zips/val2017.zip",

@@ -1,7 +1,5 @@
 """One training step: a batch in, the weights updated, without a host-device sync."""
 
-import os
-import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
@@ -13,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ssd.errors import UserError
-from ssd.hardware import Hardware
+from ssd.hardware import Hardware, check_compiler
 from ssd.loading.batch_augment import augment_batch
 from ssd.loading.dataset import Batch
 from ssd.loss import LossSettings, MultiBoxLoss
@@ -70,13 +68,7 @@ class TrainStep:
                 find_unused_parameters=sizes_vary(self.params),
             )
         if self.params.compile:
-            compilers = (os.environ.get("CXX", "g++"), "clang++")
-            if self.hardware.device.type == "cpu" and not any(shutil.which(name) for name in compilers):
-                raise UserError(
-                    "on a CPU it needs a C++ compiler, and there is no g++ or clang++; install one, or set "
-                    "it to false",
-                    key="train.compile",
-                )
+            check_compiler(self.hardware.device)
             network.compile()
         return network
 

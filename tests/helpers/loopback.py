@@ -20,6 +20,7 @@ class Loopback:
     contents: dict[str, bytes] = field(default_factory=dict)
     scripts: dict[str, list[Answer]] = field(default_factory=dict)
     requests: list[tuple[str, str | None]] = field(default_factory=list)  # (path, Range header)
+    heads: list[str] = field(default_factory=list)  # paths of HEAD requests
     gate: threading.Event = field(default_factory=threading.Event)  # `waiting` answers go on once set
 
     def serve(self, path: str, content: bytes, *answers: Answer) -> str:
@@ -55,6 +56,13 @@ def serving() -> Iterator[Loopback]:
             answer = script.pop(0) if len(script) > 1 else script[0]
             with suppress(OSError):  # the client may leave at any time
                 answer(self, loopback.contents.get(self.path, b""))
+
+        def do_HEAD(self) -> None:
+            """As GET; the client ignores the body."""
+            loopback.heads.append(self.path)
+            script = loopback.scripts.get(self.path, [status(404)])
+            with suppress(OSError):
+                script[0](self, loopback.contents.get(self.path, b""))
 
         def log_message(self, format: str, *args: object) -> None:
             pass
