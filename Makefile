@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: help setup repro recipe test bench ui lock
+.PHONY: help setup check repro recipe test bench ui lock
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,6 +14,9 @@ help: ## list the targets
 
 setup: $(READY) ## install the locked environment into .venv
 	@:
+
+check: $(READY) ## say what the pipeline will miss: weights, data, disk space, a GPU
+	python -m stages.check
 
 repro: $(READY) ## run the pipeline: data, training, evaluation, export; only what changed
 	dvc repro

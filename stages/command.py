@@ -35,9 +35,7 @@ def command(stage: Callable[[Params], None]) -> Callable[[], None]:
         logging.getLogger("ssd").setLevel(logging.INFO)
         stop.install()
         try:
-            params = load_params()
-            check_weights(params.model.weights)
-            stage(params)
+            stage(load_params())
         except UserError as error:
             print(sentence(error), file=sys.stderr)
             sys.exit(2)
@@ -70,15 +68,3 @@ def workspace() -> Path:
 def resolve_weights(weights: str, root: Path) -> str:
     """`model.weights` with a file's path made absolute: relative ones count from the main workspace."""
     return weights if weights in PUBLISHED_WEIGHTS else str(root / Path(weights).expanduser())
-
-
-def check_weights(weights: str) -> None:
-    """Check before any work that the weights file exists: training comes after a long download.
-
-    Raises:
-        UserError: `weights` names a file that is not there.
-    """
-    path = resolve_weights(weights, workspace())
-    if path not in PUBLISHED_WEIGHTS and not Path(path).is_file():
-        allowed = f"{', '.join(PUBLISHED_WEIGHTS)}, a file"
-        raise UserError(f"found {weights!r}, no such file; allowed: {allowed}", key="model.weights")

@@ -4,11 +4,13 @@ from pathlib import Path
 
 from ssd.params import Params
 from ssd.source.download import download
+from stages.check import stop_if_incomplete
 from stages.command import command, workspace
 
 
 @command
 def main(params: Params) -> None:
+    stop_if_incomplete(params)
     download(params.data, Path("data/raw"), workspace())
 
 

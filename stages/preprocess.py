@@ -17,6 +17,7 @@ from ssd.prepare.sources import read_source
 from ssd.prepare.splits import make_splits
 from ssd.prepare.summary import list_problems, summarise
 from ssd.tensor_writer import write_tensor_file
+from stages.check import stop_if_incomplete
 from stages.command import command
 
 RAW = Path("data/raw")
@@ -35,6 +36,7 @@ COLUMNS = {
 
 @command
 def main(params: Params) -> None:
+    stop_if_incomplete(params)
     catalogue = read_source(params.data, RAW)
     listing = make_splits(catalogue, params.data, params.preprocess)
     class_names = declared_classes(params.data, catalogue)

@@ -1,19 +1,22 @@
 """Which modules of the project a Python file needs, read from its import statements and theirs."""
 
 import ast
+from collections.abc import Collection
 from pathlib import Path
 
 PACKAGES = ("ssd", "stages")
 
 
-def needed_modules(file: Path, root: Path) -> set[str]:
+def needed_modules(file: Path, root: Path, without: Collection[str] = ()) -> set[str]:
     """Paths, relative to `root`, of `file` and of every module of the project that it imports, however deep.
 
-    Imports inside functions count. Empty `__init__.py` files and those of a docstring alone do not.
+    Imports inside functions count. Empty `__init__.py` files and those of a docstring alone do not, nor do
+    the modules of `without` and what only these import.
     """
+    left_out = {root / name for name in without}
     seen, waiting = {file}, [file]
     while waiting:
-        for found in imports_of(waiting.pop(), root) - seen:
+        for found in imports_of(waiting.pop(), root) - seen - left_out:
             seen.add(found)
             waiting.append(found)
     return {str(path.relative_to(root)) for path in seen if not _says_nothing(path)}

@@ -28,14 +28,6 @@ def test_a_missing_folder_of_one_s_own_is_named(run_stage: RunStage) -> None:
     assert "data/own" in line
 
 
-@pytest.mark.parametrize("stage", ["download", "train"])
-def test_a_missing_weights_file_is_said_before_any_work(stage: str, run_stage: RunStage) -> None:
-    ended = run_stage(stage, **{"model.weights": "mine.pth"})
-    assert ended.code == 2
-    (line,) = ended.stderr.splitlines()
-    assert line.startswith("params.yaml: model.weights: found 'mine.pth', no such file; allowed: ")
-
-
 @pytest.mark.parametrize(
     ("stage", "missing", "maker"),
     [

@@ -20,6 +20,8 @@ NAMES = ["download", "preprocess", "train", "evaluate", "export", "report"]
 PLUMBING = {
     *("ssd/errors.py", "ssd/interrupt.py", "ssd/watchdog.py", "ssd/unused_params.py"),
     *("ssd/params.py", "ssd/tracking.py", "stages/command.py", "stages/run.py", "stages/train_log.py"),
+    "stages/check.py",
+    *(str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("ssd/preflight/[!_]*.py")),
 }
 
 
@@ -34,10 +36,10 @@ def code_deps(stage: str) -> set[str]:
 
 
 def needed(stage: str) -> set[str]:
-    """The modules that a stage imports, however deep, without the plumbing."""
-    modules = needed_modules(REPOSITORY / "stages" / f"{stage}.py", REPOSITORY)
+    """The modules that a stage imports, however deep, without the plumbing and what only that imports."""
+    modules = needed_modules(REPOSITORY / "stages" / f"{stage}.py", REPOSITORY, without=PLUMBING)
     # Not imported but given to MLflow as a file: what serves the exported model.
-    return (modules | ({"ssd/export/pyfunc_model.py"} if stage == "export" else set())) - PLUMBING
+    return modules | ({"ssd/export/pyfunc_model.py"} if stage == "export" else set())
 
 
 def test_there_are_six_stages() -> None:

@@ -1,0 +1,26 @@
+"""All that the pipeline will miss, looked for before its long work. Nothing is fetched or written."""
+
+from ssd.errors import UserError
+from ssd.params import Params
+from ssd.preflight.devices import check_devices
+from ssd.preflight.finding import Finding
+from ssd.preflight.network import check_network
+from ssd.preflight.sources import check_source
+from ssd.preflight.space import Places, check_space, list_needs
+
+
+def find_missing(params: Params, weights: str, places: Places) -> list[Finding]:
+    """Look for weights, data, disk space and devices; return what is missing, [] if nothing is.
+
+    Args:
+        params: all sections.
+        weights: `model.weights`, a file's path made absolute.
+        places: the folders of the pipeline.
+    """
+    source = check_source(params.data, places.raw, places.root)
+    try:
+        space = check_space(list_needs(params.data, params.preprocess, places))
+    except UserError as error:
+        space = [Finding.from_error(error)]  # the same as in `source`, or a folder that cannot be read
+    devices = check_devices(params.train, params.evaluate)
+    return list(dict.fromkeys([*check_network(params.model, weights), *source, *space, *devices]))

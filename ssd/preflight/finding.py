@@ -1,0 +1,29 @@
+"""Finding: something that the pipeline will miss, as a value."""
+
+from dataclasses import dataclass
+
+from ssd.errors import UserError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line for the user.
+
+    Attributes:
+        key: the parameter that asks for what is missing, as "section.name"; "" for none.
+        text: what is missing, where, and how to mend it.
+        fatal: the pipeline will stop there; otherwise the finding is a warning.
+    """
+
+    key: str
+    text: str
+    fatal: bool = True
+
+    @classmethod
+    def from_error(cls, error: UserError, *, fatal: bool = True) -> "Finding":
+        """What a function would stop with, as a finding."""
+        return cls(error.key, str(error).removeprefix(f"{error.key}: "), fatal)
+
+    def __str__(self) -> str:
+        """The line."""
+        return f"params.yaml: {self.key}: {self.text}" if self.key else self.text

@@ -1,0 +1,106 @@
+"""The network that training will build: its backbone is known, its initial weights are there and fit."""
+
+import re
+import warnings
+from pathlib import Path
+
+from ssd.errors import UserError
+from ssd.files import sha256
+from ssd.params import ModelParams
+from ssd.preflight.finding import Finding
+from ssd.preflight.hosts import ask, list_reasons
+
+PLAIN = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vgg16")
+"""Backbones that are always there; torchvision, which knows the others, takes seconds to import."""
+
+
+def check_network(model: ModelParams, weights: str) -> list[Finding]:
+    """Look for the backbone and for its initial weights.
+
+    Args:
+        model: the `model` section.
+        weights: `model.weights`, a file's path made absolute.
+    """
+    if weights == "none" and model.backbone in PLAIN and not model.strides:
+        return []
+    try:
+        _check_backbone(model)
+        if weights == "none":
+            return []
+        return _check_weights(model, weights)
+    except UserError as error:
+        return [Finding.from_error(error)]
+
+
+def _check_backbone(model: ModelParams) -> None:
+    """Build the backbone without memory for its weights.
+
+    Raises:
+        UserError: there is no such network, it has no maps of these strides, or it needs timm.
+    """
+    import torch
+
+    from ssd.models.backbones import build_backbone
+
+    with torch.device("meta"):
+        build_backbone(model.backbone, tuple(model.strides))
+
+
+def _check_weights(model: ModelParams, weights: str) -> list[Finding]:
+    from ssd.models.weights import PUBLISHED
+
+    if weights in PUBLISHED:
+        return _check_published(model.backbone, weights)
+    _check_file(model, weights)
+    return []
+
+
+def _check_published(backbone: str, weights: str) -> list[Finding]:
+    """Look for torchvision's weights in torch's hub folder, else ask the host for them."""
+    import torch
+
+    from ssd.models.weights import cache_path, published_weights
+
+    published = published_weights(backbone, weights)
+    path, key = cache_path(published), "model.weights"
+    if path.is_file():
+        digest, prefix = sha256(path), re.search(torch.hub.HASH_REGEX, path.name)
+        if prefix is None or digest.startswith(prefix[1]):
+            return []
+        text = f"{path}: not the file that was published: sha256 is {digest}; delete it and run again"
+        return [Finding(key, text)]
+    refused = {url: reason for url, reason in ask({published.url: None}).items() if reason}
+    if not refused:
+        return []
+    text = (
+        f"the {weights} weights of {backbone} are not on this machine and cannot be downloaded "
+        f"({list_reasons(refused)}); put {published.url} into {path.parent}, or name a state-dict file, "
+        "or set none to train from scratch"
+    )
+    return [Finding(key, text)]
+
+
+def _check_file(model: ModelParams, weights: str) -> None:
+    """Load a file of weights into a network without memory, which compares names and shapes.
+
+    The priors of k-means are not known yet; the paper's take their place.
+
+    Raises:
+        UserError: the file does not exist, cannot be read, or does not fit.
+    """
+    import torch
+
+    from ssd.models.config import model_config
+    from ssd.models.ssd import SSD
+    from ssd.models.torchvision_ssd import is_ssd300_vgg16, num_classes_of
+    from ssd.models.weights import load_weights, read_state
+
+    state = read_state(Path(weights))
+    num_classes = num_classes_of(state) if is_ssd300_vgg16(state) else 2
+    if model.priors == "kmeans":
+        model = model.model_copy(update={"priors": "paper"})
+    with torch.device("meta"):
+        network = SSD(model_config(model, num_classes))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter")
+        load_weights(network, weights)

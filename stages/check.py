@@ -1,0 +1,52 @@
+"""`python -m stages.check`: say what the pipeline will miss, before its long work; no stage of dvc.yaml.
+
+download and preprocess begin with the same look, so that a `dvc repro` stops before hours of them.
+"""
+
+import sys
+
+from ssd.errors import UserError
+from ssd.params import Params
+from ssd.preflight.check import find_missing
+from ssd.preflight.space import Places, free_bytes, list_needs
+from stages.command import command, resolve_weights, workspace
+
+
+def stop_if_incomplete(params: Params) -> None:
+    """Print warnings about what is missing, and stop if the pipeline cannot do without.
+
+    Raises:
+        UserError: one line for each finding without which a later stage would fail.
+    """
+    weights = resolve_weights(params.model.weights, workspace())
+    findings = find_missing(params, weights, Places(workspace()))
+    for finding in findings:
+        if not finding.fatal:
+            print(f"warning: {finding}", file=sys.stderr)
+    fatal = [str(finding) for finding in findings if finding.fatal]
+    if fatal:
+        raise UserError("\n".join(fatal))
+
+
+def summary(params: Params) -> str:
+    """One line about what the pipeline will use: network, device, disk space."""
+    from ssd.hardware import choose_hardware
+
+    places = Places(workspace())
+    hardware = choose_hardware(params.train.device, params.train.precision)
+    needed = sum(need.num_bytes for need in list_needs(params.data, params.preprocess, places))
+    return (
+        f"nothing is missing: {params.data.source}; {params.model.backbone} from weights "
+        f"{params.model.weights}; {hardware.device.type} in {str(hardware.dtype).removeprefix('torch.')}; "
+        f"{free_bytes(places.raw) / 1e9:.1f} GB free, about {needed / 1e9:.1f} GB needed"
+    )
+
+
+@command
+def main(params: Params) -> None:
+    stop_if_incomplete(params)
+    print(summary(params))
+
+
+if __name__ == "__main__":
+    main()

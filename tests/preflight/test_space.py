@@ -1,0 +1,137 @@
+"""Disk space: what is still to be written, once, against what is free on each disk."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from data_params import data_params, preprocess_params
+from voc_folder import write_folder
+
+from ssd.params import Source
+from ssd.preflight import space
+from ssd.preflight.space import Need, Places, check_space, copies, dvc_cache, list_needs
+
+VOC2007 = 460_032_000 + 451_020_800
+LINKED = '[cache]\n    type = "hardlink,copy"\n'
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
+    """A workspace on a file system that copies."""
+    monkeypatch.setattr(space, "file_system", lambda _: "ext4")
+    (tmp_path / ".dvc").mkdir()
+    return Places(tmp_path, tmp_path / "data/raw", tmp_path / "data/tensors")
+
+
+@pytest.fixture
+def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """free(n): every disk has n free bytes."""
+
+    def set_free(num_bytes: int) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=num_bytes))
+
+    return set_free
+
+
+def needs(places: Places, source: Source, **changes: object) -> dict[str, int]:
+    found = list_needs(data_params(source, **changes), preprocess_params(), places)
+    return {need.name: need.num_bytes for need in found}
+
+
+def test_a_public_set_is_counted_in_every_folder(places: Places) -> None:
+    expected = {
+        "data.archives": VOC2007,
+        "data/raw": VOC2007,
+        "data/tensors": VOC2007,
+        "DVC's cache": 2 * VOC2007,
+    }
+    assert needs(places, "voc2007") == expected
+
+
+def test_coco_s_annotations_are_larger_than_their_zip(places: Places) -> None:
+    found = needs(places, "coco")
+    assert found["data.archives"] == 252_907_541 + 815_585_330 + 19_336_861_798
+    assert found["data/raw"] == 469_785_474 + 19_987_840 + 815_585_330 + 19_336_861_798
+
+
+def test_present_parts_are_not_counted(places: Places) -> None:
+    archives = places.root / "archives"
+    archives.mkdir()
+    (archives / "VOCtest_06-Nov-2007.tar").touch()
+    (archives / ".VOCtrainval_06-Nov-2007.tar.part").write_bytes(bytes(1000))
+    assert needs(places, "voc2007")["data.archives"] == 460_032_000 - 1000
+    (places.raw / "voc2007").mkdir(parents=True)
+    assert needs(places, "voc2007") == {"data/tensors": VOC2007, "DVC's cache": VOC2007}
+    places.tensors.mkdir()
+    (places.tensors / "train.safetensors").touch()
+    assert needs(places, "voc2007") == {}
+
+
+def test_tensors_of_another_source_do_not_count_as_present(places: Places) -> None:
+    (places.raw / "shapes").mkdir(parents=True)
+    places.tensors.mkdir()
+    (places.tensors / "train.safetensors").touch()
+    assert needs(places, "voc2007")["data/tensors"] == VOC2007
+
+
+def test_a_cache_of_links_takes_nothing_but_preprocess_packs_twice(places: Places) -> None:
+    (places.root / ".dvc/config").write_text(LINKED)
+    found = needs(places, "voc2007")
+    assert "DVC's cache" not in found
+    assert found["data/tensors"] == 2 * VOC2007
+
+
+def test_a_file_system_that_shares_blocks_is_no_copy(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert copies(places)
+    for kind in ("btrfs", "xfs", ""):
+        monkeypatch.setattr(space, "file_system", lambda _, kind=kind: kind)
+        assert not copies(places)
+    (places.root / ".dvc/config.local").write_text(
+        "['remote \"x\"']\n    url = a%b\n[cache]\n    type = copy\n"
+    )
+    assert copies(places)
+
+
+def test_a_cache_elsewhere_holds_both_whatever_its_links(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (places.root / ".dvc/config").write_text(f"{LINKED}    dir = /mnt/cache\n")
+    assert dvc_cache(places.root) == Path("/mnt/cache")
+    monkeypatch.setattr(space, "_same_disk", lambda *_: False)
+    found = needs(places, "voc2007")
+    assert found["DVC's cache"] == found["data/tensors"] == 2 * VOC2007
+
+
+def test_a_folder_of_one_s_own_is_as_large_as_its_files(places: Places) -> None:
+    own = places.root / "own"
+    write_folder(own, {"train": ["a", "b"]})
+    (own / "JPEGImages/large.jpg").write_bytes(bytes(1_000_000))
+    size = sum(path.stat().st_size for path in own.rglob("*") if path.is_file())
+    found = needs(places, "voc_dir")
+    assert found["data/raw"] == size
+    annotations = size - sum(path.stat().st_size for path in (own / "JPEGImages").iterdir())
+    assert found["data/tensors"] == size - annotations - 1_000_000 + 640 * 640
+
+
+def test_shapes_take_what_they_take(places: Places) -> None:
+    assert needs(places, "shapes")["data/raw"] == int(10 * 64 * 64 * 0.6)
+
+
+def test_too_little_space_is_one_line_with_its_parts(
+    places: Places, free: Callable[[int], None], tmp_path: Path
+) -> None:
+    wanted = [Need("data.archives", tmp_path / "a/b", 3 * 10**9), Need("data/raw", tmp_path, 2 * 10**9)]
+    free(5 * 10**9)
+    assert check_space(wanted) == []
+    free(5 * 10**9 - 1)
+    (finding,) = check_space(wanted)
+    assert (finding.key, finding.fatal) == ("data.source", True)
+    assert finding.text.startswith(
+        "about 5.00 GB of disk space are needed (3.00 in data.archives, 2.00 in data/raw), 5.00 GB are "
+    )
+
+
+def test_this_machine_s_file_system_is_told_or_not(tmp_path: Path) -> None:
+    assert space.file_system(tmp_path).isalnum() or space.file_system(tmp_path) == ""
