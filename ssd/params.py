@@ -159,6 +159,7 @@ class AugmentParams(Section):
     contrast: Fraction
     saturation: Fraction
     hue: Annotated[float, Field(ge=0, le=0.5)]
+    channel_shuffle: Fraction
     mosaic: Fraction
     mixup: Fraction
 

@@ -58,7 +58,7 @@ def warn_of_unused_training(
 
 
 # Parameters that are 0 by default and that policy none disables.
-OPTIONAL_AUGMENTATION = ("photometric", "mosaic", "mixup")
+OPTIONAL_AUGMENTATION = ("photometric", "channel_shuffle", "mosaic", "mixup")
 
 
 def warn_of_unused_augmentation(augment: AugmentParams) -> None:

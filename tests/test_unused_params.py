@@ -59,9 +59,10 @@ def test_no_policy_warns_of_the_params_file_as_it_comes(
 
 
 def test_policy_none_warns_of_what_was_switched_on(caplog: pytest.LogCaptureFixture) -> None:
-    warn_of_unused_augmentation(augment_params("none", photometric=0.5, mosaic=0.2, mixup=0.0))
+    warn_of_unused_augmentation(augment_params("none", photometric=0.5, channel_shuffle=0.1, mosaic=0.2))
     assert [record.getMessage() for record in caplog.records] == [
         "augment.photometric: not used: augment.policy is none",
+        "augment.channel_shuffle: not used: augment.policy is none",
         "augment.mosaic: not used: augment.policy is none",
     ]
     caplog.clear()
