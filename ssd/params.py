@@ -148,6 +148,7 @@ class AugmentParams(Section):
     object_crop: Fraction
     object_min: Annotated[float, Field(ge=1)]
     object_max: Annotated[float, Field(ge=1)]
+    object_shape: Literal["free", "box"]
     resized_crop: Fraction
     crop_area: Annotated[float, Field(gt=0, le=1)]
     crop_ratio: Annotated[float, Field(ge=1)]

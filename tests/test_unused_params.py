@@ -70,6 +70,19 @@ def test_policy_none_warns_of_what_was_switched_on(caplog: pytest.LogCaptureFixt
     assert not caplog.records
 
 
+@pytest.mark.parametrize(
+    ("policy", "probability", "used"),
+    [("object_crop", 0.5, True), ("object_crop", 0.0, False), ("ssd", 0.5, False)],
+)
+def test_a_shape_of_crops_that_there_are_none_of_is_warned_of(
+    policy: str, probability: float, used: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_unused_augmentation(augment_params(policy, object_crop=probability, object_shape="box"))
+    lines = [record.getMessage() for record in caplog.records]
+    expected = "augment.object_shape: box is not used: there are no crops around objects"
+    assert lines == ([] if used else [expected])
+
+
 def test_a_target_that_may_be_less_visible_than_others_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     warn_of_unused_augmentation(augment_params("object_crop", target_visible=0.2, others_visible=0.5))
     [record] = caplog.records
