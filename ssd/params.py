@@ -203,6 +203,8 @@ class TrainParams(Section):
     box_loss: Literal["smooth_l1", "giou", "ciou"]
     smooth_l1_beta: Positive
     box_weight: Positive
+    train_on_difficult: bool
+    skip_empty: bool
     repeat_threshold: Fraction
     small_epochs: CountOrZero
     small_scale: Annotated[float, Field(gt=0, le=1)]
