@@ -49,6 +49,7 @@ STRENGTHS: dict[str, object] = {
     "contrast": 0.5,
     "saturation": 0.5,
     "hue": 0.05,
+    "channel_shuffle": 0.0,
     "mosaic": 0.0,
     "mixup": 0.0,
 }

@@ -148,6 +148,7 @@ class AugmentParams(Section):
     object_crop: Fraction
     object_min: Annotated[float, Field(ge=1)]
     object_max: Annotated[float, Field(ge=1)]
+    object_shape: Literal["free", "box"]
     resized_crop: Fraction
     crop_area: Annotated[float, Field(gt=0, le=1)]
     crop_ratio: Annotated[float, Field(ge=1)]
@@ -159,6 +160,7 @@ class AugmentParams(Section):
     contrast: Fraction
     saturation: Fraction
     hue: Annotated[float, Field(ge=0, le=0.5)]
+    channel_shuffle: Fraction
     mosaic: Fraction
     mixup: Fraction
 
@@ -201,6 +203,8 @@ class TrainParams(Section):
     box_loss: Literal["smooth_l1", "giou", "ciou"]
     smooth_l1_beta: Positive
     box_weight: Positive
+    train_on_difficult: bool
+    skip_empty: bool
     repeat_threshold: Fraction
     small_epochs: CountOrZero
     small_scale: Annotated[float, Field(gt=0, le=1)]

@@ -58,7 +58,7 @@ def warn_of_unused_training(
 
 
 # Parameters that are 0 by default and that policy none disables.
-OPTIONAL_AUGMENTATION = ("photometric", "mosaic", "mixup")
+OPTIONAL_AUGMENTATION = ("photometric", "channel_shuffle", "mosaic", "mixup")
 
 
 def warn_of_unused_augmentation(augment: AugmentParams) -> None:
@@ -71,6 +71,8 @@ def warn_of_unused_augmentation(augment: AugmentParams) -> None:
         for name in OPTIONAL_AUGMENTATION:
             if getattr(augment, name) > 0:
                 log.warning("augment.%s: not used: augment.policy is none", name)
+    if augment.object_shape == "box" and (augment.policy != "object_crop" or augment.object_crop == 0):
+        log.warning("augment.object_shape: box is not used: there are no crops around objects")
     if augment.policy == "object_crop" and augment.target_visible < augment.others_visible:
         log.warning(
             "augment.target_visible: %g is not used: no object stays below augment.others_visible, %g",

@@ -37,7 +37,9 @@ NO_MEAN, NO_STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 @command
 def main(params: Params) -> None:
-    train_file, test_file = (TensorFile(f"data/tensors/{split}.safetensors") for split in ("train", "test"))
+    tensors, difficult = Path("data/tensors"), params.train.train_on_difficult
+    train_file = TensorFile(tensors / "train.safetensors", train_on_difficult=difficult)
+    test_file = TensorFile(tensors / "test.safetensors")
     metrics = json.loads((REPORTS / "metrics.json").read_text())
     data = DetectionDataset(train_file, params.model.input_size, params.augment, params.train.seed)
     figures = {

@@ -51,7 +51,8 @@ def main(params: Params) -> None:
 
 def train_model(params: Params, world: World) -> None:
     """Train as one process of `world`; rank 0 writes and logs."""
-    train_file, val_file = TensorFile(TRAIN_FILE), TensorFile(VAL_FILE)
+    train_file = TensorFile(TRAIN_FILE, train_on_difficult=params.train.train_on_difficult)
+    val_file = TensorFile(VAL_FILE)
     hardware = choose_hardware(params.train.device, params.train.precision, local_rank=world.local_rank)
     choose_kernels(hardware.device, params.train.deterministic)
     boxes = train_file.normalised_boxes()

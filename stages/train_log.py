@@ -127,7 +127,9 @@ def say_where(trainer: Trainer, folder: Path) -> None:
     """Print the device, the number of images and the folder of checkpoints."""
     size, hardware = trainer.world.size, trainer.hardware
     where = f"{hardware.device}" if size == 1 else f"{size} processes, {hardware.device.type}"
-    print(f"training on {where}, {hardware.dtype}, {len(trainer.train_file)} images", flush=True)
+    used, num_images = trainer.sampler.num_images, len(trainer.train_file)
+    skipped = f" ({num_images - used} without an object are skipped)" if used < num_images else ""
+    print(f"training on {where}, {hardware.dtype}, {used} images{skipped}", flush=True)
     print(f"checkpoints in {folder}", flush=True)
 
 

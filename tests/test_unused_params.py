@@ -59,14 +59,28 @@ def test_no_policy_warns_of_the_params_file_as_it_comes(
 
 
 def test_policy_none_warns_of_what_was_switched_on(caplog: pytest.LogCaptureFixture) -> None:
-    warn_of_unused_augmentation(augment_params("none", photometric=0.5, mosaic=0.2, mixup=0.0))
+    warn_of_unused_augmentation(augment_params("none", photometric=0.5, channel_shuffle=0.1, mosaic=0.2))
     assert [record.getMessage() for record in caplog.records] == [
         "augment.photometric: not used: augment.policy is none",
+        "augment.channel_shuffle: not used: augment.policy is none",
         "augment.mosaic: not used: augment.policy is none",
     ]
     caplog.clear()
     warn_of_unused_augmentation(augment_params("light", photometric=0.5, mosaic=0.2))
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("policy", "probability", "used"),
+    [("object_crop", 0.5, True), ("object_crop", 0.0, False), ("ssd", 0.5, False)],
+)
+def test_a_shape_of_crops_that_there_are_none_of_is_warned_of(
+    policy: str, probability: float, used: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_unused_augmentation(augment_params(policy, object_crop=probability, object_shape="box"))
+    lines = [record.getMessage() for record in caplog.records]
+    expected = "augment.object_shape: box is not used: there are no crops around objects"
+    assert lines == ([] if used else [expected])
 
 
 def test_a_target_that_may_be_less_visible_than_others_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:

@@ -5,6 +5,7 @@ whole batches are in ssd/loading/batch_augment.py.
 """
 
 from dataclasses import replace
+from itertools import takewhile
 
 import numpy as np
 import torch
@@ -20,6 +21,10 @@ from ssd.structures import Objects, Target
 # The paper's seven kinds of crop: the original image, five minimum IoUs, any crop.
 MIN_IOUS: tuple[float | None, ...] = (None, 0.1, 0.3, 0.5, 0.7, 0.9, 0.0)
 CROP_TRIES = 50
+
+# Options drawn at most: the original image is among them but for (6/7)^60 = 1e-4 of the images. Where no crop
+# fits, the whole view is right however many are drawn.
+MAX_OPTIONS = 60
 
 Array = NDArray[np.float32]
 
@@ -46,9 +51,8 @@ def sample_view(
     if augment.policy == "ssd":
         if zooms < augment.zoom_out:
             view = _zoomed_out(height, width, 1 + ratio * (augment.zoom_max - 1), across, down)
-        min_iou = MIN_IOUS[int(choice * len(MIN_IOUS))]
-        if crops < augment.crop and min_iou is not None and len(objects.boxes):
-            view = _iou_crop(view, objects.boxes.numpy(), min_iou, generator)
+        if crops < augment.crop and len(objects.boxes):
+            view = _iou_crop(view, objects.boxes.numpy(), choice, generator)
     elif augment.policy == "object_crop":
         boxes, counted = objects.boxes.numpy(), ~objects.ignored.numpy()
         view = crop_view(height, width, boxes, counted, augment, generator)
@@ -87,25 +91,49 @@ def _edges(view: View) -> NDArray[np.float64]:
     return np.array([[view.x1, view.y1, view.x2, view.y2]], np.float64)
 
 
-def _iou_crop(view: View, boxes: Array, min_iou: float, generator: Generator) -> View:
-    """A crop of 0.3 to 1 of each side, aspect ratio 0.5 to 2, with `min_iou` or more to an object in it."""
-    # All tries at once, in NumPy: torch takes three times as long on so few numbers.
-    tries = torch.rand(CROP_TRIES, 4, generator=generator).numpy()
-    size = np.array([view.x2 - view.x1, view.y2 - view.y1], np.float32)
-    crop_size = (0.3 + 0.7 * tries[:, :2]) * size
-    corner = tries[:, 2:] * (size - crop_size) + np.array([view.x1, view.y1], np.float32)
-    crops = np.concatenate([corner, corner + crop_size], axis=1).round()
-    width, height = (crops[:, 2:] - crops[:, :2]).T
+def _iou_crop(view: View, boxes: Array, choice: float, generator: Generator) -> View:
+    """One of the paper's seven options, drawn again until it is the original image or one of its tries fits.
+
+    A try is a crop of 0.3 to 1 of each side, aspect ratio 0.5 to 2. It fits if its IoU with an object whose
+    centre it holds is the option's minimum or more. An option that does not fit must not leave the image
+    whole: the authors' code picks among those that have a crop, and torchvision's RandomIoUCrop draws again,
+    as here. Source: SSD, section 2.2.
+
+    Args:
+        view: of the image, possibly zoomed out.
+        boxes: float32 [M, 4], xyxy, pixels, M > 0.
+        choice: uniform in [0, 1), selects the first option.
+        generator: source of all other randomness.
+    """
+    if _option(choice) is None:
+        return view
+    drawn = [choice, *torch.rand(MAX_OPTIONS - 1, generator=generator).tolist()]
+    min_ious = list(takewhile(lambda min_iou: min_iou is not None, map(_option, drawn)))
+    # All tries of all options at once, in NumPy: torch takes three times as long on so few numbers. Each
+    # coordinate is contiguous.
+    tries = torch.rand(4, len(min_ious) * CROP_TRIES, generator=generator).numpy()
+    size = np.array([[view.x2 - view.x1], [view.y2 - view.y1]], np.float32)
+    crop_size = (0.3 + 0.7 * tries[:2]) * size
+    corner = tries[2:] * (size - crop_size) + np.array([[view.x1], [view.y1]], np.float32)
+    edges = np.concatenate([corner, corner + crop_size]).round()
+    width, height = edges[2:] - edges[:2]
     shaped = (width <= 2 * height) & (height <= 2 * width)
-    iou = pairwise_iou(torch.from_numpy(crops), torch.from_numpy(boxes)).numpy()
-    good = shaped & ((iou >= min_iou) & _holds(crops, boxes)).any(axis=1)
+    iou = pairwise_iou(torch.from_numpy(boxes), torch.from_numpy(edges).T).numpy()
+    enough = iou >= np.array(min_ious, np.float32).repeat(CROP_TRIES)
+    good = shaped & (enough & _holds(edges.T, boxes).T).any(axis=0)
     first = int(good.argmax())
-    return View(*crops[first].tolist()) if good[first] else view
+    return View(*edges[:, first].tolist()) if good[first] else view
+
+
+def _option(choice: float) -> float | None:
+    """The option that a uniform draw from [0, 1) selects."""
+    return MIN_IOUS[int(choice * len(MIN_IOUS))]
 
 
 def _holds(views: Array | NDArray[np.float64], boxes: Array) -> NDArray[np.bool_]:
     """Whether views contain the centres of boxes; xyxy [N, 4] and [M, 4] to bool [N, M]."""
-    x1, y1, x2, y2 = views.T[:, :, None]
-    x, y = (boxes[:, :2] + boxes[:, 2:]).T / 2
+    # By box and view, as views may be many: NumPy is faster along a long last axis.
+    x1, y1, x2, y2 = views.T
+    x, y = (boxes[:, :2] + boxes[:, 2:]).T[:, :, None] / 2
     held: NDArray[np.bool_] = (x >= x1) & (x < x2) & (y >= y1) & (y < y2)
-    return held
+    return held.T

@@ -41,7 +41,7 @@ def augment_batch(
     """
     if augment.policy == "none":
         return normalise(images), targets
-    if augment.photometric > 0:
+    if max(augment.photometric, augment.channel_shuffle) > 0:
         pixels = distort(images, augment, seeded("colour", *key))
     else:
         pixels = normalise(images)
@@ -72,11 +72,13 @@ def distort(
     """Colour jitter of a batch, drawn per image, and normalisation in the same pass.
 
     Brightness, contrast, saturation and hue, each with probability `augment.photometric`. Hue is a rotation
-    of the chroma plane of YIQ: one 3x3 matrix per image, where HSV would need branches per pixel.
+    of the chroma plane of YIQ: one 3x3 matrix per image, where HSV would need branches per pixel. Last, with
+    probability `augment.channel_shuffle`, a random permutation of the channels, in the same matrix (as in
+    torchvision's RandomPhotometricDistort and in PyTorch ports of SSD).
 
     Args:
         images: uint8 or float32 [B, 3, H, W], RGB, 0..255; fastest as uint8 in channels-last memory.
-        augment: photometric, brightness, contrast, saturation, hue.
+        augment: photometric, brightness, contrast, saturation, hue, channel_shuffle.
         generator: source of randomness, on the CPU.
         mean, std: of the channels, on the scale 0..255: they normalise the jittered image after it is clipped
             to 0..255.
@@ -199,10 +201,24 @@ def _colour_maps(
     turn[:, 2, 1] = saturation * angle.sin()
     turn[:, 1, 2] = -turn[:, 2, 1]
     scale = 1 / torch.tensor(std)
-    matrix = contrast[:, None, None] * (torch.linalg.inv(to_yiq) @ turn @ to_yiq) * scale[:, None]
+    matrix = contrast[:, None, None] * (torch.linalg.inv(to_yiq) @ turn @ to_yiq)
+    if augment.channel_shuffle > 0:
+        # Of the rows alone: the shifts are equal for all channels before normalisation.
+        matrix = _shuffled(matrix, augment.channel_shuffle, generator)
+    matrix = matrix * scale[:, None]
     shift = (offset[:, None] - torch.tensor(mean)) * scale
     of_luma = (1 - contrast)[:, None] * scale
     return torch.cat([matrix.transpose(1, 2).flatten(1), shift, of_luma], dim=1)
+
+
+def _shuffled(matrices: Tensor, probability: float, generator: Generator) -> Tensor:
+    """Permute the rows of matrices [B, 3, 3], each with `probability`; all six orders are equally probable,
+    the one that changes nothing included."""
+    num_images = len(matrices)
+    order = torch.rand(num_images, 3, generator=generator).argsort(1)
+    chosen = torch.rand(num_images, 1, generator=generator) < probability
+    order = torch.where(chosen, order, torch.arange(3))
+    return matrices.take_along_dim(order[:, :, None], dim=1)
 
 
 def _recolour(pixels: Tensor, maps: Tensor, constants: _Constants, out: Tensor) -> None:

@@ -31,6 +31,7 @@ class EpochBatches(Sampler[list[SampleKey]]):
         rank, world_size: this process, and the number of processes.
         weights: float [num_images], relative frequency of each image (see `repeat_factors`); None samples
             each image once per epoch. Training only.
+        images: rows of the tensor file, [num_images]; None takes the first `num_images`. Training only.
 
     Attributes:
         epoch: to yield next; set it before each pass.
@@ -51,6 +52,7 @@ class EpochBatches(Sampler[list[SampleKey]]):
         rank: int = 0,
         world_size: int = 1,
         weights: Tensor | None = None,
+        images: list[int] | None = None,
     ) -> None:
         if seed is not None and batch_size < 2 * world_size:
             raise UserError(
@@ -60,6 +62,7 @@ class EpochBatches(Sampler[list[SampleKey]]):
             )
         self.num_images, self.batch_size, self.side = num_images, batch_size, side
         self.seed, self.rank, self.world_size, self.weights = seed, rank, world_size, weights
+        self.images = torch.arange(num_images) if images is None else torch.tensor(images, dtype=torch.int64)
         self.epoch = 0
         self.start = 0
         self.side_of: Callable[[int, int], int] | None = None
@@ -92,7 +95,7 @@ class EpochBatches(Sampler[list[SampleKey]]):
         rows = torch.repeat_interleave(counts)
         showings = torch.arange(self.num_images) - (counts.cumsum(0) - counts)[rows]
         order = torch.randperm(self.num_images, generator=generator)[: self.num_used]
-        drawn = list(zip(rows[order].tolist(), showings[order].tolist(), strict=True))
+        drawn = list(zip(self.images[rows[order]].tolist(), showings[order].tolist(), strict=True))
         batches = (drawn[first : first + self.batch_size] for first in range(0, len(drawn), self.batch_size))
         return [batch[self.rank :: self.world_size] for batch in batches]
 
@@ -143,23 +146,30 @@ def training_batches(
 ) -> EpochBatches:
     """The sampler of training batches according to the `train` section.
 
+    With `skip_empty`, images without an object that is not ignored are in no batch, and repeat factors are
+    those of the others alone. (A mosaic still takes its three other images from the whole file.)
+
     Raises:
         UserError: there are fewer than two images per process.
     """
+    images = file.images_with_objects() if params.skip_empty else list(range(len(file)))
     weights: Tensor | None = None
     if params.repeat_threshold > 0:
-        labels = [file.objects(index).labels for index in range(len(file))]
+        labels = [file.objects(index).labels for index in images]
         weights = repeat_factors(labels, params.repeat_threshold)
     batches = EpochBatches(
-        len(file),
+        len(images),
         params.batch_size,
         side,
         seed=params.seed,
         rank=rank,
         world_size=world_size,
         weights=weights,
+        images=images,
     )
     if len(batches) == 0:
-        needed = 2 * world_size
-        raise UserError(f"{file.path}: {len(file)} image(s) to train on; at least {needed} are needed")
+        what = f"{len(images)} image(s) to train on"
+        if params.skip_empty:
+            what = f"{what} of {len(file)}: train.skip_empty leaves out those without an object to learn from"
+        raise UserError(f"{file.path}: {what}; at least {2 * world_size} are needed")
     return batches

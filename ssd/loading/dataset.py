@@ -92,7 +92,11 @@ class DetectionDataset(Dataset[Sample]):
         return len(self.file)
 
     def __getitem__(self, key: SampleKey) -> Sample:
-        """The sample of a key."""
+        """The sample of a key.
+
+        Objects that augmentation shrinks until their box covers less than one pixel of the input are dropped:
+        nothing of them is left to see. Without augmentation, as in evaluation, all are kept.
+        """
         image, objects = self.part(key.index)
         height, width = image.shape[1:]
         view = full_view(height, width)
@@ -103,9 +107,11 @@ class DetectionDataset(Dataset[Sample]):
                 parts = [(image, objects), *map(self.part, others)]
                 canvas, target = mosaic(parts, key.side, self.augment, generator)
                 if self.augment.policy != "object_crop" or not _lost_all(parts, target):
-                    return Sample(canvas, target, key.index, None)
+                    return Sample(canvas, _of_a_pixel(target, key.side), key.index, None)
             view = sample_view(height, width, objects, self.augment, generator)
         target = objects_in_view(objects, view, self.augment)
+        if self.augment is not None and self.augment.policy != "none":
+            target = _of_a_pixel(target, key.side)
         return Sample(render(image, view, key.side, self.fill), target, key.index, view)
 
     def part(self, index: int) -> Part:
@@ -126,6 +132,15 @@ class DetectionDataset(Dataset[Sample]):
 def _lost_all(parts: list[Part], target: Target) -> bool:
     """Whether a mosaic has only ignored objects or none, though one of its images had others."""
     return bool(target.ignored.all()) and not all(objects.ignored.all() for _, objects in parts)
+
+
+def _of_a_pixel(target: Target, side: int) -> Target:
+    """The objects whose box covers a pixel or more, by area, of an input of `side` pixels."""
+    x1, y1, x2, y2 = target.boxes.numpy().T
+    kept = torch.from_numpy((x2 - x1) * (y2 - y1) * side**2 >= 1)
+    if kept.all():
+        return target
+    return Target(target.boxes[kept], target.labels[kept], target.ignored[kept])
 
 
 def collate(samples: list[Sample]) -> Batch:

@@ -19,11 +19,16 @@ class TensorFile:
 
     It may be pickled to data loading workers: each opens the file for itself.
 
+    Args:
+        path: of the file.
+        train_on_difficult: difficult objects are like any other, as in training by the authors of SSD; else
+            they are ignored, as in evaluation. Crowd is ignored in any case.
+
     Raises:
         UserError: the file is missing, damaged, or of another format.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, train_on_difficult: bool = False) -> None:
         self.path = Path(path)
         if not self.path.is_file():
             raise UserError(f"{path}: not found", path=path)
@@ -44,6 +49,7 @@ class TensorFile:
         self.labels: Tensor = tensors["labels"]
         self.difficult: Tensor = tensors["difficult"]
         self.crowd: Tensor = tensors["crowd"]
+        self.ignored = self.crowd if train_on_difficult else self.difficult | self.crowd
         self.offsets: Tensor = tensors["offsets"]
         self.box_offsets: Tensor = tensors["box_offsets"]
         self._images: np.ndarray | None = None
@@ -77,12 +83,19 @@ class TensorFile:
     def objects(self, index: int) -> Objects:
         """The objects of image `index`."""
         rows = slice(*self.box_offsets[index : index + 2].tolist())
-        return Objects(self.boxes[rows], self.labels[rows], self.difficult[rows] | self.crowd[rows])
+        return Objects(self.boxes[rows], self.labels[rows], self.ignored[rows])
 
     def normalised_boxes(self) -> Tensor:
         """Boxes of all objects that are not ignored: float32 [M, 4], xyxy, normalised to [0, 1]."""
         sizes = self.sizes.repeat_interleave(self.box_offsets.diff(), dim=0).flip(1).repeat(1, 2)
-        return (self.boxes / sizes)[~(self.difficult | self.crowd)]
+        return (self.boxes / sizes)[~self.ignored]
+
+    def images_with_objects(self) -> list[int]:
+        """Images with an object that is not ignored, in order."""
+        images = torch.arange(len(self)).repeat_interleave(self.box_offsets.diff())
+        has_objects = torch.zeros(len(self), dtype=torch.bool)
+        has_objects[images[~self.ignored]] = True
+        return [index for index, has in enumerate(has_objects.tolist()) if has]
 
 
 def _map_images(path: Path) -> np.ndarray:

@@ -47,7 +47,11 @@ def in_yaml(value: object) -> str:
 
 
 OFF = dict.fromkeys(
-    ("flip", "zoom_out", "crop", "object_crop", "resized_crop", "photometric", "mosaic", "mixup"), 0.0
+    (
+        *("flip", "zoom_out", "crop", "object_crop", "resized_crop"),
+        *("photometric", "channel_shuffle", "mosaic", "mixup"),
+    ),
+    0.0,
 )
 """Every probability of the section `augment`."""
 

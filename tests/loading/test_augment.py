@@ -5,6 +5,8 @@ import random
 import pytest
 import torch
 from default_params import augment_params
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 import ssd.loading.augment
 from ssd.boxes import pairwise_iou
@@ -15,6 +17,14 @@ from ssd.structures import Objects
 
 BOXES = torch.tensor([[20.0, 30.0, 90.0, 120.0], [150.0, 40.0, 180.0, 70.0]])
 ALWAYS_CROP = augment_params(crop=1.0)
+
+# Objects in images of 150 x 200.
+LAYOUTS = {
+    "two small objects": BOXES.tolist(),
+    "a large and a small object": [[5.0, 5.0, 190.0, 145.0], [150.0, 40.0, 180.0, 70.0]],
+    "a thin object": [[90.0, 20.0, 110.0, 140.0]],
+    "as after zoom-out": [[110.0, 70.0, 130.0, 85.0], [100.0, 90.0, 140.0, 125.0]],
+}
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -85,7 +95,7 @@ def test_crops_overlap_an_object_that_they_hold(min_iou: float, monkeypatch: pyt
 
 
 def test_crops_are_spread_as_by_trying_one_after_the_other() -> None:
-    """The paper's procedure, try by try, gives the same share of crops, of the same mean sizes."""
+    """The authors' procedure, try by try, gives the same share of crops, of the same mean sizes."""
     source = random.Random(0)
     sampled = [view_of(150, 200, BOXES, ALWAYS_CROP, generator(seed)) for seed in range(3000)]
     tried = [one_after_the_other(150, 200, BOXES, source) for _ in range(3000)]
@@ -100,22 +110,65 @@ def test_crops_are_spread_as_by_trying_one_after_the_other() -> None:
         assert mean == pytest.approx(expected, abs=0.025)
 
 
+def share_of_whole_images(views: list[View]) -> float:
+    return sum(view == View(0, 0, 200, 150) for view in views) / len(views)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_share_of_whole_images_is_that_of_the_authors_rule(name: str) -> None:
+    """Within 0.05: three standard deviations of the difference of two shares of 1500 samples."""
+    boxes, source = torch.tensor(LAYOUTS[name]), random.Random(1)
+    sampled = [view_of(150, 200, boxes, ALWAYS_CROP, generator(seed)) for seed in range(1500)]
+    tried = [one_after_the_other(150, 200, boxes, source) for _ in range(1500)]
+    assert share_of_whole_images(sampled) == pytest.approx(share_of_whole_images(tried), abs=0.05)
+
+
+def test_the_share_of_whole_images_is_that_of_torchvision() -> None:
+    """Within 0.08: three standard deviations of the share of 300 samples of its transform."""
+    boxes = torch.tensor(LAYOUTS["two small objects"])
+    crop = v2.RandomIoUCrop(trials=CROP_TRIES)
+    inputs = [
+        torch.zeros(3, 150, 200),
+        tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(150, 200)),  # type: ignore[call-overload]
+    ]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        whole = sum(crop.make_params(inputs) == {} for _ in range(300)) / 300
+    sampled = [view_of(150, 200, boxes, ALWAYS_CROP, generator(seed)) for seed in range(2000)]
+    assert share_of_whole_images(sampled) == pytest.approx(whole, abs=0.08)
+
+
+def test_where_no_crop_fits_the_image_stays_whole() -> None:
+    """Of a panorama, no crop of the allowed shapes has 0.3 or more of each side."""
+    boxes = torch.tensor([[700.0, 10.0, 730.0, 40.0]])
+    views = {view_of(50, 1500, boxes, ALWAYS_CROP, generator(seed)) for seed in range(20)}
+    assert views == {View(0, 0, 1500, 50)}
+
+
 def one_after_the_other(height: int, width: int, boxes: torch.Tensor, source: random.Random) -> View:
-    min_iou = source.choice(MIN_IOUS)
-    for _ in range(0 if min_iou is None else CROP_TRIES):
-        w, h = width * source.uniform(0.3, 1), height * source.uniform(0.3, 1)
-        x, y = source.uniform(0, width - w), source.uniform(0, height - h)
-        view = View(round(x), round(y), round(x + w), round(y + h))
-        if not 0.5 <= (view.x2 - view.x1) / (view.y2 - view.y1) <= 2:
-            continue
-        for x1, y1, x2, y2 in boxes.tolist():
-            held = view.x1 <= (x1 + x2) / 2 < view.x2 and view.y1 <= (y1 + y2) / 2 < view.y2
+    """An option is drawn until one is the original image or has a crop that fits among its tries."""
+    objects = boxes.tolist()
+    while (min_iou := source.choice(MIN_IOUS)) is not None:
+        for _ in range(CROP_TRIES):
+            w, h = width * source.uniform(0.3, 1), height * source.uniform(0.3, 1)
+            x, y = source.uniform(0, width - w), source.uniform(0, height - h)
+            view = View(round(x), round(y), round(x + w), round(y + h))
+            if fits(view, objects, min_iou):
+                return view
+    return View(0, 0, width, height)
+
+
+def fits(view: View, objects: list[list[float]], min_iou: float) -> bool:
+    if not 0.5 <= (view.x2 - view.x1) / (view.y2 - view.y1) <= 2:
+        return False
+    for x1, y1, x2, y2 in objects:
+        if view.x1 <= (x1 + x2) / 2 < view.x2 and view.y1 <= (y1 + y2) / 2 < view.y2:
             across, down = min(x2, view.x2) - max(x1, view.x1), min(y2, view.y2) - max(y1, view.y1)
             shared = max(across, 0) * max(down, 0)
             area = (x2 - x1) * (y2 - y1) + (view.x2 - view.x1) * (view.y2 - view.y1)
-            if held and shared / (area - shared) >= min_iou:
-                return view
-    return View(0, 0, width, height)
+            if shared / (area - shared) >= min_iou:
+                return True
+    return False
 
 
 def test_probabilities_are_those_of_the_params() -> None:

@@ -1,10 +1,13 @@
 """What is done to batches: colour jitter against its steps, normalisation, mixup."""
 
 import colorsys
+from collections import Counter
+from itertools import permutations
 
 import pytest
 import torch
 from default_params import augment_params
+from torchvision.transforms.v2.functional import permute_channels
 
 from ssd.loading.batch_augment import LUMA, augment_batch, distort, mixup, normalise
 from ssd.params import AugmentParams
@@ -125,6 +128,48 @@ def test_hue_turns_the_colour_circle() -> None:
     hues = [colorsys.rgb_to_hsv(*(pixel / 255).tolist())[0] for pixel in out[:, :, 0, 0]]
     turns = [min(hue, 1 - hue) for hue in hues]
     assert 0.05 < max(turns) < 0.16
+
+
+def channel_orders(images: torch.Tensor, augment: AugmentParams, seed: int) -> list[tuple[int, ...]]:
+    """For each image of three distinct channels, which of them each channel of the result shows."""
+    out = distort(images, augment, generator(seed), *PLAIN)
+    gaps = (out[:, :, None] - images[:, None]).abs().amax((-1, -2))
+    assert gaps.amin(2).max() < 1e-2, "each channel is one of the image's"
+    return [tuple(row) for row in gaps.argmin(2).tolist()]
+
+
+def test_channels_are_permuted_as_often_as_asked_and_all_six_orders_are_equally_probable() -> None:
+    images = torch.rand(6000, 3, 2, 2, generator=generator(1)) * 255
+    augment = augment_params("light", channel_shuffle=0.6)
+    orders = Counter(channel_orders(images, augment, 0))
+    assert len(orders) == 6
+    expected = {order: 0.1 + 0.4 * (order == (0, 1, 2)) for order in orders}
+    assert {order: count / 6000 for order, count in orders.items()} == pytest.approx(expected, abs=0.02)
+    assert channel_orders(images[:100], augment, 0) != channel_orders(images[:100], augment, 1)
+
+
+def test_channels_are_permuted_after_the_other_distortions_in_the_same_map() -> None:
+    """Against a second pass per image: torchvision permutes the channels, then they are normalised."""
+    images = torch.randint(0, 256, (32, 3, 9, 7), generator=generator(1), dtype=torch.uint8)
+    strengths = {"photometric": 0.8, "brightness": 0.3, "contrast": 0.5, "saturation": 0.5, "hue": 0.1}
+    unpermuted = distort(images, augment_params(**strengths), generator(), *PLAIN)
+    out = distort(images, augment_params(**strengths, channel_shuffle=1.0), generator())
+    num_changed = 0
+    for found, image in zip(out, unpermuted, strict=True):
+        every = [normalise(permute_channels(image, list(order))[None])[0] for order in permutations(range(3))]
+        gaps = [(found - one).abs().max().item() for one in every]
+        assert min(gaps) < 1e-4
+        num_changed += gaps[0] > 1e-4
+    assert 20 < num_changed < 32
+
+
+@pytest.mark.parametrize("photometric", [0.0, 0.5])
+def test_a_batch_is_permuted_with_colour_jitter_and_without(photometric: float) -> None:
+    images, targets = torch.randint(0, 256, (8, 3, 8, 8), dtype=torch.uint8), batch(8)[1]
+    without = augment_params("light", photometric=photometric)
+    shuffled = without.model_copy(update={"channel_shuffle": 1.0})
+    pixels = [augment_batch(images, targets, augment, (0, 0, 0, 0))[0] for augment in (without, shuffled)]
+    assert not torch.equal(*pixels)
 
 
 def test_each_image_has_a_draw_of_its_own() -> None:

@@ -1,7 +1,9 @@
 """Which images form a batch: shared out over processes, resumable, repeatable, rare classes more often."""
 
 from collections import Counter
+from collections.abc import Callable
 from itertools import chain
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssd.errors import UserError
-from ssd.loading.batches import EpochBatches, repeat_factors
+from ssd.loading.batches import EpochBatches, repeat_factors, training_batches
+from ssd.loading.tensor_file import TensorFile
+from ssd.params import Params
+from ssd.tensor_writer import AnnotatedImage, write_tensor_file
 
 counts = st.integers(0, 60)
 worlds = st.integers(1, 4)
@@ -134,3 +139,64 @@ def test_repeat_factors_follow_the_rarest_class_of_an_image() -> None:
     assert factors.tolist() == pytest.approx([1, 2**0.5, 8**0.5, 2**0.5, 2**0.5, *[1] * 11])
     empty = torch.zeros(0, dtype=torch.int64)
     assert repeat_factors([empty, torch.tensor([1]), empty, empty], 0.25).tolist() == [1, 1, 1, 1]
+
+
+def file_of(path: Path, images: list[list[tuple[int, bool]]]) -> TensorFile:
+    """A tensor file of images with these objects: label, and whether it is difficult."""
+    samples = [
+        AnnotatedImage(
+            str(index),
+            b"",
+            (9, 9),
+            [(0.0, 0.0, 5.0, 5.0)] * len(objects),
+            [label for label, _ in objects],
+            [difficult for _, difficult in objects],
+            [False] * len(objects),
+        )
+        for index, objects in enumerate(images)
+    ]
+    write_tensor_file(path, samples, ["cat", "dog"])
+    return TensorFile(path)
+
+
+CAT, DOG, DIFFICULT = (1, False), (2, False), (1, True)
+
+
+def test_images_without_an_object_to_learn_from_are_left_out(
+    make_params: Callable[..., Params], tmp_path: Path
+) -> None:
+    """By one process and by two; without the switch, all are shown."""
+    file = file_of(tmp_path / "x.safetensors", [[CAT], [], [DIFFICULT], [DOG, DIFFICULT], [CAT], [], [DOG]])
+    params = make_params(**{"train.batch_size": 4, "train.skip_empty": True}).train
+    alone = training_batches(file, params, 64, 0, 1)
+    assert sorted(flat(indices(alone))) == [0, 3, 4, 6]
+    assert alone.num_images == alone.num_used == 4
+    shares = [indices(training_batches(file, params, 64, rank, 2)) for rank in range(2)]
+    assert sorted(flat(shares[0]) + flat(shares[1])) == [0, 3, 4, 6]
+    every = training_batches(file, params.model_copy(update={"skip_empty": False}), 64, 0, 1)
+    assert sorted(flat(indices(every))) == list(range(7))
+
+
+def test_repeat_factors_are_those_of_the_images_that_are_left(
+    make_params: Callable[..., Params], tmp_path: Path
+) -> None:
+    """A dog in one of four images, t = 1: factors 1, 1, 1, 2, whatever empty images there are besides."""
+    file = file_of(tmp_path / "x.safetensors", [[CAT], [], [CAT], [], [], [CAT], [], [CAT, DOG]])
+    changes = {"train.batch_size": 4, "train.skip_empty": True, "train.repeat_threshold": 1.0}
+    sampler = training_batches(file, make_params(**changes).train, 64, 0, 1)
+    seen: Counter[int] = Counter()
+    for sampler.epoch in range(300):
+        seen.update(flat(indices(sampler)))
+    assert {i: count / 300 for i, count in seen.items()} == pytest.approx(
+        {0: 0.8, 2: 0.8, 5: 0.8, 7: 1.6}, abs=0.08
+    )
+
+
+def test_a_file_of_which_nothing_is_left_is_an_error(
+    make_params: Callable[..., Params], tmp_path: Path
+) -> None:
+    file = file_of(tmp_path / "x.safetensors", [[DIFFICULT], [], [DIFFICULT]])
+    params = make_params(**{"train.batch_size": 4, "train.skip_empty": True}).train
+    message = r"0 image.s. to train on of 3: train.skip_empty leaves out .*; at least 2 are needed"
+    with pytest.raises(UserError, match=message):
+        training_batches(file, params, 64, 0, 1)

@@ -94,6 +94,38 @@ def test_every_showing_of_an_image_has_a_view_of_its_own(file: TensorFile) -> No
     assert not any(torch.equal(a, b) for a, b in combinations(pictures[:4], 2))
 
 
+@pytest.fixture
+def specks(tmp_path: Path) -> TensorFile:
+    """An image of 320 x 320 with objects of 9, 11 and 100 pixels, and one of 2 x 200."""
+    boxes = [(5.0, 5.0, 14.0, 14.0), (20.0, 20, 31, 31), (100.0, 100, 200, 200), (300.0, 50, 302, 250)]
+    flags = [False] * 4
+    image = AnnotatedImage("a", encoded(320, 320, (9, 9, 9)), (320, 320), boxes, [1, 2, 3, 4], flags, flags)
+    write_tensor_file(tmp_path / "train.safetensors", [image], ["a", "b", "c", "d"])
+    return TensorFile(tmp_path / "train.safetensors")
+
+
+def test_objects_of_less_than_a_pixel_of_the_input_are_dropped_in_training(specks: TensorFile) -> None:
+    """By the size of the sample; thin ones that cover a pixel stay. Evaluation keeps all."""
+    for policy, side, labels in (
+        ("light", 32, [2, 3, 4]),
+        ("light", 64, [1, 2, 3, 4]),
+        ("none", 32, [1, 2, 3, 4]),
+    ):
+        dataset = DetectionDataset(specks, 32, augment_params(policy))
+        assert dataset[SampleKey(0, 0, side)].target.labels.tolist() == labels
+    assert DetectionDataset(specks, 32)[SampleKey(0, 0, 32)].target.labels.tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("changes", [{"zoom_out": 1.0}, {"crop": 1.0}, {"mosaic": 1.0, "crop": 1.0}])
+def test_no_sample_has_an_object_of_less_than_a_pixel(specks: TensorFile, changes: dict[str, float]) -> None:
+    dataset, num_objects = DetectionDataset(specks, 48, augment_params(**changes)), 0
+    for epoch in range(40):
+        boxes = dataset[SampleKey(epoch, 0, 48)].target.boxes * 48
+        assert ((boxes[:, 2:] - boxes[:, :2]).prod(1) >= 1 - 1e-3).all()
+        num_objects += len(boxes)
+    assert num_objects > 0
+
+
 def test_the_key_decides_the_size(file: TensorFile) -> None:
     dataset = DetectionDataset(file, 32)
     small, large = dataset[SampleKey(0, 3, 32)], dataset[SampleKey(0, 3, 48)]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from default_params import augment_params
 from torchvision.io import encode_png
+from torchvision.transforms import RandomResizedCrop
 
 import ssd.loading.mosaic
 from ssd.loading.augment import objects_in_view, sample_view
@@ -93,6 +94,7 @@ SETTINGS = {
     "others may vanish": changed(CROP, others_visible=0.0, target_visible=0.01),
     "all must be visible": changed(CROP, others_visible=1.0, target_visible=1.0),
     "one try": changed(CROP, crop_tries=1),
+    "shaped as the box": changed(AROUND, object_shape="box", object_min=1.0),
     "any size": changed(CROP, crop_area=0.001, crop_ratio=20.0, object_min=1.0),
 }
 
@@ -150,6 +152,44 @@ def test_the_side_is_a_log_uniform_multiple_of_the_longer_side_of_the_object() -
     assert np.quantile(ratios, [0.25, 0.5, 0.75]) == pytest.approx([-0.5, 0, 0.5], abs=0.08)
 
 
+def test_a_crop_shaped_as_the_box_is_a_multiple_of_its_width_and_height() -> None:
+    """A tall person in the middle of a large image: the multiple is log-uniform, the aspect ratio fixed."""
+    boxes, settings = torch.tensor([[500.0, 700.0, 537.0, 800.0]]), changed(AROUND, object_shape="box")
+    views = views_of(boxes, settings, 1500, (1500, 1000))
+    sizes = np.array([(view.x2 - view.x1, view.y2 - view.y1) for view in views])
+    np.testing.assert_allclose(sizes[:, 0], 0.37 * sizes[:, 1], atol=0.7)
+    logs = np.log(sizes[:, 1] / 100 / 1.5) / math.log(4)
+    assert np.quantile(logs, [0.25, 0.5, 0.75]) == pytest.approx([0.25, 0.5, 0.75], abs=0.05)
+    assert min(share_by_hand(view, boxes[0].tolist()) for view in views) >= 0.8
+
+
+def test_a_crop_shaped_as_the_box_ends_at_the_image() -> None:
+    """A person of two thirds of the height: crops have the whole height, and still various widths."""
+    boxes, settings = torch.tensor([[300.0, 50.0, 374.0, 250.0]]), changed(AROUND, object_shape="box")
+    views = views_of(boxes, settings, 300, (300, 900))
+    assert {view.y2 - view.y1 for view in views} == {300}
+    widths = [view.x2 - view.x1 for view in views]
+    assert 111 <= min(widths) < 120 and 430 < max(widths) <= 444
+
+
+def test_persons_come_out_in_their_own_shape_or_as_wide_as_high() -> None:
+    """The median aspect ratio of crops, and of a person of 0.37 in the square input of the network."""
+    boxes = torch.tensor([[500.0, 700.0, 537.0, 800.0]])
+    for shape, of_crops, in_input in (("free", 1.0, 0.37), ("box", 0.37, 1.0)):
+        views = views_of(boxes, changed(AROUND, object_shape=shape, target_visible=1.0), 600, (1500, 1000))
+        targets = [objects_in_view(objects_of(boxes), view, AROUND).boxes[0] for view in views]
+        persons = [((x2 - x1) / (y2 - y1)).item() for x1, y1, x2, y2 in targets]
+        crops = [(view.x2 - view.x1) / (view.y2 - view.y1) for view in views]
+        assert np.median(crops) == pytest.approx(of_crops, rel=0.05)
+        assert np.median(persons) == pytest.approx(in_input, rel=0.05)
+
+
+def test_a_crop_shaped_as_the_box_depends_on_no_limit_of_the_other_crops() -> None:
+    settings = changed(AROUND, object_shape="box")
+    others = changed(settings, crop_area=0.9, crop_ratio=1.0)
+    assert views_of(BOXES, settings, 50, (HEIGHT, WIDTH)) == views_of(BOXES, others, 50, (HEIGHT, WIDTH))
+
+
 def test_a_tiny_object_s_crop_is_as_small_as_allowed() -> None:
     boxes = torch.tensor([[100.0, 70.0, 103.0, 73.0]])
     areas = [area_of(view) / (HEIGHT * WIDTH) for view in views_of(boxes, AROUND, 100, (HEIGHT, WIDTH))]
@@ -190,14 +230,33 @@ def test_ignored_objects_are_not_chosen() -> None:
         assert share_by_hand(view, BOXES[1].tolist()) >= 0.4
 
 
-def test_resized_crops_have_a_uniform_area_and_keep_an_object() -> None:
-    everywhere = torch.tensor([[x, y, x + 4.0, y + 4.0] for x in range(0, 195, 8) for y in range(0, 145, 8)])
-    areas = [
-        area_of(view) / (HEIGHT * WIDTH) for view in views_of(everywhere, RESIZED, 2000, (HEIGHT, WIDTH))
+@pytest.mark.parametrize("size", [(150, 200), (120, 500)])
+@pytest.mark.parametrize(("area", "ratio"), [(0.08, 4 / 3), (0.1, 2.0)])
+def test_resized_crops_are_spread_as_torchvision_s(size: tuple[int, int], area: float, ratio: float) -> None:
+    """The quantiles of area, aspect ratio and place, by its own defaults and by others."""
+    settings = changed(RESIZED, crop_area=area, crop_ratio=ratio, crop_tries=200)
+    crops = [
+        (v.y1, v.x1, v.y2 - v.y1, v.x2 - v.x1) for v in views_of(torch.zeros(0, 4), settings, 1500, size)
     ]
-    assert np.quantile(areas, [0, 0.25, 0.5, 0.75, 1]) == pytest.approx(
-        [0.1, 0.325, 0.55, 0.775, 1], abs=0.03
-    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        image, scale = torch.zeros(3, *size), [area, 1.0]
+        others = [RandomResizedCrop.get_params(image, scale, [1 / ratio, ratio]) for _ in range(1500)]
+    found, expected = (np.array(rows, np.float64).T for rows in (crops, others))
+    # Where no try fits, torchvision falls back to the largest crop, in the middle.
+    expected = expected[:, expected[2:].prod(0) < 0.99 * expected[2:].prod(0).max()]
+    levels = np.linspace(0.05, 0.95, 10)
+    for statistic in (
+        lambda y, x, h, w: h * w / (size[0] * size[1]),
+        lambda y, x, h, w: np.log(w / h) / np.log(ratio) / 2,
+        lambda y, x, h, w: y / size[0],
+        lambda y, x, h, w: x / size[1],
+    ):
+        ours, theirs = (np.quantile(statistic(*rows), levels) for rows in (found, expected))
+        assert ours == pytest.approx(theirs, abs=0.06)
+
+
+def test_resized_crops_keep_an_object() -> None:
     for view in views_of(BOXES, RESIZED, 200, (HEIGHT, WIDTH)):
         assert max(share_by_hand(view, box) for box in BOXES.tolist()) >= 0.4
 

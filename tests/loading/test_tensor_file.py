@@ -46,6 +46,29 @@ def test_what_was_written_is_read(path: Path) -> None:
         assert objects.ignored.tolist() == [difficult or crowd for difficult, crowd in pairs]
 
 
+def test_difficult_objects_are_ignored_unless_trained_on_and_crowd_always(path: Path) -> None:
+    """Of image a, one object is difficult; the only object of image c is crowd."""
+    for train_on_difficult, of_a, num_boxes in ((False, [False, True], 1), (True, [False, False], 2)):
+        file = TensorFile(path, train_on_difficult=train_on_difficult)
+        for reader in (file, pickle.loads(pickle.dumps(file))):
+            assert [reader.objects(index).ignored.tolist() for index in range(3)] == [of_a, [], [True]]
+            assert len(reader.normalised_boxes()) == num_boxes, "what k-means and priors.json are given"
+
+
+def test_images_with_objects_are_those_with_one_that_is_not_ignored(tmp_path: Path) -> None:
+    flags = [[], [(True, False)], [(False, False)], [(False, True)], [(True, False), (False, False)]]
+    samples = [
+        AnnotatedImage(
+            str(i), b"", (9, 9), [(0, 0, 5, 5)] * len(f), [1] * len(f), [d for d, _ in f], [c for _, c in f]
+        )
+        for i, f in enumerate(flags)
+    ]
+    write_tensor_file(tmp_path / "train.safetensors", samples, NAMES)
+    assert TensorFile(tmp_path / "train.safetensors").images_with_objects() == [2, 4]
+    with_difficult = TensorFile(tmp_path / "train.safetensors", train_on_difficult=True)
+    assert with_difficult.images_with_objects() == [1, 2, 4]
+
+
 def test_an_image_without_objects_has_tensors_of_the_right_shape(path: Path) -> None:
     objects = TensorFile(path).objects(1)
     assert objects.boxes.shape == (0, 4)

@@ -1,0 +1,49 @@
+"""What the train stage gives to the training: its settings reach the split that they are for."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ssd.loading.tensor_file import TensorFile
+from ssd.params import Params
+from ssd.processes.world import World
+from ssd.tensor_writer import AnnotatedImage, write_tensor_file
+from stages import train
+
+
+class StartedError(Exception):
+    """The training was about to start."""
+
+
+@pytest.mark.parametrize("train_on_difficult", [False, True])
+def test_difficult_objects_are_trained_on_in_the_training_split_alone(
+    train_on_difficult: bool,
+    make_params: Callable[..., Params],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The boxes of the priors are those that are trained on."""
+    objects = [(0, 0, 5, 5), (2, 2, 8, 8)], [1, 1], [False, True], [False, False]
+    (tmp_path / "data/tensors").mkdir(parents=True)
+    for path in (train.TRAIN_FILE, train.VAL_FILE):
+        write_tensor_file(tmp_path / path, [AnnotatedImage("a", b"", (9, 9), *objects)], ["cat"])
+    monkeypatch.chdir(tmp_path)
+    given: dict[str, Any] = {}
+
+    def build(model: object, num_classes: int, boxes: torch.Tensor, *others: object) -> None:
+        given["boxes"] = boxes
+
+    def start(model: object, train_file: TensorFile, val_file: TensorFile, *others: object) -> None:
+        given["ignored"] = [file.objects(0).ignored.tolist() for file in (train_file, val_file)]
+        raise StartedError
+
+    monkeypatch.setattr(train, "build_model", build)
+    monkeypatch.setattr(train, "Trainer", start)
+    changes = {"train.device": "cpu", "train.train_on_difficult": train_on_difficult}
+    with pytest.raises(StartedError):
+        train.train_model(make_params(**changes), World())
+    assert given["ignored"] == [[False, not train_on_difficult], [False, True]]
+    assert len(given["boxes"]) == 1 + train_on_difficult
