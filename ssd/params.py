@@ -194,11 +194,12 @@ class TrainParams(Section):
     match_iou: Annotated[float, Field(gt=0, lt=1)]
     conf_loss: Literal["cross_entropy", "focal"]
     negatives: Positive
+    negatives_by: Literal["loss", "confidence"]
     min_negatives: CountOrZero
     focal_gamma: NonNegative
     focal_alpha: Annotated[float, Field(gt=0, lt=1)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
-    box_loss: Literal["smooth_l1", "giou", "ciou"]
+    box_loss: Literal["smooth_l1", "l1", "giou", "ciou"]
     smooth_l1_beta: Positive
     box_weight: Positive
     repeat_threshold: Fraction

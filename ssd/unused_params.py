@@ -45,6 +45,8 @@ def warn_of_unused_training(
         log.warning("train.small_epochs: no epoch is trained at model.input_size")
     if params.conf_loss == "focal" and params.label_smoothing > 0:
         log.warning("train.label_smoothing: not used by train.conf_loss: focal")
+    if params.conf_loss == "focal" and params.negatives_by != "loss":
+        log.warning("train.negatives_by: not used by train.conf_loss: focal")
     if params.box_loss != "smooth_l1" and params.smooth_l1_beta != 1:
         log.warning("train.smooth_l1_beta: not used by train.box_loss: %s", params.box_loss)
     num_images = -(-params.batch_size // num_processes)

@@ -42,6 +42,23 @@ def test_settings_of_a_training_that_are_not_used_are_warned_of(
         assert line in caplog.text
 
 
+def test_settings_of_another_loss_are_warned_of(
+    make_params: Callable[..., Params], caplog: pytest.LogCaptureFixture
+) -> None:
+    changes = {
+        "train.epochs": 1000,
+        "train.conf_loss": "focal",
+        "train.negatives_by": "confidence",
+        "train.box_loss": "l1",
+        "train.smooth_l1_beta": 0.5,
+    }
+    warn_of_unused_training(make_params(**changes).train, 4, 16, CPU, 1)
+    assert caplog.messages == [
+        "train.negatives_by: not used by train.conf_loss: focal",
+        "train.smooth_l1_beta: not used by train.box_loss: l1",
+    ]
+
+
 def test_the_default_settings_of_a_training_are_all_used(
     make_params: Callable[..., Params], caplog: pytest.LogCaptureFixture
 ) -> None:
