@@ -285,7 +285,8 @@ class Trainer:
         row = progress.row(len(self.sampler), self.sampler.num_used, lr, losses, scores, validation_seconds)
         progress.history.append(row)
         if result is not None:
-            progress.plateau.observe(selected or 0.0, params.patience, params.gamma)
+            if params.schedule == "plateau":
+                progress.plateau.observe(selected or 0.0, params.patience, params.gamma)
             progress.patience.observe(selected or 0.0)
         if self.folder:
             self.folder.save_weights(self.step.best_model().state_dict(), row.epoch, selected)

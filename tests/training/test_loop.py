@@ -114,6 +114,15 @@ def test_plateau_lowers_the_learning_rate(
     assert [epoch.lr for epoch in result.history] == pytest.approx([1e-3, 1e-3, 1e-4, 1e-5])
 
 
+def test_no_other_schedule_is_lowered_on_a_plateau(
+    make_params: MakeParams, shapes_file: TensorFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssd.training.loop.validation_scores", lambda *_: Scores(map50=0.1))
+    changes = {"train.epochs": 4, "train.schedule": "step", "train.milestones": [], "train.patience": 1}
+    result = run(trainer(make_params(**SMALL, **changes), shapes_file), tmp_path / "run")
+    assert [epoch.lr for epoch in result.history] == [0.002] * 4
+
+
 def test_the_history_is_a_table() -> None:
     row = Epoch(0, 0.001, 3.0, 1.0, 2.0, None, None, None, None, None, None, 0, 50.0, 0.01, 12.5)
     header, line = history_tsv([row]).splitlines()
