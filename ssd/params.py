@@ -94,6 +94,7 @@ class PreprocessParams(Section):
     jpeg_quality: Annotated[int, Field(ge=1, le=100)]
     val_fraction: Annotated[float, Field(ge=0, lt=1)]
     test_fraction: Annotated[float, Field(ge=0, lt=1)]
+    train_on_val: bool
     split_seed: Annotated[int, Field(ge=0, lt=2**31)]
     strict: bool
     workers: CountOrZero
