@@ -16,8 +16,8 @@ from ssd.loading.tensor_file import TensorFile
 from ssd.parallel import num_cores, ordered_map
 from ssd.source.glyphs import GLYPHS
 from ssd.tensor_writer import write_tensor_file
+from ssd.training.history import Epoch
 from ssd.training.loop import Trainer
-from ssd.training.progress import Epoch
 
 BACKBONE = "resnet50"
 BATCH_SIZES = (64, 128, 256)

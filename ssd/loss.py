@@ -17,6 +17,8 @@ from ssd.boxes import cxcywh_to_xyxy, decode, encode, iou
 from ssd.matching import Matches, Selection, match
 from ssd.structures import Targets
 
+NegativesBy = Literal["loss", "confidence"]
+
 TINY = 1e-12
 """Added to denominators that may be zero: the square of a millionth of an image side."""
 
@@ -26,22 +28,23 @@ class LossSettings:
     """Settings of the criterion, by default the paper's. The names are those of the section `train`.
 
     match_iou: a prior is positive from this IoU on; conf_loss: cross-entropy on positives and hard
-    negatives, or focal loss on all priors; negatives: hard negatives per positive; min_negatives: minimum
-    of hard negatives per image, so that images without objects have a loss, too; focal_gamma, focal_alpha:
-    see `focal_loss`; label_smoothing: fraction of the target that is spread over all classes, background
-    included (Szegedy et al., "Rethinking the Inception Architecture", CVPR 2016, section 7); box_loss:
-    smooth L1 on the offsets, or GIoU or CIoU on the decoded boxes; smooth_l1_beta: the error from which
-    smooth L1 is linear; box_weight: weight of the localisation loss.
+    negatives, or focal loss on all priors; negatives: hard negatives per positive; negatives_by: see
+    `hard_negatives`; min_negatives: minimum of hard negatives per image, so that images without objects have
+    a loss, too; focal_gamma, focal_alpha: see `focal_loss`; label_smoothing: fraction of the target that is
+    spread over all classes, background included (Szegedy et al., "Rethinking the Inception Architecture",
+    CVPR 2016, section 7); box_loss: smooth L1 or L1 on the offsets, or GIoU or CIoU on the decoded boxes;
+    smooth_l1_beta: the error from which smooth L1 is linear; box_weight: weight of the localisation loss.
     """
 
     match_iou: float = 0.5
     conf_loss: Literal["cross_entropy", "focal"] = "cross_entropy"
     negatives: float = 3.0
+    negatives_by: NegativesBy = "loss"
     min_negatives: int = 8
     focal_gamma: float = 2.0
     focal_alpha: float = 0.25
     label_smoothing: float = 0.0
-    box_loss: Literal["smooth_l1", "giou", "ciou"] = "smooth_l1"
+    box_loss: Literal["smooth_l1", "l1", "giou", "ciou"] = "smooth_l1"
     smooth_l1_beta: float = 1.0
     box_weight: float = 1.0
 
@@ -96,7 +99,9 @@ class MultiBoxLoss(nn.Module):
         if settings.conf_loss == "focal":
             selected = Selection.of(~matches.ignored)
         else:
-            negatives = hard_negatives(logits, matches, settings.negatives, settings.min_negatives)
+            negatives = hard_negatives(
+                logits, matches, settings.negatives, settings.min_negatives, settings.negatives_by
+            )
             selected = Selection.of(matches.positive | negatives)
         own_positives = positives.count
         scale = (own_positives if num_positives is None else num_positives).clamp(min=1)
@@ -111,6 +116,8 @@ class MultiBoxLoss(nn.Module):
         if self.settings.box_loss == "smooth_l1":
             offsets, beta = encode(boxes, priors), self.settings.smooth_l1_beta
             error = F.smooth_l1_loss(loc, offsets, reduction="none", beta=beta).sum(-1)
+        elif self.settings.box_loss == "l1":
+            error = F.l1_loss(loc, encode(boxes, priors), reduction="none").sum(-1)
         elif self.settings.box_loss == "giou":
             error = generalized_box_iou_loss(decode(loc, priors), boxes)
         else:
@@ -128,24 +135,40 @@ class MultiBoxLoss(nn.Module):
         return selected.sum(error)
 
 
-def hard_negatives(logits: Tensor, matches: Matches, negatives: float, min_negatives: int) -> Tensor:
+def hard_negatives(
+    logits: Tensor, matches: Matches, negatives: float, min_negatives: int, negatives_by: NegativesBy = "loss"
+) -> Tensor:
     """Hard negative mining: the background priors with the highest confidence loss (SSD, section 2.2).
 
     They are ranked without label smoothing, which would give confident background a high loss.
+
+    Some describe mining by confidence instead: the loss of an unmatched prior as log(1 + c_max / sum_k c_k),
+    and the hardest as those of the highest object confidence. With c_k = exp(logit_k), the softmax
+    p_k = c_k / sum_j c_j and background 0,
+
+        loss        -log p_0 = -log(1 - sum_{k>0} p_k)          rises with the sum of object probabilities,
+        confidence  log(1 + c_max / sum_k c_k) = log(1 + p_max)  rises with the largest of them.
+
+    With one class the sum is the largest: the ranking is the same, and the values agree to first order in p.
+    With several it may differ: p = (0.4, 0.3, 0.3) is harder by loss than (0.5, 0.5, 0), which is harder by
+    confidence. The loss that is trained is -log p_0 either way; log(1 + p_max) is at most log 2, however
+    wrong the prior.
 
     Args:
         logits: [B, P, C], background first.
         matches: of the same images. Ignored priors are never negatives.
         negatives: hard negatives per positive of the image, rounded up.
         min_negatives: minimum per image, as far as it has that many background priors.
+        negatives_by: ranking by -log p_0 ("loss") or by p_max ("confidence").
 
     Returns:
         bool [B, P].
     """
     wanted = (matches.positive.sum(1).double() * negatives).ceil().clamp(min=min_negatives)
     barred = matches.positive | matches.ignored
-    background_loss = -logits.detach().float().log_softmax(-1)[..., 0]
-    order = background_loss.masked_fill(barred, -1).argsort(dim=1, descending=True)
+    log_p = logits.detach().float().log_softmax(-1)
+    hardness = -log_p[..., 0] if negatives_by == "loss" else log_p[..., 1:].amax(-1)
+    order = hardness.masked_fill(barred, -math.inf).argsort(dim=1, descending=True)
     first = torch.arange(order.shape[1], device=order.device) < wanted[:, None]
     return torch.zeros_like(barred).scatter(1, order, first) & ~barred
 

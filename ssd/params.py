@@ -50,6 +50,8 @@ Source = Literal[
     "yolo_dir",
 ]
 
+SelectBy = Literal["map50", "map75", "map", "f1", "mean", "map50_f1", "val_loss", "train_loss"]
+
 
 class Section(BaseModel):
     """A section of params.yaml: flat, immutable, strictly typed."""
@@ -92,6 +94,7 @@ class PreprocessParams(Section):
     jpeg_quality: Annotated[int, Field(ge=1, le=100)]
     val_fraction: Annotated[float, Field(ge=0, lt=1)]
     test_fraction: Annotated[float, Field(ge=0, lt=1)]
+    train_on_val: bool
     split_seed: Annotated[int, Field(ge=0, lt=2**31)]
     strict: bool
     workers: CountOrZero
@@ -184,11 +187,12 @@ class TrainParams(Section):
     layer_decay: Annotated[float, Field(gt=0, le=1)]
     momentum: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: NonNegative
-    schedule: Literal["step", "cosine", "plateau"]
+    schedule: Literal["step", "cosine", "plateau", "constant"]
     warmup_steps: CountOrZero
     milestones: list[Annotated[float, Field(gt=0, lt=1)]]
     gamma: Annotated[float, Field(gt=0, lt=1)]
-    patience: Count
+    patience: CountOrZero
+    plateau_threshold: Annotated[float, Field(ge=0, lt=1)]
     clip_norm: NonNegative
     ema: Annotated[float, Field(ge=0, lt=1)]
     freeze_stages: Annotated[int, Field(ge=0, le=5)]
@@ -196,11 +200,12 @@ class TrainParams(Section):
     match_iou: Annotated[float, Field(gt=0, lt=1)]
     conf_loss: Literal["cross_entropy", "focal"]
     negatives: Positive
+    negatives_by: Literal["loss", "confidence"]
     min_negatives: CountOrZero
     focal_gamma: NonNegative
     focal_alpha: Annotated[float, Field(gt=0, lt=1)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
-    box_loss: Literal["smooth_l1", "giou", "ciou"]
+    box_loss: Literal["smooth_l1", "l1", "giou", "ciou"]
     smooth_l1_beta: Positive
     box_weight: Positive
     train_on_difficult: bool
@@ -210,7 +215,8 @@ class TrainParams(Section):
     small_scale: Annotated[float, Field(gt=0, le=1)]
     multi_scale: Annotated[float, Field(ge=0, lt=1)]
     val_every: Count
-    select_by: Literal["map50", "map", "f1", "mean"]
+    val_batch_size: CountOrZero
+    select_by: SelectBy
     keep_best: Count
     early_stop: CountOrZero
     max_skipped: CountOrZero

@@ -22,10 +22,13 @@ def warn_of_unused_training(
     """
     num_steps, on_cpu = params.epochs * num_batches, hardware.device.type == "cpu"
     if num_val_images == 0:
+        unscored = params.select_by != "train_loss"
         for used, line in (
-            (params.schedule == "plateau", "schedule: plateau never lowers the learning rate"),
-            (params.early_stop > 0, "early_stop: training never stops early"),
-            (params.keep_best > 1, "keep_best: only the last weights are kept"),
+            (unscored and params.schedule == "plateau", "schedule: plateau never lowers the learning rate"),
+            (unscored and params.early_stop > 0, "early_stop: training never stops early"),
+            (unscored and params.keep_best > 1, "keep_best: only the last weights are kept"),
+            (unscored and params.select_by != "map50", "select_by: the last weights are kept"),
+            (params.val_batch_size > 0, "val_batch_size: not used"),
         ):
             if used:
                 log.warning("train.%s: there is no val split", line)
@@ -45,6 +48,8 @@ def warn_of_unused_training(
         log.warning("train.small_epochs: no epoch is trained at model.input_size")
     if params.conf_loss == "focal" and params.label_smoothing > 0:
         log.warning("train.label_smoothing: not used by train.conf_loss: focal")
+    if params.conf_loss == "focal" and params.negatives_by != "loss":
+        log.warning("train.negatives_by: not used by train.conf_loss: focal")
     if params.box_loss != "smooth_l1" and params.smooth_l1_beta != 1:
         log.warning("train.smooth_l1_beta: not used by train.box_loss: %s", params.box_loss)
     num_images = -(-params.batch_size // num_processes)

@@ -33,7 +33,10 @@ PRIORS = Path("reports/train/priors.json")
 TRAIN_FILE, VAL_FILE = Path("data/tensors/train.safetensors"), Path("data/tensors/val.safetensors")
 
 # Keys of the `train` section that do not change the weights: a training resumes after a change of them.
-NOT_IN_FINGERPRINT = {"workers", "cache", "device", "devices", "restarts", "keep_best", "checkpoint_minutes"}
+NOT_IN_FINGERPRINT = {
+    *("workers", "cache", "device", "devices", "restarts", "keep_best", "checkpoint_minutes"),
+    "val_batch_size",
+}
 
 
 @command

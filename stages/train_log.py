@@ -14,8 +14,9 @@ from ssd.files import sha256, write_bytes
 from ssd.loading.tensor_file import TensorFile
 from ssd.params import Params
 from ssd.tracking import MODEL_TAG, Run, flat_params
+from ssd.training.history import Epoch, history_tsv
 from ssd.training.loop import Trainer, TrainResult
-from ssd.training.progress import Epoch, Reporter, history_tsv
+from ssd.training.progress import Reporter
 from ssd.unused_params import warn_of_unused_augmentation, warn_of_unused_training
 from stages.run import stage_run
 

@@ -21,6 +21,7 @@ VARIANTS = [
     PAPER,
     LossSettings(negatives=1.5, min_negatives=0, box_weight=2.0),
     LossSettings(label_smoothing=0.1),
+    LossSettings(box_loss="l1", negatives_by="confidence"),
     LossSettings(box_loss="giou"),
     LossSettings(box_loss="ciou", box_weight=0.5),
     LossSettings(conf_loss="focal"),
@@ -74,6 +75,10 @@ def reference(loc: Tensor, logits: Tensor, targets: Targets, settings: LossSetti
         if settings.box_loss == "smooth_l1":
             offsets = encode(boxes, PRIORS)
             loc_sum += F.smooth_l1_loss(loc[image][positive], offsets[positive], reduction="sum").item()
+        elif settings.box_loss == "l1":
+            loc_sum += F.l1_loss(
+                loc[image][positive], encode(boxes, PRIORS)[positive], reduction="sum"
+            ).item()
         else:
             error = {"giou": giou_loss, "ciou": complete_box_iou_loss}[settings.box_loss]
             loc_sum += error(decode(loc[image], PRIORS)[positive], boxes[positive]).sum().item()
@@ -86,7 +91,9 @@ def reference(loc: Tensor, logits: Tensor, targets: Targets, settings: LossSetti
             conf_sum += (alpha * (1 - p) ** settings.focal_gamma * errors)[~ignored].sum().item()
         else:
             negatives = (~positive & ~ignored).nonzero().flatten().tolist()
-            negatives.sort(key=lambda prior: float(logits[image, prior].softmax(-1)[0]))
+            p = logits[image].softmax(-1)
+            background = p[:, 0] if settings.negatives_by == "loss" else -p[:, 1:].max(-1).values
+            negatives.sort(key=background.tolist().__getitem__)
             wanted = max(settings.negatives * int(positive.sum()), settings.min_negatives)
             conf_sum += errors[positive].sum().item()
             conf_sum += sum(errors[prior].item() for rank, prior in enumerate(negatives) if rank < wanted)
@@ -180,7 +187,7 @@ def test_label_smoothing_does_not_change_which_negatives_are_hard() -> None:
     assert torch.equal(*trained)
 
 
-@pytest.mark.parametrize("box_loss", ["smooth_l1", "giou", "ciou"])
+@pytest.mark.parametrize("box_loss", ["smooth_l1", "l1", "giou", "ciou"])
 def test_only_positives_teach_the_offsets(box_loss: str) -> None:
     loc, logits, targets = random_case(3, 4)
     loc.requires_grad_()

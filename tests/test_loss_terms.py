@@ -1,5 +1,8 @@
 """The terms of the loss: focal loss against its formula, hard negatives, CIoU against torchvision's."""
 
+import math
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -87,6 +90,34 @@ def test_where_negatives_are_few_all_are_taken() -> None:
 def test_without_positives_and_a_floor_there_are_none() -> None:
     objects = torch.full((2, 4), -1)
     assert not hard_negatives(random_logits(2, 4, 3), matches_of(objects, objects >= 0), 3.0, 0).any()
+
+
+def plain_hardest(logits: Tensor, wanted: int, hardness: Callable[[list[float]], float]) -> set[int]:
+    """The `wanted` priors of highest hardness, a function of the softmax, sorted one by one in float64."""
+    p = logits.double().softmax(-1).tolist()
+    return set(sorted(range(len(p)), key=lambda prior: -hardness(p[prior]))[:wanted])
+
+
+@pytest.mark.parametrize("num_classes", [2, 5])
+def test_negatives_by_loss_and_by_confidence_are_those_of_a_plain_sort(num_classes: int) -> None:
+    """By confidence: log(1 + c_max / sum c), with c = exp(logit); by loss: -log of the background."""
+    logits = random_logits(4, 60, num_classes)
+    matches = matches_of(torch.full((4, 60), -1), torch.zeros(4, 60, dtype=torch.bool))
+    by_loss = hard_negatives(logits, matches, 3.0, 20, "loss")
+    by_confidence = hard_negatives(logits, matches, 3.0, 20, "confidence")
+    for image in range(4):
+        wanted = plain_hardest(logits[image], 20, lambda p: -math.log(p[0]))
+        assert set(by_loss[image].nonzero().flatten().tolist()) == wanted
+        wanted = plain_hardest(logits[image], 20, lambda p: math.log(1 + max(p[1:]) / sum(p)))
+        assert set(by_confidence[image].nonzero().flatten().tolist()) == wanted
+    assert torch.equal(by_loss, by_confidence) == (num_classes == 2)
+
+
+def test_many_doubtful_classes_are_harder_by_loss_and_a_sure_one_by_confidence() -> None:
+    logits = torch.tensor([[[0.4, 0.3, 0.3], [0.5, 0.5, 1e-9]]]).log()
+    matches = matches_of(torch.full((1, 2), -1), torch.zeros(1, 2, dtype=torch.bool))
+    assert hard_negatives(logits, matches, 3.0, 1, "loss").tolist() == [[True, False]]
+    assert hard_negatives(logits, matches, 3.0, 1, "confidence").tolist() == [[False, True]]
 
 
 def boxes_of(number: int, seed: int, smallest: float = 0.05) -> Tensor:

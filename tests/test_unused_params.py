@@ -23,6 +23,8 @@ def test_settings_of_a_training_that_are_not_used_are_warned_of(
         "train.epochs": 1,
         "train.early_stop": 3,
         "train.keep_best": 2,
+        "train.select_by": "map50_f1",
+        "train.val_batch_size": 8,
         "train.sync_bn": True,
         "train.deterministic": True,
         "train.small_epochs": 1,
@@ -34,12 +36,45 @@ def test_settings_of_a_training_that_are_not_used_are_warned_of(
         "train.lr is never reached",
         "training never stops early",
         "only the last weights are kept",
+        "train.select_by: the last weights are kept: there is no val split",
+        "train.val_batch_size: not used: there is no val split",
         "train.sync_bn: not used",
         "train.deterministic: not used",
         "no epoch is trained at model.input_size",
         "4 micro-batches would have fewer than the two images that batch norm needs; 2 are used",
     ):
         assert line in caplog.text
+
+
+def test_the_training_loss_needs_no_val_split(
+    make_params: Callable[..., Params], caplog: pytest.LogCaptureFixture
+) -> None:
+    changes = {
+        "train.epochs": 1000,
+        "train.select_by": "train_loss",
+        "train.schedule": "plateau",
+        "train.early_stop": 3,
+        "train.keep_best": 2,
+    }
+    warn_of_unused_training(make_params(**changes).train, 4, 0, CPU, 1)
+    assert caplog.text == ""
+
+
+def test_settings_of_another_loss_are_warned_of(
+    make_params: Callable[..., Params], caplog: pytest.LogCaptureFixture
+) -> None:
+    changes = {
+        "train.epochs": 1000,
+        "train.conf_loss": "focal",
+        "train.negatives_by": "confidence",
+        "train.box_loss": "l1",
+        "train.smooth_l1_beta": 0.5,
+    }
+    warn_of_unused_training(make_params(**changes).train, 4, 16, CPU, 1)
+    assert caplog.messages == [
+        "train.negatives_by: not used by train.conf_loss: focal",
+        "train.smooth_l1_beta: not used by train.box_loss: l1",
+    ]
 
 
 def test_the_default_settings_of_a_training_are_all_used(

@@ -48,7 +48,7 @@ PALETTE = [
     "#f069a5",
 ]
 LINE_STYLES = ("-", "--", "-.", ":")
-TRAIN_COLOUR, VAL_COLOUR = PALETTE[:2]
+TRAIN_COLOUR, VAL_COLOUR, MAP75_COLOUR = PALETTE[:3]
 
 LEGEND_ROWS = 28  # per column of the legend of precision-recall curves
 PICTURE_INCHES = 3.2  # width of one picture
@@ -116,11 +116,12 @@ def precision_recall_figure(
 
 
 def history_figure(rows: Sequence[Mapping[str, float | None]]) -> Figure:
-    """Losses, validation mAP@0.5 and learning rate by epoch.
+    """Losses, validation mAP@0.5 and mAP@0.75, and learning rate by epoch.
 
     Args:
         rows: one per epoch, with keys epoch, train_loss, train_loc, train_conf, val_loss, val_loc, val_conf,
-            val_map50, lr. Values are None where they were not measured, as val_* without validation.
+            val_map50, val_map75, lr. Values are None where they were not measured, as val_* without
+            validation.
     """
     figure = Figure(figsize=(12, 6.5), layout="constrained")
     panels = figure.subplot_mosaic(
@@ -131,7 +132,9 @@ def history_figure(rows: Sequence[Mapping[str, float | None]]) -> Figure:
         _draw_series(panels[part], rows, f"val_{part}", VAL_COLOUR, "validation")
         panels[part].set_title(title)
         panels[part].legend(frameon=False)
-    _draw_series(panels["map"], rows, "val_map50", VAL_COLOUR, "validation")
+    _draw_series(panels["map"], rows, "val_map50", VAL_COLOUR, "mAP@0.5")
+    _draw_series(panels["map"], rows, "val_map75", MAP75_COLOUR, "mAP@0.75")
+    panels["map"].legend(frameon=False)
     panels["map"].set_title("validation mAP@0.5")
     scores = [(row["val_map50"] or 0.0, row["epoch"] or 0) for row in rows if row["val_map50"] is not None]
     if scores:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ssd.errors import UserError
 from ssd.params import DataParams, PreprocessParams
@@ -37,7 +37,8 @@ def make_splits(catalogue: Catalogue, data: DataParams, params: PreprocessParams
 
     An image in two lists stays in test rather than val, in val rather than train. Without a val list,
     `preprocess.val_fraction` of train is held out as val. Without a test list, `preprocess.test_fraction` of
-    all images is held out first; if that is 0, val is the test split too.
+    all images is held out first; if that is 0, val is the test split too. With `preprocess.train_on_val`, the
+    images of a val list are part of train, and val is empty.
 
     With `data.folds`, the images of train and val are divided into that many folds: fold `data.fold` is test,
     the others are train, of which `val_fraction` is held out as val. A test list is not used then.
@@ -46,7 +47,7 @@ def make_splits(catalogue: Catalogue, data: DataParams, params: PreprocessParams
     on the ids of the images, not on the order of the lists.
 
     Raises:
-        UserError: there are more folds than images.
+        UserError: there are more folds than images, or `train_on_val` would train on the test split.
     """
     problems = {split: list(found) for split, found in catalogue.problems.items()}
     images, leaks = drop_leaks(catalogue.images, key=lambda ref: ref.id)
@@ -56,8 +57,13 @@ def make_splits(catalogue: Catalogue, data: DataParams, params: PreprocessParams
     if params.test_fraction > 0 and (data.folds or "test" in images):
         why = "data.folds makes the test split" if data.folds else "the data set has a test split"
         log.warning("preprocess.test_fraction: not used: %s", why)
+    if params.train_on_val and (data.folds or "val" not in images):
+        why = "data.folds divides train and val" if data.folds else "the data set has no val split"
+        log.warning("preprocess.train_on_val: not used: %s", why)
     if data.folds:
         return _fold(images, problems, data, params)
+    if params.train_on_val and "val" in images:
+        return _train_on_val(images, problems, params)
     return _hold_out(images, problems, params)
 
 
@@ -84,6 +90,19 @@ def _fold(
         class_source_ids=frozenset(ref.id for ref in pool),
         notes=(*notes, *_held_out_note(val, "val")),
     )
+
+
+def _train_on_val(
+    images: Images, problems: Mapping[str, Sequence[Problem]], params: PreprocessParams
+) -> Listing:
+    if "test" not in images and params.test_fraction == 0:
+        allowed = "false, as the val split is the test split, too; or preprocess.test_fraction above 0"
+        raise UserError(f"found true; allowed: {allowed}", key="preprocess.train_on_val")
+    joined = {**images, "train": [*images["train"], *images["val"]], "val": []}
+    told = {**problems, "train": [*problems["train"], *problems["val"]], "val": []}
+    listing = _hold_out(joined, {split: list(found) for split, found in told.items()}, params)
+    note = "train includes the val split of the data set (preprocess.train_on_val); there is no validation"
+    return replace(listing, notes=(note, *listing.notes))
 
 
 def _hold_out(images: Images, problems: dict[str, list[Problem]], params: PreprocessParams) -> Listing:

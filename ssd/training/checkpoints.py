@@ -48,7 +48,8 @@ TEMPORARY_NAMES = re.compile(r"\.(step-\d{8,}|best-\d{4,})\.pt\.part")
 class Best:
     """One of the best weights: their epoch (from 1), score, and file with its digest.
 
-    score: None where nothing was validated yet. sha256: of the file's payload, as in its header.
+    score: higher is better; None where nothing was measured yet. sha256: of the file's payload, as in its
+    header.
     """
 
     epoch: int

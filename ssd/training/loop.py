@@ -25,18 +25,10 @@ from ssd.params import AugmentParams, TrainParams
 from ssd.postprocess import PostProcessor, PostProcessSettings
 from ssd.processes.world import World
 from ssd.training.checkpoints import CheckpointFolder
-from ssd.training.progress import (
-    Epoch,
-    Progress,
-    Reporter,
-    Scores,
-    StepLog,
-    random_state,
-    score,
-    set_random_state,
-    validation_scores,
-)
+from ssd.training.history import Epoch
+from ssd.training.progress import Progress, Reporter, StepLog, random_state, set_random_state
 from ssd.training.schedule import learning_rate, side_of_batch, sizes_vary
+from ssd.training.selection import Scores, measured, score, validation_scores
 from ssd.training.step import TrainStep
 from ssd.watchdog import Watchdog
 
@@ -45,7 +37,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The weights of the best epoch by `select_by` (of the last without validation), on the CPU."""
+    """The weights of the best epoch by `select_by` (of the last where nothing was measured), on the CPU.
+
+    best_score: as measured, so a loss is positive; None where nothing was.
+    """
 
     weights: dict[str, Tensor]
     best_epoch: int
@@ -95,7 +90,7 @@ class Trainer:
         val_data, num_val_images = DetectionDataset(val_file, self.input_size), len(val_file)
         val_sampler = EpochBatches(
             num_val_images,
-            2 * params.batch_size,
+            params.val_batch_size or 2 * params.batch_size,
             self.input_size,
             seed=None,
             rank=rank,
@@ -143,12 +138,14 @@ class Trainer:
                 except torch.OutOfMemoryError as error:
                     raise UserError(
                         f"out of GPU memory ({str(error).splitlines()[0]}); raise train.accumulate, or lower "
-                        f"train.batch_size ({self.params.batch_size}) or model.input_size"
+                        f"train.batch_size ({self.params.batch_size}), train.val_batch_size or "
+                        "model.input_size"
                     ) from None
         if folder is None:
             return None
-        best = folder.best[0]
-        return TrainResult(folder.read_weights(best), best.epoch, best.score, self.progress.history)
+        best, history = folder.best[0], self.progress.history
+        best_score = measured(history[best.epoch - 1], self.params.select_by)
+        return TrainResult(folder.read_weights(best), best.epoch, best_score, history)
 
     def _epoch(self) -> None:
         with self.stop.held():
@@ -279,22 +276,30 @@ class Trainer:
     def _end_epoch(self, result: SplitResult | None, validation_seconds: float) -> None:
         """Score the epoch, keep its weights if they are among the best, and move on."""
         progress, params = self.progress, self.params
-        scores = self.world.broadcast(self._scores(result) if result and self.world.is_main else Scores())
-        selected = score(scores, params.select_by)
+        scores = self._scores(result) if result and self.world.is_main else Scores()
         lr, losses = self._lr(max(progress.batch - 1, 0)), result.losses if result else None
         row = progress.row(len(self.sampler), self.sampler.num_used, lr, losses, scores, validation_seconds)
+        row = self.world.broadcast(row)
         progress.history.append(row)
-        if result is not None:
-            progress.plateau.observe(selected or 0.0, params.patience, params.gamma)
-            progress.patience.observe(selected or 0.0)
+        selected = score(row, params.select_by)
+        if result is not None or params.select_by == "train_loss":
+            self._observe(-math.inf if selected is None else selected)
         if self.folder:
             self.folder.save_weights(self.step.best_model().state_dict(), row.epoch, selected)
         early = progress.patience.exceeded(params.early_stop)
         progress.start_epoch()
         progress.finished = early or progress.epoch == params.epochs
         if self.world.is_main and early and progress.epoch < params.epochs:
-            log.info("stopped early: no gain in %d validations", progress.patience.waited)
+            unit = "epochs" if params.select_by == "train_loss" else "validations"
+            log.info("stopped early: no better %s in %d %s", params.select_by, progress.patience.waited, unit)
         self.reporter.epoch_ended(progress.history)
+
+    def _observe(self, selected: float) -> None:
+        """Count a score, -inf where there is none, towards a lower learning rate and an early end."""
+        progress, params = self.progress, self.params
+        progress.patience.observe(selected)
+        if params.schedule == "plateau":
+            progress.plateau.observe(selected, params.patience, params.gamma, params.plateau_threshold)
 
     def _scores(self, result: SplitResult) -> Scores:
         objects = [self.val_file.objects(index) for index in range(len(self.val_file))]

@@ -1,138 +1,19 @@
-"""Progress of a training: counters between two steps, history, validation scores, and their reporting.
+"""Progress of a training: counters between two steps, the history so far, and their reporting.
 
 A checkpoint contains a `Progress`, the weights and the states of the random generators.
 """
 
 import math
 import random
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ssd.metrics.coco import evaluate_coco
-from ssd.metrics.voc import evaluate_voc
-from ssd.structures import Detections, Objects
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """A row of the history; epochs count from 1.
-
-    Losses are means over steps; val_* are None where there was no validation.
-
-    lr: at the last step; skipped: skipped steps, whose loss or gradient was not finite; images_per_s: of
-    training alone, over all processes; data_wait: fraction of the time in which the loop waited for data;
-    seconds: of the whole epoch.
-    """
-
-    epoch: int
-    lr: float
-    train_loss: float
-    train_loc: float
-    train_conf: float
-    val_loss: float | None
-    val_loc: float | None
-    val_conf: float | None
-    val_map50: float | None
-    val_map: float | None
-    val_f1: float | None
-    skipped: int
-    images_per_s: float
-    data_wait: float
-    seconds: float
-
-
-def history_tsv(history: Sequence[Epoch]) -> str:
-    """One row per epoch, tab-separated, with a header; cells are empty where nothing was measured."""
-    names = [field.name for field in fields(Epoch)]
-    rows = [[_cell(asdict(epoch)[name]) for name in names] for epoch in history]
-    return "\n".join("\t".join(row) for row in [names, *rows]) + "\n"
-
-
-def _cell(value: float | None) -> str:
-    if value is None:
-        return ""
-    return str(value) if isinstance(value, int) else f"{value:.6g}"
-
-
-@dataclass(frozen=True)
-class Scores:
-    """The scores of a validation, 0 to 1; None without a validation or without an object in it.
-
-    map50: VOC 2010 mAP at IoU 0.5; map: COCO mAP; f1: mean over classes of the best F1 at IoU 0.5.
-    """
-
-    map50: float | None = None
-    map: float | None = None
-    f1: float | None = None
-
-
-def validation_scores(
-    detections: Sequence[Detections], objects: Sequence[Objects], class_names: Sequence[str]
-) -> Scores:
-    """Score the detections of all images against their objects; item i of both belongs to image i.
-
-    class_names: without background; label 1 is the first.
-    """
-    voc = evaluate_voc(detections, objects, len(class_names))
-    return Scores(voc.map_area, evaluate_coco(detections, objects, class_names).map, voc.mean_f1)
-
-
-def score(scores: Scores, select_by: Literal["map50", "map", "f1", "mean"]) -> float | None:
-    """The score that selects the best weights; `mean` is the mean of all three, None if one of them is."""
-    if select_by != "mean":
-        chosen: float | None = getattr(scores, select_by)
-        return chosen
-    if scores.map50 is None or scores.map is None or scores.f1 is None:
-        return None
-    return (scores.map50 + scores.map + scores.f1) / 3
-
-
-@dataclass
-class Patience:
-    """Counts the validations without improvement.
-
-    best: highest score so far; waited: validations since.
-    """
-
-    best: float = -math.inf
-    waited: int = 0
-
-    def observe(self, score: float) -> None:
-        """Record the score of a validation. An equal score is no improvement."""
-        if score > self.best:
-            self.best, self.waited = score, 0
-        else:
-            self.waited += 1
-
-    def exceeded(self, limit: int) -> bool:
-        """Whether there were `limit` validations or more without improvement; never for a limit of 0."""
-        return 0 < limit <= self.waited
-
-
-@dataclass
-class Plateau:
-    """Lowers the learning rate when the validation score stops rising.
-
-    factor: the learning rate is multiplied by it; best: highest score so far; waited: validations since,
-    or since the last lowering.
-    """
-
-    factor: float = 1.0
-    best: float = -math.inf
-    waited: int = 0
-
-    def observe(self, score: float, patience: int, gamma: float) -> None:
-        """Record a validation; after `patience` of them without improvement, multiply the factor by gamma."""
-        counter = Patience(self.best, self.waited)
-        counter.observe(score)
-        if counter.exceeded(patience):
-            self.factor, counter.waited = self.factor * gamma, 0
-        self.best, self.waited = counter.best, counter.waited
+from ssd.training.history import Epoch
+from ssd.training.selection import Patience, Plateau, Scores
 
 
 @dataclass
@@ -174,7 +55,7 @@ class Progress:
             scores: of the validation.
             validation_seconds: duration of the validation.
         """
-        num_taken = max(num_batches - self.epoch_skipped, 1)
+        num_taken = num_batches - self.epoch_skipped or math.nan
         train_loss, train_loc, train_conf = (total / num_taken for total in self.losses)
         val_loss, val_loc, val_conf = val_losses or (None, None, None)
         return Epoch(
@@ -187,6 +68,7 @@ class Progress:
             val_loc=val_loc,
             val_conf=val_conf,
             val_map50=scores.map50,
+            val_map75=scores.map75,
             val_map=scores.map,
             val_f1=scores.f1,
             skipped=self.epoch_skipped,

@@ -1,6 +1,6 @@
 """Schedules of learning rate and input size, as pure functions of the step.
 
-Only the schedule plateau cannot be such a function, see `ssd.training.progress.Plateau`.
+Only the schedule plateau cannot be such a function, see `ssd.training.selection.Plateau`.
 """
 
 import math
@@ -18,8 +18,8 @@ def learning_rate(step: int, num_steps: int, params: TrainParams) -> float:
     """The learning rate at `step` (0-based) of `num_steps`, of parameters whose factor is 1.
 
     Learning rate warm-up is linear over `warmup_steps`. Then: cosine falls to 0 at the end (Loshchilov and
-    Hutter, "SGDR", equation 5, one cycle); step multiplies by gamma at each milestone; plateau is constant
-    (see `Plateau`).
+    Hutter, "SGDR", equation 5, one cycle); step multiplies by gamma at each milestone, a fraction of
+    `num_steps`; constant and plateau stay at the peak (plateau is lowered by `Plateau`).
     """
     return params.lr * _lr_factor(step, num_steps, params)
 

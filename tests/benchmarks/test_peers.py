@@ -19,7 +19,7 @@ from benchmarks import (
 )
 from benchmarks.harness import Benchmark, take_turns
 from benchmarks.torchvision_ssd import SIDE, anchors, as_torchvision, our_model, torchvision_model
-from ssd.training.progress import Epoch
+from ssd.training.history import Epoch
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ def preprocess_params(**changes: object) -> PreprocessParams:
         "jpeg_quality": 95,
         "val_fraction": 0.0,
         "test_fraction": 0.0,
+        "train_on_val": False,
         "split_seed": 0,
         "strict": False,
         "workers": 1,

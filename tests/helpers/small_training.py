@@ -16,8 +16,9 @@ from ssd.params import Params
 from ssd.processes.world import World
 from ssd.tensor_writer import write_tensor_file
 from ssd.training.checkpoints import CheckpointFolder
+from ssd.training.history import Epoch
 from ssd.training.loop import Trainer, TrainResult
-from ssd.training.progress import Epoch, Reporter
+from ssd.training.progress import Reporter
 
 SMALL: dict[str, Any] = {
     "train.batch_size": 4,

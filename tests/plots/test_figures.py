@@ -74,6 +74,7 @@ def history(num_epochs: int) -> list[dict[str, float | None]]:
                 **{f"train_{part}": 5 / epoch for part in ("loss", "loc", "conf")},
                 **{f"val_{part}": 6 / epoch if validated else None for part in ("loss", "loc", "conf")},
                 "val_map50": (0.5 if epoch == 4 else 0.3) if validated else None,
+                "val_map75": 0.2 if validated else None,
                 "lr": 1e-3,
             }
         )
@@ -116,7 +117,9 @@ def test_a_history_skips_epochs_that_measured_nothing_and_names_the_best() -> No
     train, validation = panels["total loss"].lines
     np.testing.assert_array_equal(train.get_xdata(), [1, 2, 3, 4, 5, 6, 7])
     np.testing.assert_array_equal(validation.get_xdata(), [2, 4, 6])
-    assert "validation mAP@0.5 (best 0.500, epoch 4)" in panels
+    strict = panels["validation mAP@0.5 (best 0.500, epoch 4)"].lines[1]
+    assert strict.get_label() == "mAP@0.75"
+    np.testing.assert_array_equal(strict.get_ydata(), [0.2] * 3)
 
 
 def test_a_pair_of_pictures_shows_objects_left_and_good_enough_detections_right() -> None:

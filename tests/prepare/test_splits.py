@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 from data_params import data_params, preprocess_params
+from voc_folder import write_folder
 
 from ssd.errors import UserError
 from ssd.prepare.annotations import AnnotatedObject, Annotation, Catalogue, ImageRef, Problem
+from ssd.prepare.sources import read_source
 from ssd.prepare.splits import Listing, make_splits
 
 IDS = [f"{number:03}" for number in range(200)]
@@ -117,6 +119,54 @@ def test_a_test_fraction_that_is_not_used_is_warned_of(caplog: pytest.LogCapture
     assert caplog.messages == [
         f"{start}the data set has a test split",
         f"{start}data.folds makes the test split",
+    ]
+
+
+def test_val_is_part_of_train_where_it_is_trained_on() -> None:
+    found = catalogue(train=IDS[:100], val=[*IDS[100:150], "t"], test=["t"])
+    listing = settled(found, train_on_val=True, val_fraction=0.1)
+    assert ids(listing) == {"train": IDS[:150], "val": [], "test": ["t"]}
+    assert [problem.file for problem in listing.problems["train"]] == ["train list", "val list", "images/t"]
+    assert listing.problems["val"] == []
+    assert listing.class_source_ids == set(IDS[:150])
+    assert not listing.test_is_val
+    assert listing.notes == (
+        "train includes the val split of the data set (preprocess.train_on_val); there is no validation",
+    )
+
+
+def test_voc2007_is_trained_on_trainval_as_papers_do(tmp_path: Path) -> None:
+    names = {"train": ["1", "4"], "val": ["2", "3"], "trainval": ["1", "2", "3", "4"], "test": ["5"]}
+    write_folder(tmp_path / "voc2007/VOCdevkit/VOC2007", names)
+    data = data_params("voc2007")
+    listing = make_splits(read_source(data, tmp_path), data, preprocess_params(train_on_val=True))
+    splits = ids(listing)
+    assert sorted(splits["train"]) == names["trainval"]
+    assert (splits["val"], splits["test"]) == ([], names["test"])
+    assert not any(listing.problems.values())
+
+
+def test_test_is_taken_from_both_before_val_is_trained_on() -> None:
+    found = catalogue(train=IDS[:150], val=IDS[150:])
+    splits = ids(settled(found, train_on_val=True, test_fraction=0.2))
+    assert (len(splits["train"]), splits["val"], len(splits["test"])) == (160, [], 40)
+    assert sorted([*splits["train"], *splits["test"]]) == IDS
+    assert splits["test"] == ids(settled(found, test_fraction=0.2))["test"]
+
+
+def test_a_val_that_is_the_test_split_is_not_trained_on() -> None:
+    with pytest.raises(UserError, match=r"^preprocess\.train_on_val: found true; allowed: false, as the val"):
+        settled(catalogue(train=["a"], val=["b"]), train_on_val=True)
+
+
+def test_training_on_val_without_an_effect_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    listing = settled(catalogue(train=IDS, test=["t"]), train_on_val=True, val_fraction=0.1)
+    assert len(ids(listing)["val"]) == 20
+    settled(catalogue(train=IDS[:9], val=IDS[9:]), train_on_val=True, folds=2)
+    start = "preprocess.train_on_val: not used: "
+    assert caplog.messages == [
+        f"{start}the data set has no val split",
+        f"{start}data.folds divides train and val",
     ]
 
 

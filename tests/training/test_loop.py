@@ -1,5 +1,6 @@
 """Training: it learns, it is repeatable, it keeps the best, and it stops on nonsense."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,10 +9,15 @@ import torch
 from small_training import SMALL, Recorder, build, empty_file, run, same_weights, trainer
 
 from ssd.errors import UserError
+from ssd.evaluation import SplitResult
 from ssd.loading.batches import training_batches
+from ssd.loading.dataset import Batch
 from ssd.loading.tensor_file import TensorFile
 from ssd.params import Params
-from ssd.training.progress import Epoch, Scores, history_tsv
+from ssd.structures import Detections
+from ssd.training.history import Epoch, history_tsv
+from ssd.training.selection import Scores
+from ssd.training.step import TrainStep
 
 MakeParams = Callable[..., Params]
 
@@ -78,6 +84,72 @@ def test_without_a_val_split_the_last_epoch_is_kept(
     assert result.history[0].val_loss is None
 
 
+def with_losses(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
+    """Every step of epoch i costs values[i], is skipped where that is NaN, and computes nothing."""
+
+    def step(self: TrainStep, batch: Batch, epoch: int, index: int, lr: float) -> torch.Tensor:
+        return torch.tensor([values[epoch], 0.0, values[epoch], float(math.isnan(values[epoch]))])
+
+    monkeypatch.setattr(TrainStep, "__call__", step)
+
+
+@pytest.mark.parametrize("with_val", [False, True])
+def test_the_epoch_of_the_lowest_training_loss_is_kept(
+    make_params: MakeParams,
+    shapes_file: TensorFile,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    with_val: bool,
+) -> None:
+    """Validated or not; an epoch whose steps were all skipped has no loss."""
+    with_losses(monkeypatch, 3.0, 1.5, math.nan, 1.0, 2.0)
+    changes = {"train.select_by": "train_loss", "train.epochs": 5, "train.keep_best": 2, "train.val_every": 2}
+    val = shapes_file if with_val else empty_file(tmp_path)
+    result = run(trainer(make_params(**{**SMALL, **changes}), shapes_file, val), tmp_path / "run")
+    assert (result.best_epoch, result.best_score) == (4, 1.0)
+    files = sorted(path.name for path in (tmp_path / "run").glob("best*.pt"))
+    assert files == ["best-0002.pt", "best-0004.pt"]
+
+
+def test_the_training_loss_lowers_the_learning_rate_and_stops_early_without_a_val_split(
+    make_params: MakeParams, shapes_file: TensorFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_losses(monkeypatch, 3.0, 1.0, 1.0, 2.0, 1.0, 0.5)
+    changes = {
+        "train.select_by": "train_loss",
+        "train.epochs": 6,
+        "train.schedule": "plateau",
+        "train.patience": 1,
+        "train.early_stop": 3,
+        "train.lr": 0.01,
+    }
+    params = make_params(**{**SMALL, **changes})
+    result = run(trainer(params, shapes_file, empty_file(tmp_path)), tmp_path / "run")
+    assert [epoch.lr for epoch in result.history] == pytest.approx([0.01] * 4 + [0.001])
+    assert result.best_epoch == 2
+
+
+def test_the_lowest_validation_loss_is_the_best(
+    make_params: MakeParams, shapes_file: TensorFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = iter([2.0, 0.5, 0.7])
+    found = [Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))] * 16
+    monkeypatch.setattr(
+        "ssd.training.loop.run_split", lambda *_, **__: SplitResult(found, next(values), 0.0, 0.0)
+    )
+    changes = {"train.epochs": 3, "train.select_by": "val_loss"}
+    result = run(trainer(make_params(**{**SMALL, **changes}), shapes_file), tmp_path / "run")
+    assert (result.best_epoch, result.best_score) == (2, 0.5)
+
+
+@pytest.mark.parametrize(("val_batch_size", "expected"), [(0, 2 * 4), (3, 3)])
+def test_validation_has_its_own_batch_size(
+    make_params: MakeParams, shapes_file: TensorFile, val_batch_size: int, expected: int
+) -> None:
+    running = trainer(make_params(**{**SMALL, "train.val_batch_size": val_batch_size}), shapes_file)
+    assert max(len(batch.indices) for batch in running.val_loader) == expected
+
+
 def test_with_nothing_to_find_in_val_the_last_epoch_is_kept(
     make_params: MakeParams, shapes_file: TensorFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,14 +180,23 @@ def test_plateau_lowers_the_learning_rate(
     make_params: MakeParams, shapes_file: TensorFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ssd.training.loop.validation_scores", lambda *_: Scores(map50=0.1))
-    changes = {"train.epochs": 4, "train.schedule": "plateau", "train.patience": 1}
+    changes = {"train.epochs": 4, "train.schedule": "plateau", "train.patience": 0}
     params = make_params(**SMALL, **changes, **{"train.lr": 0.001, "train.gamma": 0.1})
     result = run(trainer(params, shapes_file), tmp_path / "run")
     assert [epoch.lr for epoch in result.history] == pytest.approx([1e-3, 1e-3, 1e-4, 1e-5])
 
 
+def test_no_other_schedule_is_lowered_on_a_plateau(
+    make_params: MakeParams, shapes_file: TensorFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssd.training.loop.validation_scores", lambda *_: Scores(map50=0.1))
+    changes = {"train.epochs": 4, "train.schedule": "constant", "train.patience": 1}
+    result = run(trainer(make_params(**SMALL, **changes), shapes_file), tmp_path / "run")
+    assert [epoch.lr for epoch in result.history] == [0.002] * 4
+
+
 def test_the_history_is_a_table() -> None:
-    row = Epoch(0, 0.001, 3.0, 1.0, 2.0, None, None, None, None, None, None, 0, 50.0, 0.01, 12.5)
+    row = Epoch(0, 0.001, 3.0, 1.0, 2.0, None, None, None, None, None, None, None, 0, 50.0, 0.01, 12.5)
     header, line = history_tsv([row]).splitlines()
     assert header.split("\t")[:3] == ["epoch", "lr", "train_loss"]
-    assert line.split("\t") == ["0", "0.001", "3", "1", "2", *[""] * 6, "0", "50", "0.01", "12.5"]
+    assert line.split("\t") == ["0", "0.001", "3", "1", "2", *[""] * 7, "0", "50", "0.01", "12.5"]

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import pytest
 
 from ssd.params import Params
-from ssd.training.progress import Plateau
 from ssd.training.schedule import learning_rate
 
 MakeParams = Callable[..., Params]
@@ -42,10 +41,17 @@ def test_step_multiplies_by_gamma_at_each_milestone(make_params: MakeParams) -> 
     assert values == pytest.approx([1.0] * 50 + [0.1] * 30 + [0.01] * 20)
 
 
-def test_plateau_lowers_after_patience_validations_without_gain() -> None:
-    plateau = Plateau()
-    trace = []
-    for score in (0.1, 0.2, 0.2, 0.1, 0.3, 0.3, 0.3, 0.2, 0.1):
-        plateau.observe(score, patience=2, gamma=0.5)
-        trace.append(plateau.factor)
-    assert trace == [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.125]
+@pytest.mark.parametrize("schedule", ["constant", "plateau"])
+def test_after_the_warm_up_if_any_they_stay_at_the_peak(schedule: str, make_params: MakeParams) -> None:
+    changes = {"train.schedule": schedule, "train.milestones": [0.5]}
+    assert factors(make_params(**changes, **{"train.warmup_steps": 0}), 50) == [1.0] * 50
+    warmed = factors(make_params(**changes, **{"train.warmup_steps": 3}), 50)
+    assert warmed[:3] == pytest.approx([0.25, 0.5, 0.75])
+    assert warmed[3:] == [1.0] * 47
+
+
+def test_milestones_are_fractions_of_all_steps_not_of_whole_epochs(make_params: MakeParams) -> None:
+    changes = {"train.schedule": "step", "train.milestones": [0.335], "train.warmup_steps": 0}
+    params = make_params(**changes)
+    values = factors(params, 1000)
+    assert values == pytest.approx([1.0] * 335 + [0.1] * 665)
