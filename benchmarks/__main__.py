@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import (
+    bootstrap,
     detector,
     evaluation,
     evaluation_stage,
@@ -35,6 +36,7 @@ NAMES = (
     "detector",
     "evaluation_stage",
     "evaluation",
+    "bootstrap",
     "gpu_training",
 )
 MISSING = {"gpu_training": "no GPU", "input_pipeline_voc": "no folder of VOC images (`--voc`)"}
@@ -51,6 +53,7 @@ def runnable(voc: Path | None) -> dict[str, Callable[[], Result]]:
         "detector": partial(run, detector.benchmark),
         "evaluation_stage": partial(run, evaluation_stage.benchmark),
         "evaluation": partial(run, evaluation.benchmark),
+        "bootstrap": partial(run, bootstrap.benchmark),
     }
     if voc is not None:
         found["input_pipeline_voc"] = partial(run, partial(input_pipeline.benchmark, voc))

@@ -108,8 +108,14 @@ def pycocotools(findings: Findings) -> Callable[[], CocoResult]:
     return lambda: pycocotools_result(findings.dataset, findings.results)
 
 
-def pycocotools_result(dataset: dict[str, Any], results: list[dict[str, Any]]) -> CocoResult:
-    """pycocotools as its own demo calls it, with its defaults; values per class from its precision array."""
+def pycocotools_stats(dataset: dict[str, Any], results: list[dict[str, Any]]) -> np.ndarray:
+    """The twelve figures as pycocotools prints them, -1 where there is no object."""
+    stats: np.ndarray = _evaluated(dataset, results).stats
+    return stats
+
+
+def _evaluated(dataset: dict[str, Any], results: list[dict[str, Any]]) -> COCOeval:
+    """pycocotools as its own demo calls it, with its defaults."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = dataset
@@ -118,6 +124,12 @@ def pycocotools_result(dataset: dict[str, Any], results: list[dict[str, Any]]) -
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
+    return evaluation
+
+
+def pycocotools_result(dataset: dict[str, Any], results: list[dict[str, Any]]) -> CocoResult:
+    """The figures that ours has; values per class from pycocotools' precision array."""
+    evaluation = _evaluated(dataset, results)
     precision = evaluation.eval["precision"][:, :, :, 0, 2]  # all areas, 100 detections
     names = [category["name"] for category in dataset["categories"]]
     return CocoResult(

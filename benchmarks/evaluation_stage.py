@@ -1,4 +1,7 @@
-"""The work of the stage `evaluate`: the network over a split, post-processing, loss and all figures."""
+"""The work of the stage `evaluate`: the network over a split, post-processing, loss and all figures.
+
+Those of pycocotools and the bootstrap's intervals included.
+"""
 
 import tempfile
 from collections.abc import Callable
@@ -10,8 +13,8 @@ from benchmarks.harness import Benchmark, Comparison
 from benchmarks.input_pipeline import shapes_sample
 from benchmarks.scenes import bias_to_background
 from ssd.loading.tensor_file import TensorFile
-from ssd.metrics.coco import CocoResult, evaluate_coco
-from ssd.metrics.voc import evaluate_voc
+from ssd.loss import LossSettings
+from ssd.metrics.summary import Figures, score_split
 from ssd.models.config import paper_config
 from ssd.models.ssd import SSD
 from ssd.params import load_params
@@ -59,15 +62,14 @@ def make_split(num_images: int) -> Split:
     return Split(folder, TensorFile(path))
 
 
-def ours(split: Split) -> Callable[[], CocoResult]:
+def ours(split: Split) -> Callable[[], Figures]:
     params = load_params().evaluate.model_copy(update={"device": "cpu", "workers": 0})
     model = SSD(paper_config(BACKBONE, SIDE, len(GLYPHS) + 1, 0.1, 0.2, 1.05)).eval()
     bias_to_background(model, split.file.image(0)[None], NUM_CANDIDATES)
     objects = [split.file.objects(index) for index in range(len(split.file))]
 
-    def step() -> CocoResult:
-        found = detect(model, split.file, params).detections
-        evaluate_voc(found, objects, len(GLYPHS))
-        return evaluate_coco(found, objects, GLYPHS)
+    def step() -> Figures:
+        found = detect(model, LossSettings(), split.file, params).detections
+        return score_split(found, objects, GLYPHS, params.resamples)
 
     return step

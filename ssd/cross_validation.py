@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-CLASS_FIGURES = ("coco_map", "coco_map50", "voc_ap50_area")
+CLASS_FIGURES = ("coco_ap", "coco_ap50", "voc_ap_area")
 """Metrics per class in the text; the JSON contains all."""
 
 State = Literal["finished", "running", "queued", "failed", "without figures"]
@@ -118,7 +118,7 @@ def figures(validation: CrossValidation) -> dict[str, Spread]:
 
 
 def class_figures(validation: CrossValidation) -> dict[str, dict[str, Spread]]:
-    """Class -> metric (such as "coco_map") -> its spread over the folds that have objects of the class."""
+    """Class -> metric (such as "coco_ap") -> its spread over the folds that have objects of the class."""
     per_class = {fold: item.metrics.get("per_class", {}) for fold, item in validation.finished.items()}
     names = dict.fromkeys(name for classes in per_class.values() for name in classes)
     return {

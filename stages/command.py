@@ -17,6 +17,7 @@ PUBLISHED_WEIGHTS = ("none", "imagenet", "coco")
 MAKERS = {
     "data/raw": "download",
     "data/tensors": "preprocess",
+    "reports/preprocess": "preprocess",
     "models/model.pt": "train",
     "reports/evaluate": "evaluate",
 }

@@ -1,11 +1,13 @@
 """Stage 4: measure models/model.pt on the test split.
 
 Writes reports/metrics.json and, in reports/evaluate, all detections that were scored and the curves as
-tables.
+tables. metrics.json says what each of its figures is.
 """
 
 import csv
 import io
+import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,10 @@ from ssd.loading.batches import EpochBatches
 from ssd.loading.dataset import DetectionDataset
 from ssd.loading.loader import make_loader
 from ssd.loading.tensor_file import TensorFile
-from ssd.loss import MultiBoxLoss
-from ssd.metrics.coco import CocoResult, evaluate_coco
-from ssd.metrics.voc import VocResult, evaluate_voc, mean_precision, sampled_curve
-from ssd.models.saved import load_model
+from ssd.loss import LossSettings, MultiBoxLoss
+from ssd.metrics.summary import score_split, summarise
+from ssd.metrics.voc import VocResult, mean_precision, sampled_curve
+from ssd.models.saved import load_loss_settings, load_model
 from ssd.models.ssd import SSD
 from ssd.params import EvaluateParams, Params
 from ssd.postprocess import PostProcessor, PostProcessSettings
@@ -31,6 +33,7 @@ from stages.command import command
 from stages.run import stage_run
 
 MODEL = Path("models/model.pt")
+PROBLEMS = Path("reports/preprocess/problems.json")
 METRICS = Path("reports/metrics.json")
 REPORTS = Path("reports/evaluate")
 
@@ -41,19 +44,21 @@ def main(params: Params) -> None:
     model, class_names = load_model(MODEL)
     if class_names != file.class_names:
         raise UserError(f"{MODEL} was trained on other classes than {file.path} has", path=MODEL)
+    mends = count_mends(PROBLEMS)
     objects = [file.objects(index) for index in range(len(file))]
     with stage_run(params, "evaluate", sections={"evaluate"}, model=MODEL) as run:
-        result = detect(model, file, params.evaluate)
-        voc = evaluate_voc(result.detections, objects, len(class_names))
-        coco = evaluate_coco(result.detections, objects, class_names)
-        summary = summarise(result, voc, coco, class_names)
-        write_json(METRICS, summary)
+        result = detect(model, LossSettings(**load_loss_settings(MODEL)), file, params.evaluate)
+        # Written before they are scored: if the evaluators disagree, these are what to look at.
         write_detections(REPORTS / "detections.json", result.detections, file.image_ids)
-        write_curves(voc, class_names)
+        figures = score_split(result.detections, objects, class_names, params.evaluate.resamples)
+        losses = {"loss": result.loss, "loc_loss": result.loc_loss, "conf_loss": result.conf_loss}
+        summary = summarise(figures, losses, {**count(file, result), **mends})
+        write_json(METRICS, summary)
+        write_curves(figures.voc, class_names)
         log_figures(run, summary, file)
 
 
-def detect(model: SSD, file: TensorFile, params: EvaluateParams) -> SplitResult:
+def detect(model: SSD, loss: LossSettings, file: TensorFile, params: EvaluateParams) -> SplitResult:
     """Run the model over the split, in float32 so that the figures do not depend on the machine."""
     hardware = choose_hardware(params.device, "fp32", "evaluate.device")
     model = model.to(hardware.device)
@@ -63,8 +68,7 @@ def detect(model: SSD, file: TensorFile, params: EvaluateParams) -> SplitResult:
     )
     return run_split(
         model,
-        # The paper's constants, so that the losses of differently trained models compare.
-        MultiBoxLoss(model.priors),
+        MultiBoxLoss(model.priors, loss),
         PostProcessor(model.priors, settings),
         make_loader(
             DetectionDataset(file, side),
@@ -76,29 +80,28 @@ def detect(model: SSD, file: TensorFile, params: EvaluateParams) -> SplitResult:
     )
 
 
-def summarise(
-    result: SplitResult, voc: VocResult, coco: CocoResult, class_names: list[str]
-) -> dict[str, Any]:
-    """The content of metrics.json: plain numbers, None where there is no object to find."""
-    per_class = {
-        name: {
-            "num_objects": curve.num_objects,
-            "voc_ap50_area": curve.ap_area,
-            "voc_ap50_11point": curve.ap_11point,
-            "voc_f1": curve.best_f1,
-            "coco_map": coco.per_class_map[name],
-            "coco_map50": coco.per_class_map50[name],
-        }
-        for name, curve in zip(class_names, voc.classes, strict=True)
-    }
+def count(file: TensorFile, result: SplitResult) -> dict[str, int]:
+    """Numbers of images, of objects, of those that are ignored, and of detections."""
     return {
-        "coco": {"map": coco.map, "map50": coco.map50, "map75": coco.map75},
-        "voc": {"map50_area": voc.map_area, "map50_11point": voc.map_11point, "f1": voc.mean_f1},
-        "loss": {"total": result.loss, "loc": result.loc_loss, "conf": result.conf_loss},
-        "num_images": len(result.detections),
+        "num_images": len(file),
+        "num_objects": len(file.labels),
+        "num_ignored": int((file.difficult | file.crowd).sum()),
         "num_detections": sum(len(item.scores) for item in result.detections),
-        "per_class": per_class,
     }
+
+
+def count_mends(path: Path) -> dict[str, int]:
+    """What preprocess mended and dropped in the test split, by its list of problems.
+
+    Raises:
+        UserError: there is no such list.
+    """
+    try:
+        problems = json.loads(path.read_text())["problems"]
+    except (FileNotFoundError, ValueError, KeyError):
+        raise UserError(f"{path}: missing or damaged", path=path) from None
+    actions = Counter(problem["action"] for problem in problems if problem["split"] == "test")
+    return {"num_mended": actions["mended"], "num_dropped": actions["dropped"]}
 
 
 def write_curves(voc: VocResult, class_names: list[str]) -> None:
@@ -121,23 +124,43 @@ def write_table(name: str, header: Sequence[str], rows: Iterable[Sequence[str]])
 
 
 def log_figures(run: Run, summary: dict[str, Any], file: TensorFile) -> None:
-    """Print the figures and log them to MLflow: scalars, and a table of the classes."""
-    scalars = {
-        f"test/{group}_{key}": value
-        for group in ("coco", "voc", "loss")
-        for key, value in summary[group].items()
-    }
-    for key, value in scalars.items():
-        print(f"{key:24s} {'-' if value is None else f'{value:.4f}'}")
+    """Print the figures and log them to MLflow: scalars, a table of the classes, and what the figures are."""
+    scalars: dict[str, float | None] = {}
+    for group in ("coco", "voc", "training_criterion"):
+        for key, value in summary[group].items():
+            if not key.endswith("_interval"):
+                interval = summary[group].get(f"{key}_interval")
+                print(f"{f'test/{group}_{key}':34s} {in_words(value, interval)}")
+            scalars |= in_columns(f"test/{group}_{key}", value)
+    print(f"{summary['num_mended']} mended and {summary['num_dropped']} dropped before, see {PROBLEMS}")
+    print(f"what each figure is: definitions in {METRICS}")
     run.metrics(scalars)
-    run.tags({"data_sha256_test": sha256(file.path)})
+    run.tags({"data_sha256_test": sha256(file.path), "figures_test": "\n".join(summary["definitions"])})
     classes = summary["per_class"]
-    columns = {"class": list(classes)}
-    for key in next(iter(classes.values())):
-        columns[key] = [figures[key] for figures in classes.values()]
-    run.table(columns, "per_class.json")
+    rows = [
+        {"class": name}
+        | {column: cell for key in found for column, cell in in_columns(key, found[key]).items()}
+        for name, found in classes.items()
+    ]
+    run.table({column: [row[column] for row in rows] for column in rows[0]}, "per_class.json")
     run.file(METRICS)
     run.file(REPORTS, "evaluate")
+
+
+def in_words(value: float | None, interval: Sequence[float] | None) -> str:
+    """ "0.8551 [0.831, 0.879]", without an interval "0.8551", and "-" for None."""
+    if value is None:
+        return "-"
+    return f"{value:.4f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+
+
+def in_columns(key: str, value: Any) -> dict[str, Any]:
+    """{key: value}; of an interval two numbers, "map_interval" as "map_low" and "map_high"."""
+    if not key.endswith("_interval"):
+        return {key: value}
+    low, high = value or (None, None)
+    name = key.removesuffix("_interval")
+    return {f"{name}_low": low, f"{name}_high": high}
 
 
 if __name__ == "__main__":

@@ -73,7 +73,8 @@ def train_model(params: Params, world: World) -> None:
         write_json(PRIORS, describe_priors(model, boxes, params.model.priors))
         result = trainer.run(checkpoints, log, stop)
         assert result is not None, "the main process has a folder"
-        save_model(MODEL, result.weights, model.config, train_file.class_names)
+        criterion = asdict(trainer.step.settings)
+        save_model(MODEL, result.weights, model.config, train_file.class_names, criterion)
         log.ended(result, MODEL, PRIORS)
 
 

@@ -31,11 +31,11 @@ def experiment(
 ) -> Experiment:
     metrics: dict[str, Any] = {
         "coco": {"map": MAPS[fold], "map50": 0.5, "map75": None},
-        "voc": {"map50_area": MAPS[fold] + 0.1},
+        "voc": {"map_area": MAPS[fold] + 0.1},
         "num_images": 7,
         "per_class": {
-            "cat": {"num_objects": 9, "coco_map": MAPS[fold] / 2},
-            "a rare dog": {"num_objects": 1, "coco_map": 0.7} if fold == 2 else {"num_objects": 0},
+            "cat": {"num_objects": 9, "coco_ap": MAPS[fold] / 2},
+            "a rare dog": {"num_objects": 1, "coco_ap": 0.7} if fold == 2 else {"num_objects": 0},
         },
     }
     return Experiment(
@@ -50,7 +50,7 @@ def experiment(
 def test_mean_and_deviation_are_those_of_the_folds() -> None:
     (found,) = cross_validations([experiment(fold) for fold in range(5)])
     assert not found.missing
-    assert list(figures(found)) == ["coco map", "coco map50", "voc map50_area"]
+    assert list(figures(found)) == ["coco map", "coco map50", "voc map_area"]
     spread = figures(found)["coco map"]
     assert spread.mean == pytest.approx(statistics.mean(MAPS))
     assert spread.std == pytest.approx(statistics.stdev(MAPS))
@@ -60,11 +60,11 @@ def test_mean_and_deviation_are_those_of_the_folds() -> None:
 def test_classes_have_their_own_mean_over_the_folds_that_have_them() -> None:
     (found,) = cross_validations([experiment(fold) for fold in range(5)])
     classes = class_figures(found)
-    assert classes["cat"]["coco_map"].mean == pytest.approx(statistics.mean(MAPS) / 2)
-    assert classes["cat"]["coco_map"].std == pytest.approx(statistics.stdev(MAPS) / 2)
-    assert list(classes["cat"]) == ["coco_map"], "counts are not averaged"
-    assert classes["a rare dog"]["coco_map"].values == {2: 0.7}
-    assert classes["a rare dog"]["coco_map"].std is None
+    assert classes["cat"]["coco_ap"].mean == pytest.approx(statistics.mean(MAPS) / 2)
+    assert classes["cat"]["coco_ap"].std == pytest.approx(statistics.stdev(MAPS) / 2)
+    assert list(classes["cat"]) == ["coco_ap"], "counts are not averaged"
+    assert classes["a rare dog"]["coco_ap"].values == {2: 0.7}
+    assert classes["a rare dog"]["coco_ap"].std is None
 
 
 def test_the_order_of_the_experiments_does_not_matter() -> None:
@@ -151,12 +151,12 @@ def test_the_text_is_a_table_of_figures_and_one_of_classes() -> None:
     assert as_text(found) == (
         "folds found: 0, 1 of 2\n"
         "\n"
-        "                  mean     std  folds\n"
-        "coco map        0.3950  0.0212   0, 1\n"
-        "coco map50      0.5000  0.0000   0, 1\n"
-        "voc map50_area  0.4950  0.0212   0, 1\n"
+        "                mean     std  folds\n"
+        "coco map      0.3950  0.0212   0, 1\n"
+        "coco map50    0.5000  0.0000   0, 1\n"
+        "voc map_area  0.4950  0.0212   0, 1\n"
         "\n"
-        "class               coco_map\n"
+        "class                coco_ap\n"
         "cat         0.1975 +- 0.0106\n"
         "a rare dog                 -"
     )
@@ -175,4 +175,4 @@ def test_the_json_holds_what_the_text_says_and_the_value_of_each_fold() -> None:
         "std": pytest.approx(statistics.stdev([0.41, 0.45])),
         "values": {"0": 0.41, "2": 0.45},
     }
-    assert content["per_class"]["a rare dog"]["coco_map"] == {"mean": 0.7, "std": None, "values": {"2": 0.7}}
+    assert content["per_class"]["a rare dog"]["coco_ap"] == {"mean": 0.7, "std": None, "values": {"2": 0.7}}

@@ -14,7 +14,7 @@ Ties of scores and IoUs are resolved, and sums are computed, in the order of the
 results are bit-identical to its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,10 +52,32 @@ class CocoResult:
     per_class_map50: dict[str, float | None]
 
 
+@dataclass(frozen=True, eq=False)
+class ClassMatches:
+    """The detections of one class over all images, best first, after matching.
+
+    images: int64 [N], the image of each detection; correct, wrong: bool [IoU thresholds, N], true and false
+    positives; those that are neither are not counted; object_images: int64 [M], the image of each object that
+    is not ignored, at least one.
+    """
+
+    images: Ints
+    correct: Bools
+    wrong: Bools
+    object_images: Ints
+
+
 def evaluate_coco(
     detections: Sequence[Detections], objects: Sequence[Objects], class_names: Sequence[str]
 ) -> CocoResult:
-    """Score the detections of all images against their objects; item i of both belongs to image i.
+    """Score the detections of all images against their objects; see `match_classes`."""
+    return coco_result(match_classes(detections, objects, class_names), class_names)
+
+
+def match_classes(
+    detections: Sequence[Detections], objects: Sequence[Objects], class_names: Sequence[str]
+) -> dict[str, ClassMatches]:
+    """Match the detections of all images to their objects; item i of both belongs to image i.
 
     Ignored objects are what COCO calls a crowd: a detection of them is neither a true nor a false positive.
     The VOC metrics ignore the same objects, but COCO matches them by the fraction of the detection inside
@@ -66,6 +88,9 @@ def evaluate_coco(
 
     Args:
         class_names: without background; label 1 is the first.
+
+    Returns:
+        For each class with an object that is not ignored, in label order.
 
     Raises:
         ValueError: the two sequences differ in length, or a label has no name.
@@ -79,13 +104,18 @@ def evaluate_coco(
     found = found.rows(np.lexsort((-join([item.scores for item in detections]), found.labels)))
     bounds = np.searchsorted(found.labels, np.arange(1, len(class_names) + 2))
 
-    curves: dict[str, Floats] = {}
+    matches: dict[str, ClassMatches] = {}
     for label, name in enumerate(class_names, start=1):
         of_class = truth.labels == label
         if not ignored[of_class].all():
             candidates = _best_of_each_image(found.rows(slice(bounds[label - 1], bounds[label])))
-            curves[name] = _precision(candidates, truth.rows(of_class), ignored[of_class])
+            matches[name] = _match_class(candidates, truth.rows(of_class), ignored[of_class])
+    return matches
 
+
+def coco_result(matches: Mapping[str, ClassMatches], class_names: Sequence[str]) -> CocoResult:
+    """The figures of all classes together and of each; `matches` is the result of `match_classes`."""
+    curves = {name: _precision(found) for name, found in matches.items()}
     # The benchmark averages over [IoU threshold, recall point, class], in this order.
     every = np.stack(list(curves.values()), axis=-1) if curves else np.empty((len(IOU_THRESHOLDS), 0))
     return CocoResult(
@@ -105,8 +135,8 @@ def _best_of_each_image(found: Flat) -> Flat:
     return found.rows(np.sort(by_image[place < MAX_DETECTIONS]))
 
 
-def _precision(found: Flat, truth: Flat, ignored: Bools) -> Floats:
-    """Interpolated precision of one class, float64 [IoU thresholds, recall points].
+def _match_class(found: Flat, truth: Flat, ignored: Bools) -> ClassMatches:
+    """Match the detections of one class.
 
     Args:
         found: detections of the class, best first; truth: its objects; ignored: bool, a flag per object,
@@ -126,9 +156,13 @@ def _precision(found: Flat, truth: Flat, ignored: Bools) -> Floats:
         detection[wanted], object_[wanted], overlap[wanted], len(found.images), len(truth.images)
     )
     wrong = ~correct & (inside < IOU_THRESHOLDS[:, None])
+    return ClassMatches(found.images, correct, wrong, truth.images[~ignored])
 
-    num_correct, num_wrong = correct.cumsum(axis=1), wrong.cumsum(axis=1)
-    recall = num_correct / np.count_nonzero(~ignored)
+
+def _precision(found: ClassMatches) -> Floats:
+    """Interpolated precision of one class, float64 [IoU thresholds, recall points]."""
+    num_correct, num_wrong = found.correct.cumsum(axis=1), found.wrong.cumsum(axis=1)
+    recall = num_correct / len(found.object_images)
     # The benchmark's guard against 0 / 0, kept for bit-identical results.
     precision = num_correct / (num_wrong + num_correct + np.spacing(1))
     envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]

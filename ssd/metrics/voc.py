@@ -20,9 +20,12 @@ import numpy as np
 from ssd.metrics.pairs import Bools, Flat, Floats, Ints, flat_boxes, iou, join, pairs_of_equal_key
 from ssd.structures import Detections, Objects
 
-# k / 10 correctly rounded, so that a recall of 3 / 10 reaches the point 0.3; in steps of 0.1 (as in the
-# kit) that point is 0.30000000000000004 and misses it.
 ELEVEN_POINTS: Floats = np.arange(11) / 10
+"""k / 10 correctly rounded, so that a recall of 3 / 10 reaches the point 0.3."""
+
+ELEVEN_POINTS_ARANGE: Floats = np.arange(0.0, 1.1, 0.1)
+"""The grid of the public Python evaluators: a recall of 3 / 10 misses 0.30000000000000004, and likewise of
+6 / 10 and 7 / 10. Kept for comparison with what they print."""
 
 RECALL_GRID: Floats = np.arange(101) / 100
 """Recalls at which curves are sampled for tables and figures."""
@@ -33,6 +36,7 @@ class ClassResult:
     """One class: its precision-recall curve and average precisions.
 
     recall, precision: float64 [N], after each of the N counted detections, best first; recall ascends.
+    ap_11point, ap_11point_arange: on ELEVEN_POINTS, on ELEVEN_POINTS_ARANGE; ap_area: under the curve.
     num_objects: objects that are not ignored. Without any, the APs and F1 are None.
     best_f1: the largest F1 on the curve, that is at the best score threshold of the class. F1 is the
     harmonic mean of precision and recall (van Rijsbergen, "Information Retrieval", 1979, chapter 7: 1 - E at
@@ -43,6 +47,7 @@ class ClassResult:
     recall: Floats
     precision: Floats
     ap_11point: float | None
+    ap_11point_arange: float | None
     ap_area: float | None
     best_f1: float | None
 
@@ -57,6 +62,7 @@ class VocResult:
     iou_threshold: float
     classes: tuple[ClassResult, ...]
     map_11point: float | None
+    map_11point_arange: float | None
     map_area: float | None
     mean_f1: float | None
 
@@ -94,6 +100,7 @@ def evaluate_voc(
         iou_threshold,
         tuple(classes),
         map_11point=_mean([result.ap_11point for result in classes]),
+        map_11point_arange=_mean([result.ap_11point_arange for result in classes]),
         map_area=_mean([result.ap_area for result in classes]),
         mean_f1=_mean([result.best_f1 for result in classes]),
     )
@@ -169,13 +176,15 @@ def _class_result(correct: Bools, num_objects: int) -> ClassResult:
     precision = num_correct / np.arange(1, len(correct) + 1)
     recall = num_correct / max(num_objects, 1)
     if not num_objects:
-        return ClassResult(num_objects, recall, precision, None, None, None)
-    ap_11point = float(_interpolate(recall, precision, ELEVEN_POINTS).mean())
+        return ClassResult(num_objects, recall, precision, None, None, None, None)
+    ap_11point, ap_11point_arange = (
+        float(_interpolate(recall, precision, grid).mean()) for grid in (ELEVEN_POINTS, ELEVEN_POINTS_ARANGE)
+    )
     ap_area = float(np.sum(np.diff(recall, prepend=0.0) * _envelope(precision)))
     # 2 p r / (p + r) with p = correct / detections and r = correct / objects; no 0 / 0 in this form.
     f1 = 2 * num_correct / (np.arange(1, len(correct) + 1) + num_objects)
     best_f1 = float(f1.max(initial=0.0))
-    return ClassResult(num_objects, recall, precision, ap_11point, ap_area, best_f1)
+    return ClassResult(num_objects, recall, precision, ap_11point, ap_11point_arange, ap_area, best_f1)
 
 
 def _interpolate(recall: Floats, precision: Floats, at: Floats) -> Floats:

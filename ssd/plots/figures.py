@@ -48,6 +48,7 @@ PALETTE = [
     "#f069a5",
 ]
 LINE_STYLES = ("-", "--", "-.", ":")
+"""Of curves; with the colours 96 looks, see `curve_style`."""
 TRAIN_COLOUR, VAL_COLOUR, MAP75_COLOUR = PALETTE[:3]
 
 LEGEND_ROWS = 28  # per column of the legend of precision-recall curves
@@ -59,6 +60,13 @@ DOTS_PER_INCH = 110
 def class_colour(label: int) -> str:
     """The colour of class `label` (1..C) in every figure."""
     return PALETTE[(label - 1) % len(PALETTE)]
+
+
+def curve_style(label: int) -> str:
+    """The line style of class `label` (1..C), which differs whenever the colour comes again."""
+    # 24 is a multiple of 4: without the second term a colour would always have the same style.
+    row = label - 1
+    return LINE_STYLES[(row + row // len(PALETTE)) % len(LINE_STYLES)]
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,7 @@ class PrecisionRecall:
 def precision_recall_figure(
     curves: Sequence[PrecisionRecall], mean_ap: float | None, iou_threshold: float
 ) -> Figure:
-    """Precision over recall, one curve per class, the best class first in the legend.
+    """Pascal's precision over recall, one curve per class, the best class first in the legend.
 
     Args:
         curves: of the classes that have objects.
@@ -85,13 +93,13 @@ def precision_recall_figure(
     figure = Figure(figsize=(7 + 2.2 * columns, 6), layout="constrained")
     axes = figure.subplots()
     for curve in sorted(curves, key=lambda curve: (-curve.ap, curve.label)):
-        style = LINE_STYLES[(curve.label - 1) % len(LINE_STYLES)]
+        style = curve_style(curve.label)
         recall, precision = np.array(curve.points, dtype=np.float64).reshape(-1, 2).T
         text = f"{curve.ap:.3f}  {curve.name}"
         axes.plot(recall, precision, style, color=class_colour(curve.label), linewidth=1.6, label=text)
-    mean = "no objects" if mean_ap is None else f"mAP {mean_ap:.3f}"
+    mean = "no objects" if mean_ap is None else f"mean AP (area under the curve) {mean_ap:.3f}"
     axes.set(
-        title=f"Precision and recall at IoU {iou_threshold:g}: {mean}",
+        title=f"Pascal VOC at IoU {iou_threshold:g}: {mean}",
         xlabel="recall",
         ylabel="precision (best at this recall or beyond)",
         xlim=(-0.01, 1.01),

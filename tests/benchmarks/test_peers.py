@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from benchmarks import (
+    bootstrap,
     detector,
     evaluation,
     evaluation_stage,
@@ -30,8 +31,9 @@ from ssd.training.history import Epoch
         lambda: detector.benchmark("resnet18"),
         lambda: evaluation.benchmark(20),
         lambda: evaluation_stage.benchmark(2),
+        lambda: bootstrap.benchmark({"small": (20, 2, 1.0)}, num_resamples=3),
     ],
-    ids=["matching_loss", "postprocess", "detector", "evaluation", "evaluation_stage"],
+    ids=["matching_loss", "postprocess", "detector", "evaluation", "evaluation_stage", "bootstrap"],
 )
 def test_results_agree(make: Callable[[], Benchmark[Any]]) -> None:
     """By the benchmark's own check, which fails on other losses, detections or figures."""

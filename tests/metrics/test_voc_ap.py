@@ -238,11 +238,26 @@ def test_objects_of_other_classes_and_images_do_not_match() -> None:
     assert evaluate_voc(found, truth, 2).map_area == 0.0
 
 
-def test_recall_of_three_tenths_reaches_the_point_three_tenths() -> None:
+def public_ap(recall: np.ndarray, precision: np.ndarray) -> float:
+    """Eleven points as public Python evaluators compute them."""
+    total = 0.0
+    for point in np.arange(0.0, 1.1, 0.1):
+        total += max(precision[recall >= point], default=0.0)
+    return total / 11
+
+
+@pytest.mark.parametrize(("num_found", "missed"), [(2, 0), (3, 1), (6, 1), (7, 1), (10, 0)])
+def test_a_recall_of_tenths_reaches_its_point_but_misses_that_of_public_evaluators(
+    num_found: int, missed: int
+) -> None:
     boxes: list[Box] = [(20 * i, 0, 20 * i + 10, 10) for i in range(10)]
-    found = [detections(*[(box, 0.9, 1) for box in boxes[:3]])]
+    found = [detections(*[(box, 0.9, 1) for box in boxes[:num_found]])]
     truth = [objects(*[(box, 1, False) for box in boxes])]
-    assert evaluate_voc(found, truth, 1).map_11point == pytest.approx(4 / 11)
+    result = evaluate_voc(found, truth, 1)
+    assert result.map_11point == pytest.approx((num_found + 1) / 11)
+    assert result.map_11point_arange == pytest.approx((num_found + 1 - missed) / 11)
+    (curve,) = result.classes
+    assert curve.ap_11point_arange == pytest.approx(public_ap(curve.recall, curve.precision))
 
 
 def test_equal_scores_are_taken_in_the_order_of_the_images() -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 import yaml
 
 from ssd.loading.tensor_file import TensorFile
+from ssd.loss import LossSettings
 from ssd.models.config import paper_config
 from ssd.models.saved import save_model
 from ssd.models.ssd import SSD
@@ -34,7 +36,7 @@ def workspace(
     model = SSD(paper_config("resnet18", 64, len(names) + 1, 0.1, 0.2, 1.05))
     for head in model.heads.conf:
         torch.nn.init.normal_(head.bias)
-    save_model("models/model.pt", model.state_dict(), model.config, names)
+    save_model("models/model.pt", model.state_dict(), model.config, names, asdict(LossSettings()))
     return tmp_path
 
 

@@ -108,8 +108,8 @@ def test_every_promised_file_is_there(project: Path) -> None:
     ):
         assert (project / name).stat().st_size > 0, name
     metrics = json.loads((project / "reports/metrics.json").read_text())
-    assert set(metrics["coco"]) == {"map", "map50", "map75"}
-    assert set(metrics["voc"]) == {"map50_area", "map50_11point", "f1"}
+    assert {"map", "map50", "map75", "map50_interval", "ar100", "map_small"} <= set(metrics["coco"])
+    assert set(metrics["voc"]) == {"map_area", "map_11point", "map_11point_arange", "f1"}
     assert set(metrics["per_class"]) == set(GLYPHS)
 
 
@@ -117,12 +117,14 @@ def test_one_mlflow_run_holds_all_stages(project: Path) -> None:
     (run,) = mlflow_runs(project)
     assert run.info.status == "FINISHED"
     assert float(run.data.params["train.lr"]) > 0
-    assert {"train/loss", "val/map50", "test/coco_map50", "test/voc_map50_area", "lr"} <= set(
+    figures = {"test/coco_map50", "test/coco_map50_low", "test/coco_ar_large", "test/voc_map_area"}
+    assert figures | {"train/loss", "val/map50", "test/training_criterion_loss", "lr"} <= set(
         run.data.metrics
     )
     assert {"git_dirty", "mlflow.source.git.commit", "data_sha256_train", "model_sha256"} <= set(
         run.data.tags
     )
+    assert "torchmetrics" in run.data.tags["figures_test"]
     artifacts = {path.name for path in (project / "mlflow" / "artifacts").rglob("*")}
     assert {"ssd.onnx", "ssd.torchscript.pt", "detections.png", "history.png", "per_class.json"} <= artifacts
 
@@ -220,7 +222,9 @@ def test_metrics_plots_and_dag_are_useful(
         assert dvc(list(arguments)) == 0
         return capsys.readouterr().out
 
-    assert "coco.map50" in shown("metrics", "show")
+    figures = shown("metrics", "show")
+    assert "coco.map50" in figures
+    assert "definitions" not in figures, "they are in the file, not in the table"
     assert "train" in shown("dag")
     set_params(project, **{"train.epochs": 3})
     assert "train.epochs" in shown("params", "diff")

@@ -1,0 +1,131 @@
+"""All figures of a split, and the content of metrics.json: each figure beside what it says."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ssd.metrics.bootstrap import SEED, CocoIntervals, Interval, bootstrap_coco
+from ssd.metrics.coco import coco_result, match_classes
+from ssd.metrics.referee import CocoFigures, check_agreement, published_coco
+from ssd.metrics.voc import VocResult, evaluate_voc
+from ssd.structures import Detections, Objects
+
+VOC_IOU = 0.5
+
+DEFINITIONS = (
+    "coco: torchmetrics' MeanAveragePrecision with pycocotools, on boxes; 101 recall points; the 100 best "
+    "detections per image and class; within 1e-6 of ssd/metrics/coco.py, which validates in training",
+    "coco, difficult and crowd objects: all are crowds: a detection is not counted if enough of it lies "
+    "inside one, and any number may. That is lenient: converters of Pascal's annotations often keep "
+    "difficult objects as plain ones or leave them out",
+    "coco.map, per class coco_ap: AP, mean over IoU 0.50, 0.55, ... 0.95; map50, map75, coco_ap50: at one",
+    "coco.ar1, ar10, ar100: recall, mean over the same IoUs, with the 1, 10, 100 best per image and class",
+    "coco.*_small, *_medium, *_large: of objects below 32x32, to 96x96, and above, in pixels of the images "
+    "as preprocess keeps them (max_side), by the box's area (COCO's own annotations have the mask's)",
+    "voc: ssd/metrics/voc.py, by the rules of Pascal's development kit; IoU 0.5; difficult and crowd objects "
+    "are not counted, nor is a detection assigned to one",
+    "voc.map_area, per class voc_ap_area: area under the precision-recall curve (VOC 2010 and later)",
+    "voc.map_11point, per class voc_ap_11point: at the 11 recalls k/10, exactly (VOC 2007)",
+    "voc.map_11point_arange, per class voc_ap_11point_arange: at the recalls np.arange(0, 1.1, 0.1), as "
+    "public Python evaluators print it; a recall of exactly 3/10, 6/10 or 7/10 misses its point",
+    "voc.f1, per class voc_f1: best F1 on the curve of each class",
+    "training_criterion: loss of the test split by the criterion that the model was trained with, from "
+    "models/model.pt; to be compared with val_loss of reports/train/history.tsv",
+    "num_mended, num_dropped: what preprocess mended or dropped in the test split before it was scored, by "
+    "reports/preprocess/problems.json; num_ignored: difficult and crowd objects",
+)
+"""What the figures are, one line each, in metrics.json and in MLflow."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The figures of a split; intervals are None without resamples."""
+
+    coco: CocoFigures
+    intervals: CocoIntervals | None
+    num_resamples: int
+    voc: VocResult
+
+
+def score_split(
+    detections: Sequence[Detections],
+    objects: Sequence[Objects],
+    class_names: Sequence[str],
+    num_resamples: int,
+) -> Figures:
+    """Compute all figures; item i of detections and objects belongs to image i.
+
+    Args:
+        num_resamples: of the bootstrap; 0 = no intervals.
+
+    Raises:
+        UserError: our evaluator and pycocotools disagree.
+    """
+    matches = match_classes(detections, objects, class_names)
+    published = published_coco(detections, objects, class_names)
+    check_agreement(published, coco_result(matches, class_names))
+    intervals = None
+    if num_resamples:
+        intervals = bootstrap_coco(matches, class_names, len(objects), num_resamples)
+    voc = evaluate_voc(detections, objects, len(class_names), VOC_IOU)
+    return Figures(published, intervals, num_resamples, voc)
+
+
+def summarise(figures: Figures, losses: Mapping[str, float], counts: Mapping[str, int]) -> dict[str, Any]:
+    """The content of metrics.json: plain numbers, None where there is no object to find.
+
+    Lists (intervals, definitions) are what DVC leaves out of its tables.
+
+    Args:
+        losses: of the split; counts: of images, objects and detections, named num_*.
+    """
+    coco: dict[str, Any] = {}
+    for key, value in figures.coco.figures.items():
+        coco[key] = value
+        if figures.intervals is not None and key in ("map", "map50"):
+            coco[f"{key}_interval"] = _as_list(getattr(figures.intervals, key))
+    voc = figures.voc
+    return {
+        "coco": coco,
+        "voc": {
+            "map_area": voc.map_area,
+            "map_11point": voc.map_11point,
+            "map_11point_arange": voc.map_11point_arange,
+            "f1": voc.mean_f1,
+        },
+        "training_criterion": dict(losses),
+        **counts,
+        "per_class": {name: _of_class(figures, row) for row, name in enumerate(figures.coco.per_class_map)},
+        "definitions": definitions(figures.num_resamples),
+    }
+
+
+def _of_class(figures: Figures, row: int) -> dict[str, Any]:
+    """The figures of the class in row `row`, label `row` + 1."""
+    name, curve = list(figures.coco.per_class_map)[row], figures.voc.classes[row]
+    found: dict[str, Any] = {
+        "num_objects": curve.num_objects,
+        "coco_ap": figures.coco.per_class_map[name],
+        "coco_ap50": figures.coco.per_class_map50[name],
+        "voc_ap_area": curve.ap_area,
+        "voc_ap_11point": curve.ap_11point,
+        "voc_ap_11point_arange": curve.ap_11point_arange,
+        "voc_f1": curve.best_f1,
+    }
+    if figures.intervals is not None:
+        found["coco_ap_interval"] = _as_list(figures.intervals.per_class_map[name])
+        found["coco_ap50_interval"] = _as_list(figures.intervals.per_class_map50[name])
+    return found
+
+
+def definitions(num_resamples: int) -> list[str]:
+    """One line per kind of figure."""
+    interval = (
+        f"*_interval: holds 95 % of {num_resamples} bootstrap resamples of the test images (percentiles, "
+        f"seed {SEED}): how far the figure is chance of these images; that of other trainings comes on top"
+    )
+    return [*DEFINITIONS, *([interval] if num_resamples else [])]
+
+
+def _as_list(interval: Interval | None) -> list[float] | None:
+    return None if interval is None else list(interval)

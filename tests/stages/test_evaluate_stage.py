@@ -1,0 +1,138 @@
+"""The stage evaluate: each figure says what it is, and none is published that two evaluators disagree on."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from waiting import Ended
+
+from ssd.detections_file import read_detections
+from ssd.loading.tensor_file import TensorFile
+from ssd.loss import LossSettings
+from ssd.metrics import summary as summary_module
+from ssd.metrics.coco import coco_result, evaluate_coco
+from ssd.models.config import paper_config
+from ssd.models.saved import save_model
+from ssd.models.ssd import SSD
+from ssd.source.glyphs import GLYPHS
+
+PLAIN = {"evaluate.resamples": 50, "evaluate.max_detections": 30}
+PROBLEMS = [("train", "dropped"), ("test", "mended"), ("test", "mended"), ("test", "dropped")]
+
+Run = Callable[..., Ended]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, shapes_file: TensorFile) -> Path:
+    """A folder in which a small network has been trained with focal loss, or so it seems."""
+    (tmp_path / "data/tensors").mkdir(parents=True)
+    shutil.copy(shapes_file.path, tmp_path / "data/tensors/test.safetensors")
+    problems = [{"split": split, "action": action} for split, action in PROBLEMS]
+    (tmp_path / "reports/preprocess").mkdir(parents=True)
+    (tmp_path / "reports/preprocess/problems.json").write_text(json.dumps({"problems": problems}))
+    save(tmp_path, LossSettings(conf_loss="focal"))
+    return tmp_path
+
+
+@cache
+def network() -> SSD:
+    """Random weights that find dozens of things in every image."""
+    torch.manual_seed(0)
+    model = SSD(paper_config("shufflenet_v2_x0_5", 64, len(GLYPHS) + 1, 0.1, 0.2, 1.05))
+    for head in model.heads.conf:
+        torch.nn.init.normal_(head.bias)
+    return model
+
+
+def save(folder: Path, settings: LossSettings) -> None:
+    save_model(folder / "models/model.pt", network().state_dict(), network().config, GLYPHS, asdict(settings))
+
+
+def metrics(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "reports/metrics.json").read_text())
+    return found
+
+
+def test_every_figure_of_metrics_json_is_defined_and_the_fast_evaluator_s(
+    workspace: Path, run_stage: Run, shapes_file: TensorFile
+) -> None:
+    ended = run_stage("evaluate", **PLAIN)
+    assert ended.code == 0, ended.stderr
+    found = metrics(workspace)
+    assert found["num_detections"] > 100
+    ids = shapes_file.image_ids
+    detections = read_detections(workspace / "reports/evaluate/detections.json", ids)
+    objects = [shapes_file.objects(index) for index in range(len(ids))]
+    own = evaluate_coco(detections, objects, GLYPHS)
+    assert [found["coco"][key] for key in ("map", "map50", "map75")] == pytest.approx(
+        [own.map, own.map50, own.map75], abs=1e-6
+    )
+    assert [item["coco_ap50"] for item in found["per_class"].values()] == pytest.approx(
+        list(own.per_class_map50.values()), abs=1e-6
+    )
+    text = "\n".join(found["definitions"])
+    for group in ("coco", "voc"):
+        for key in found[group]:
+            # "*_interval", "*_small" and so on stand for several.
+            assert key in text or f"*_{key.rpartition('_')[2]}" in text, key
+    for name in next(iter(found["per_class"].values())):
+        assert name == "num_objects" or name in text or name.endswith("_interval")
+    for word in ("torchmetrics", "101 recall points", "lenient", "np.arange(0, 1.1, 0.1)", "50 bootstrap"):
+        assert word in text
+    assert all(len(line) < 300 for line in found["definitions"])
+
+
+def test_intervals_are_beside_their_figures_in_the_file_and_on_the_terminal(
+    workspace: Path, run_stage: Run
+) -> None:
+    said = run_stage("evaluate", **PLAIN).stdout
+    coco = metrics(workspace)["coco"]
+    assert list(coco)[:4] == ["map", "map_interval", "map50", "map50_interval"]
+    low, high = coco["map50_interval"]
+    assert low <= coco["map50"] <= high
+    assert f"{coco['map50']:.4f} [{low:.3f}, {high:.3f}]\n" in said
+    assert all("coco_ap50_interval" in item for item in metrics(workspace)["per_class"].values())
+    run_stage("evaluate", **{**PLAIN, "evaluate.resamples": 0})
+    assert "interval" not in (workspace / "reports/metrics.json").read_text()
+
+
+def test_the_loss_is_that_of_the_model_s_own_criterion(workspace: Path, run_stage: Run) -> None:
+    losses = []
+    for settings in (LossSettings(conf_loss="focal"), LossSettings(box_weight=3.0)):
+        save(workspace, settings)
+        run_stage("evaluate", **{**PLAIN, "evaluate.resamples": 0})
+        losses.append(metrics(workspace)["training_criterion"])
+    focal, weighted = losses
+    assert focal["loss"] == pytest.approx(focal["loc_loss"] + focal["conf_loss"])
+    assert focal["conf_loss"] != pytest.approx(weighted["conf_loss"], rel=0.1)
+    assert weighted["loc_loss"] == pytest.approx(3 * focal["loc_loss"])
+
+
+def test_what_was_mended_in_the_test_split_is_said(workspace: Path, run_stage: Run) -> None:
+    ended = run_stage("evaluate", **PLAIN)
+    assert (metrics(workspace)["num_mended"], metrics(workspace)["num_dropped"]) == (2, 1)
+    assert "2 mended and 1 dropped" in ended.stdout
+    (workspace / "reports/preprocess/problems.json").unlink()
+    ended = run_stage("evaluate", **PLAIN)
+    assert ended.code == 2
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("reports/preprocess/problems.json: missing") and "preprocess" in line
+
+
+def test_evaluators_that_disagree_stop_the_stage(
+    workspace: Path, run_stage: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        summary_module, "coco_result", lambda *inputs: replace(coco_result(*inputs), map75=0.987)
+    )
+    ended = run_stage("evaluate", **PLAIN)
+    assert ended.code == 2
+    assert "COCO's map75 is 0." in ended.stderr and "0.987 by ssd/metrics/coco.py" in ended.stderr
+    assert not (workspace / "reports/metrics.json").exists()
+    assert (workspace / "reports/evaluate/detections.json").exists(), "what to look at"
