@@ -6,7 +6,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from ssd.models.auxiliary import Kind, auxiliary_stage, fits
+from ssd.models.auxiliary import Auxiliary, auxiliary_stage, fits
 from ssd.models.backbones import build_backbone
 
 Shape = tuple[int, int, int]
@@ -33,13 +33,13 @@ def feature_maps(backbone: nn.Module, auxiliary: Sequence[nn.Module], images: Te
 
 @lru_cache
 def map_shapes(
-    backbone: str, strides: tuple[int, ...], kind: Kind, input_size: int, side: int | None = None
+    backbone: str, strides: tuple[int, ...], auxiliary: Auxiliary, input_size: int, side: int | None = None
 ) -> Shapes:
     """The shapes of `feature_maps`, from a forward pass on the device "meta", that is without arithmetic.
 
     Args:
         backbone, strides: as in `build_backbone`.
-        kind: of the auxiliary stages, as many as lead to a 1x1 feature map at `input_size`.
+        auxiliary: stages, as many as lead to a 1x1 feature map at `input_size`.
         input_size: pixels, that the network is built for.
         side: pixels, of the images; None for `input_size`.
 
@@ -53,7 +53,7 @@ def map_shapes(
         stages: list[nn.Module] = []
         while maps[-1].shape[-1] > 1:
             _, channels, cells, _ = maps[-1].shape
-            stages.append(auxiliary_stage(kind, len(stages), channels, cells).eval())
+            stages.append(auxiliary_stage(auxiliary, len(stages), channels, cells).eval())
             maps.append(stages[-1](maps[-1]))
         if side is not None and side != input_size:
             maps = feature_maps(body, stages, torch.empty(1, 3, side, side))

@@ -13,7 +13,7 @@ from ssd.files import write_bytes
 from ssd.models.config import SSDConfig
 from ssd.models.ssd import SSD
 
-MODEL_FORMAT = "ssd-model-2"
+MODEL_FORMAT = "ssd-model-3"
 
 
 def save_model(
