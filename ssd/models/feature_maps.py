@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ssd.models.auxiliary import Auxiliary, auxiliary_stage, fits
 from ssd.models.backbones import build_backbone
+from ssd.models.extractors import cannot_take
 
 Shape = tuple[int, int, int]
 """(channels, height, width) of a feature map."""
@@ -44,11 +45,15 @@ def map_shapes(
         side: pixels, of the images; None for `input_size`.
 
     Raises:
-        UserError: there is no such backbone, or it has no feature maps of these strides.
+        UserError: there is no such backbone, or it has no feature maps of these strides, or does not take
+            images of `input_size`.
     """
     with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
         body = build_backbone(backbone, strides).eval()
-        maps: list[Tensor] = body(torch.empty(1, 3, input_size, input_size))
+        try:
+            maps: list[Tensor] = body(torch.empty(1, 3, input_size, input_size))
+        except Exception as error:  # noqa: BLE001 (networks raise exceptions of any type)
+            raise cannot_take(backbone, input_size, error) from None
         num_own = len(maps)
         stages: list[nn.Module] = []
         while maps[-1].shape[-1] > 1:
