@@ -103,6 +103,7 @@ class PreprocessParams(Section):
 class ModelParams(Section):
     backbone: Annotated[str, Field(pattern=r"^(timm/)?[a-z0-9_.]+$")]
     weights: Annotated[str, Field(min_length=1)]
+    input_scale: Literal["auto", "imagenet", "caffe"]
     input_size: Annotated[int, Field(ge=64, le=2048)]
     strides: list[Literal[2, 4, 8, 16, 32]]
     neck: Literal["none", "fpn"]

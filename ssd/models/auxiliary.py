@@ -1,16 +1,42 @@
 """Auxiliary convolutions after the backbone, which halve its last feature map down to 1x1."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 from torch import nn
 
-Kind = Literal["normed", "plain", "separable"]
-"""With batch norm; without, as in the paper; as in SSDLite (Sandler et al., "MobileNetV2", section 6.2)."""
+Layers = Literal["normed", "plain", "single", "separable"]
+"""1x1 and 3x3 convolutions with batch norm; without, as in the paper; one 3x3 convolution with batch norm; as
+in SSDLite (Sandler et al., "MobileNetV2", section 6.2)."""
 
 
-def auxiliary_stage(kind: Kind, number: int, channels: int, side: int) -> nn.Sequential:
+@dataclass(frozen=True)
+class Auxiliary:
+    """The auxiliary convolutions of a network.
+
+    layers: of every stage. widths: output channels of each stage; the last is that of all further ones. Where
+    a stage has two or three convolutions, those before the last have half as many channels.
+    """
+
+    layers: Layers
+    widths: tuple[int, ...]
+
+
+NORMED = Auxiliary("normed", (512,))
+PLAIN = Auxiliary("plain", (512, 256))
+"""The paper's (SSD, figure 2)."""
+
+TAPERED = Auxiliary("normed", (512, 512, 256))
+"""After conv4 of a ResNet, 38x38 to 1x1 in five stages: the channels of MLPerf's SSD-ResNet34 and NVIDIA's
+SSD300 on ResNet50 (DeepLearningExamples). Batch norm is NVIDIA's; MLPerf's stages have none, but biases."""
+
+SSDLITE = Auxiliary("separable", (512, 256, 256, 128))
+
+
+def auxiliary_stage(auxiliary: Auxiliary, number: int, channels: int, side: int) -> nn.Sequential:
     """Stage `number`, from 0, for a feature map of `channels` and `side` cells (two at least) per side."""
-    return _STAGES[kind](channels, _width(kind, number), side)
+    width = auxiliary.widths[min(number, len(auxiliary.widths) - 1)]
+    return _STAGES[auxiliary.layers](channels, width, side)
 
 
 def fits(stage: nn.Module, side: int) -> bool:
@@ -21,12 +47,6 @@ def fits(stage: nn.Module, side: int) -> bool:
     """
     padded = any(isinstance(module, nn.Conv2d) and module.padding == (1, 1) for module in stage.modules())
     return side >= (2 if padded else 3)
-
-
-def _width(kind: Kind, number: int) -> int:
-    """Output channels of stage `number`: 512 (normed), the paper's (plain), or SSDLite's (separable)."""
-    widths = {"normed": (512,), "plain": (512, 256), "separable": (512, 256, 256, 128)}[kind]
-    return widths[min(number, len(widths) - 1)]
 
 
 def _normed(channels: int, width: int, side: int) -> nn.Sequential:
@@ -51,6 +71,15 @@ def _plain(channels: int, width: int, side: int) -> nn.Sequential:
     )
 
 
+def _single(channels: int, width: int, side: int) -> nn.Sequential:
+    """Stride 2 everywhere; without padding 3x3 becomes 1x1, with padding it would become 2x2."""
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 3, stride=2, padding=0 if side == 3 else 1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+    )
+
+
 def _separable(channels: int, width: int, side: int) -> nn.Sequential:
     half = width // 2
     return nn.Sequential(
@@ -71,4 +100,4 @@ def _stride_and_padding(side: int) -> tuple[int, int]:
     return (1, 0) if side in (3, 5) else (2, 1)
 
 
-_STAGES = {"normed": _normed, "plain": _plain, "separable": _separable}
+_STAGES = {"normed": _normed, "plain": _plain, "single": _single, "separable": _separable}

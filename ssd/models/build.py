@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ssd.models.config import map_sides, model_config
+from ssd.models.input_scale import resolve_input_scale
 from ssd.models.kmeans_priors import kmeans_levels
 from ssd.models.ssd import SSD
 from ssd.models.weights import load_weights
@@ -21,13 +22,15 @@ def build_model(params: ModelParams, num_object_classes: int, boxes: Tensor, see
         weights: `params.weights`, a file's path made absolute.
 
     Raises:
-        UserError: settings of the section contradict each other, or the weights do not fit.
+        UserError: settings of the section contradict each other, the weights do not fit, or nothing tells
+            which input they expect.
     """
+    input_scale = resolve_input_scale(params.input_scale, params.backbone, weights)
     torch.manual_seed(seed)
     levels = []
     if params.priors == "kmeans":
         sides = map_sides(params.backbone, tuple(params.strides), params.heads, params.input_size)
         levels = kmeans_levels(boxes[:, 2:] - boxes[:, :2], sides, params.prior_clusters, seed)
-    model = SSD(model_config(params, num_object_classes + 1, levels))
+    model = SSD(model_config(params, num_object_classes + 1, levels, input_scale))
     load_weights(model, weights)
     return model

@@ -1,13 +1,15 @@
 """The configuration of a network: saved with its weights, sufficient to rebuild it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ssd.errors import UserError
-from ssd.models.auxiliary import Kind
+from ssd.models.auxiliary import NORMED, PLAIN, SSDLITE, TAPERED, Auxiliary
+from ssd.models.backbones import CONV4
 from ssd.models.feature_maps import Shapes, map_shapes
 from ssd.models.priors import PriorLevel, paper_levels, table_levels
+from ssd.models.vgg import InputScale
 from ssd.params import ModelParams
 
 Neck = Literal["none", "fpn"]
@@ -19,8 +21,9 @@ class SSDConfig:
     """The configuration of a network.
 
     strides: of the backbone's feature maps, pixels per cell; () takes the backbone's defaults. input_size:
-    pixels. num_classes: with background. width: channels of the feature pyramid (FPN), and of the projection
-    before 1x1 heads. levels: the priors of each feature map.
+    pixels. num_classes: with background. width: channels of the feature pyramid (FPN), and with 1x1 heads of
+    the projection and the auxiliary stages. levels: the priors of each feature map. input_scale: of vgg16
+    (see `ssd.models.vgg`); imagenet for every other backbone.
     """
 
     backbone: str
@@ -31,11 +34,12 @@ class SSDConfig:
     heads: HeadKind
     width: int
     levels: tuple[PriorLevel, ...]
+    input_scale: InputScale
 
     @property
-    def auxiliary(self) -> Kind:
-        """The kind of auxiliary convolutions."""
-        return auxiliary_kind(self.backbone, self.heads)
+    def auxiliary(self) -> Auxiliary:
+        """The auxiliary convolutions."""
+        return auxiliary_of(self.backbone, self.heads, self.width)
 
     def map_shapes(self, side: int | None = None) -> Shapes:
         """For inputs of `side` pixels, else of `input_size`; see `ssd.models.feature_maps.map_shapes`."""
@@ -46,6 +50,18 @@ class SSDConfig:
         own, more = self.map_shapes(side)
         return [(height, width) for _, height, width in own + more]
 
+    def levels_at(self, side: int) -> tuple[PriorLevel, ...]:
+        """The levels of the feature maps of an input of `side` pixels, as many as there are maps.
+
+        Their shapes are the same at every size. Explicit steps (`model.prior_steps`) hold at `input_size`
+        alone. At another size the centres are evenly spaced, each in the middle of its cell, so that none
+        lies outside the image; where the side is a multiple of the stride, that is the stride in pixels.
+        Steps in pixels cannot be kept, for the last maps have no constant stride: the paper's 100 pixels
+        belong to 3x3 cells, and at 448 pixels that map has 5x5.
+        """
+        levels = self.levels[: len(self.map_sizes(side))]
+        return levels if side == self.input_size else tuple(replace(level, step=None) for level in levels)
+
     @staticmethod
     def from_state(state: dict[str, Any]) -> "SSDConfig":
         """From `dataclasses.asdict` of a config."""
@@ -55,11 +71,19 @@ class SSDConfig:
         return SSDConfig(**{**state, "strides": tuple(state["strides"]), "levels": levels})
 
 
-def auxiliary_kind(backbone: str, heads: HeadKind) -> Kind:
-    """SSDLite's convolutions with SSDLite's heads; the paper's where the backbone has no batch norm."""
+def auxiliary_of(backbone: str, heads: HeadKind, width: int) -> Auxiliary:
+    """The auxiliary convolutions: by the heads first, then by the backbone.
+
+    SSDLite's with SSDLite's heads, single ones of `width` channels with 1x1 heads; else the paper's where the
+    backbone has no batch norm, and those of MLPerf and NVIDIA after conv4.
+    """
     if heads == "ssdlite":
-        return "separable"
-    return "plain" if backbone == "vgg16" else "normed"
+        return SSDLITE
+    if heads == "conv1x1":
+        return Auxiliary("single", (width,))
+    if backbone == "vgg16":
+        return PLAIN
+    return TAPERED if backbone.endswith(CONV4) else NORMED
 
 
 def map_sides(backbone: str, strides: tuple[int, ...], heads: HeadKind, input_size: int) -> list[int]:
@@ -68,7 +92,8 @@ def map_sides(backbone: str, strides: tuple[int, ...], heads: HeadKind, input_si
     Raises:
         UserError: there is no such backbone, or it has no feature maps of these strides.
     """
-    own, more = map_shapes(backbone, strides, auxiliary_kind(backbone, heads), input_size)
+    width = 256  # any: the sides do not depend on it
+    own, more = map_shapes(backbone, strides, auxiliary_of(backbone, heads, width), input_size)
     return [height for _, height, _ in own + more]
 
 
@@ -84,20 +109,27 @@ def paper_config(
     neck: Neck = "none",
     heads: HeadKind = "conv3x3",
     width: int = 256,
+    input_scale: InputScale = "imagenet",
 ) -> SSDConfig:
     """A configuration with the paper's priors for its feature maps (see `paper_levels`)."""
     num_levels = len(map_sides(backbone, strides, heads, input_size))
     levels = tuple(paper_levels(num_levels, first, second, last))
-    return SSDConfig(backbone, strides, input_size, num_classes, neck, heads, width, levels)
+    return SSDConfig(backbone, strides, input_size, num_classes, neck, heads, width, levels, input_scale)
 
 
-def model_config(params: ModelParams, num_classes: int, kmeans: Sequence[PriorLevel] = ()) -> SSDConfig:
+def model_config(
+    params: ModelParams,
+    num_classes: int,
+    kmeans: Sequence[PriorLevel] = (),
+    input_scale: InputScale = "imagenet",
+) -> SSDConfig:
     """The configuration that the `model` section describes.
 
     Args:
         params: the section.
         num_classes: with background.
         kmeans: the levels to use where `priors` is kmeans.
+        input_scale: what `resolve_input_scale` made of the section's setting.
 
     Raises:
         UserError: backbone, strides and the lists of priors contradict each other.
@@ -127,6 +159,7 @@ def model_config(params: ModelParams, num_classes: int, kmeans: Sequence[PriorLe
         heads=params.heads,
         width=params.width,
         levels=tuple(levels),
+        input_scale=input_scale,
     )
 
 

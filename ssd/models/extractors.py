@@ -1,8 +1,10 @@
 """Feature maps of any torchvision or timm network, by its name; layers are found by their output stride."""
 
 import difflib
-from collections.abc import Callable
-from typing import Any, cast
+import warnings
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,28 +24,52 @@ PUBLISHED: dict[str, dict[int, str]] = {
 }
 
 
+class Output(NamedTuple):
+    """What a block puts out: the stride, None of no square feature map; whether the channels come last."""
+
+    stride: int | None
+    channels_last: bool
+
+
 class ExtractedFeatures(nn.Module):
     """A network that returns its feature maps as a list, finest first.
 
     Args:
         body: returns a dict or a list of feature maps.
         stages: names of the modules of `body` that make up each stage.
+        channels_last: whether each map of `body` is [B, H, W, C], as those of Swin are.
     """
 
-    def __init__(self, body: nn.Module, stages: list[list[str]]) -> None:
+    def __init__(self, body: nn.Module, stages: list[list[str]], channels_last: list[bool]) -> None:
         super().__init__()
         self.body = body
         self._stages = stages
+        self._channels_last = channels_last
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Normalised images [B, 3, S, S] to feature maps [B, C_i, H_i, W_i]."""
-        maps = self.body(images)
-        return list(maps.values()) if isinstance(maps, dict) else list(maps)
+        with _sizes_are_constants() if torch._C._get_tracing_state() else nullcontext():
+            maps = self.body(images)
+        maps = maps.values() if isinstance(maps, dict) else maps
+        return [
+            x.permute(0, 3, 1, 2) if last else x for x, last in zip(maps, self._channels_last, strict=True)
+        ]
 
     def stages(self) -> list[list[nn.Module]]:
-        """Its modules in forward order, grouped by stride: 2, 4, 8, 16 and 32."""
+        """Its modules in forward order: the stem, then by stride: 4, 8, 16 and 32."""
         parts = dict(self.body.named_modules())
         return [[parts[name] for name in names if name in parts] for names in self._stages]
+
+
+@contextmanager
+def _sizes_are_constants() -> Iterator[None]:
+    """Suppress the tracer's warnings of sizes by which Swin decides: a trace has one input size.
+
+    The number of images stays dynamic: no network decides by it, and the export stage compares batches.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
+        yield
 
 
 def build_extractor(name: str, strides: tuple[int, ...]) -> ExtractedFeatures:
@@ -57,18 +83,21 @@ def build_extractor(name: str, strides: tuple[int, ...]) -> ExtractedFeatures:
         UserError: there is no such network, or it has no feature maps, or none of these strides.
     """
     if name.startswith("timm/"):
-        return _timm_extractor(name, strides or USUAL_STRIDES)
+        return _timm_extractor(name, strides)
     network = _torchvision_network(name)
     published = PUBLISHED.get(name, {})
     blocks = _probe(network, name)
-    nodes = {stride: block for block, stride in blocks.items() if stride is not None} | published
-    strides = strides or tuple(published) or USUAL_STRIDES
+    nodes = {output.stride: block for block, output in blocks.items() if output.stride} | published
     _check(name, strides, nodes)
+    strides = strides or tuple(published) or USUAL_STRIDES
     try:
         body = create_feature_extractor(network, {nodes[stride]: str(stride) for stride in strides})
     except Exception as error:  # noqa: BLE001 (torch.fx passes on any exception of the network)
-        raise _no_maps(name, error) from None
-    return ExtractedFeatures(body, _stages(blocks))
+        raise UserError(
+            f"{name} has no usable feature maps ({_reason(error)}); choose another", key="model.backbone"
+        ) from None
+    channels_last = [blocks[node].channels_last if (node := nodes[s]) in blocks else False for s in strides]
+    return ExtractedFeatures(body, _stages(blocks), channels_last)
 
 
 def timm_network(name: str, out_indices: tuple[int, ...] | None = None, **options: Any) -> nn.Module:
@@ -85,6 +114,8 @@ def timm_network(name: str, out_indices: tuple[int, ...] | None = None, **option
         ) from None
     if out_indices is not None:
         options["out_indices"] = out_indices
+    if name.startswith("timm/swin"):
+        options["strict_img_size"] = False  # otherwise it takes images of one size
     try:
         network: nn.Module = timm.create_model(name.removeprefix("timm/"), features_only=True, **options)
     except (RuntimeError, ValueError, AttributeError, TypeError) as error:
@@ -101,8 +132,10 @@ def _timm_extractor(name: str, strides: tuple[int, ...]) -> ExtractedFeatures:
         reductions = cast(Any, timm_network(name)).feature_info.reduction()
     places = {stride: place for place, stride in enumerate(reductions)}
     _check(name, strides, places)
+    strides = strides or USUAL_STRIDES
     body = timm_network(name, tuple(places[stride] for stride in strides))
-    return ExtractedFeatures(body, _stages(_probe(body, name)))
+    channels_last = cast(Any, body).output_fmt == "NHWC"
+    return ExtractedFeatures(body, _stages(_probe(body, name)), [channels_last] * len(strides))
 
 
 def _torchvision_network(name: str) -> nn.Module:
@@ -121,13 +154,12 @@ def _torchvision_network(name: str) -> nn.Module:
     return moved
 
 
-def _probe(network: nn.Module, name: str) -> dict[str, int | None]:
-    """The blocks of a network, in forward order, and the stride of the output of each.
+def _probe(network: nn.Module, name: str) -> dict[str, Output]:
+    """The blocks of a network, in forward order, and what each puts out.
 
-    A block is a child, or a child of a Sequential child; None where the output is no square feature map
-    [B, C, H, W].
+    A block is a child, or a child of a Sequential child.
     """
-    blocks: dict[str, int | None] = {}
+    blocks: dict[str, Output] = {}
     with torch.device("meta"):
         probe = timm_network(name) if name.startswith("timm/") else _torchvision_network(name)
     hooks = [module.register_forward_hook(_note(blocks, block)) for block, module in _blocks(probe)]
@@ -135,15 +167,22 @@ def _probe(network: nn.Module, name: str) -> dict[str, int | None]:
         with torch.no_grad():
             probe.eval()(torch.empty(1, 3, PROBE_SIDE, PROBE_SIDE, device="meta"))
     except Exception as error:  # noqa: BLE001 (networks raise exceptions of any type)
-        raise _no_maps(name, error) from None
+        raise cannot_take(name, PROBE_SIDE, error) from None
     for hook in hooks:
         hook.remove()
     return blocks
 
 
-def _no_maps(name: str, error: Exception) -> UserError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-    return UserError(f"{name} has no usable feature maps ({reason}); choose another", key="model.backbone")
+def cannot_take(name: str, side: int, error: Exception) -> UserError:
+    """The error for a network that fails on images of `side` x `side` pixels."""
+    return UserError(
+        f"{name} does not take images of {side}x{side} pixels ({_reason(error)}); choose another",
+        key="model.backbone",
+    )
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _blocks(network: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -154,21 +193,35 @@ def _blocks(network: nn.Module) -> list[tuple[str, nn.Module]]:
     return found
 
 
-def _note(blocks: dict[str, int | None], name: str) -> Callable[[nn.Module, Any, Any], None]:
+def _note(blocks: dict[str, Output], name: str) -> Callable[[nn.Module, Any, Any], None]:
     def note(module: nn.Module, inputs: Any, output: Any) -> None:
-        square = isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] == output.shape[3] > 1
-        stride = PROBE_SIDE / output.shape[3] if square else None
-        blocks[name] = int(stride) if stride in STAGE_STRIDES else None
+        _, *shape = output.shape if isinstance(output, Tensor) and output.ndim == 4 else (1, 1, 1, 1)
+        channels_last = shape[0] == shape[1] != shape[2]
+        height, width = shape[:2] if channels_last else shape[1:]
+        stride = PROBE_SIDE / height if height == width > 1 else None
+        blocks[name] = Output(int(stride) if stride in STAGE_STRIDES else None, channels_last)
 
     return note
 
 
-def _stages(blocks: dict[str, int | None]) -> list[list[str]]:
-    return [[name for name, found in blocks.items() if found == stride] for stride in STAGE_STRIDES]
+def _stages(blocks: dict[str, Output]) -> list[list[str]]:
+    """Names of the blocks of each stage, by stride; a stem that has stride 4 itself is a stage of its own."""
+    stages = [[name for name, found in blocks.items() if found.stride == stride] for stride in STAGE_STRIDES]
+    if not stages[0]:
+        stages[:2] = [stages[1][:-1], stages[1][-1:]]
+    return stages
 
 
-def _check(name: str, strides: tuple[int, ...], places: dict[int, Any]) -> None:
-    if not set(strides) <= set(places):
+def _check(name: str, strides: tuple[int, ...], places: Collection[int]) -> None:
+    """Raise a UserError unless there are feature maps of the requested strides, or of the usual ones."""
+    if set(strides or PUBLISHED.get(name, USUAL_STRIDES)) <= set(places):
+        return
+    known = f"{name} has feature maps of strides {sorted(places)}"
+    if not places:
         raise UserError(
-            f"found {list(strides)}; {name} has feature maps of strides {sorted(places)}", key="model.strides"
+            f"{name} has no feature maps of 1/8, 1/16 or 1/32 of the image; choose another",
+            key="model.backbone",
         )
+    if strides:
+        raise UserError(f"found {list(strides)}; {known}", key="model.strides")
+    raise UserError(f"{known}, not 8, 16 and 32; choose another, or set model.strides", key="model.backbone")

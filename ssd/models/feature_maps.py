@@ -6,8 +6,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from ssd.models.auxiliary import Kind, auxiliary_stage, fits
+from ssd.models.auxiliary import Auxiliary, auxiliary_stage, fits
 from ssd.models.backbones import build_backbone
+from ssd.models.extractors import cannot_take
 
 Shape = tuple[int, int, int]
 """(channels, height, width) of a feature map."""
@@ -33,27 +34,31 @@ def feature_maps(backbone: nn.Module, auxiliary: Sequence[nn.Module], images: Te
 
 @lru_cache
 def map_shapes(
-    backbone: str, strides: tuple[int, ...], kind: Kind, input_size: int, side: int | None = None
+    backbone: str, strides: tuple[int, ...], auxiliary: Auxiliary, input_size: int, side: int | None = None
 ) -> Shapes:
     """The shapes of `feature_maps`, from a forward pass on the device "meta", that is without arithmetic.
 
     Args:
         backbone, strides: as in `build_backbone`.
-        kind: of the auxiliary stages, as many as lead to a 1x1 feature map at `input_size`.
+        auxiliary: stages, as many as lead to a 1x1 feature map at `input_size`.
         input_size: pixels, that the network is built for.
         side: pixels, of the images; None for `input_size`.
 
     Raises:
-        UserError: there is no such backbone, or it has no feature maps of these strides.
+        UserError: there is no such backbone, or it has no feature maps of these strides, or does not take
+            images of `input_size`.
     """
     with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
         body = build_backbone(backbone, strides).eval()
-        maps: list[Tensor] = body(torch.empty(1, 3, input_size, input_size))
+        try:
+            maps: list[Tensor] = body(torch.empty(1, 3, input_size, input_size))
+        except Exception as error:  # noqa: BLE001 (networks raise exceptions of any type)
+            raise cannot_take(backbone, input_size, error) from None
         num_own = len(maps)
         stages: list[nn.Module] = []
         while maps[-1].shape[-1] > 1:
             _, channels, cells, _ = maps[-1].shape
-            stages.append(auxiliary_stage(kind, len(stages), channels, cells).eval())
+            stages.append(auxiliary_stage(auxiliary, len(stages), channels, cells).eval())
             maps.append(stages[-1](maps[-1]))
         if side is not None and side != input_size:
             maps = feature_maps(body, stages, torch.empty(1, 3, side, side))

@@ -13,8 +13,8 @@ from torch import Tensor
 class PriorLevel:
     """The priors of every cell of one feature map.
 
-    shapes: (width, height) of each, normalised to [0, 1]; step: distance of neighbouring centres, normalised;
-    None takes the width of a cell, 1 / cells per side.
+    shapes: (width, height) of each, normalised to [0, 1]; step: distance of neighbouring centres, normalised,
+    at the size that the network is built for; None takes the width of a cell, 1 / cells per side.
     """
 
     shapes: tuple[tuple[float, float], ...]

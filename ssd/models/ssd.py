@@ -27,7 +27,7 @@ class SSD(nn.Module):
         super().__init__()
         self.config = config
         self.num_classes = config.num_classes
-        self.backbone = build_backbone(config.backbone, config.strides)
+        self.backbone = build_backbone(config.backbone, config.strides, config.input_scale)
         own, more = config.map_shapes()
         self.auxiliary = nn.ModuleList(
             auxiliary_stage(config.auxiliary, number, width, side)
@@ -61,10 +61,10 @@ class SSD(nn.Module):
     def priors_at(self, side: int) -> Tensor:
         """The priors of an input of `side` pixels: float32 [P, 4], cxcywh, normalised to [0, 1].
 
-        Levels keep their scales at every size. At a smaller size the last levels may have no feature map.
+        Levels keep their shapes at every size; for their centres see `SSDConfig.levels_at`. At a smaller size
+        the last levels may have no feature map.
         """
-        sizes = self.config.map_sizes(side)
-        return make_priors(sizes, self.config.levels[: len(sizes)])
+        return make_priors(self.config.map_sizes(side), self.config.levels_at(side))
 
 
 class FPN(nn.Module):

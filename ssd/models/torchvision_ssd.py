@@ -23,7 +23,7 @@ def ssd300_vgg16_config(num_classes: int = NUM_COCO_CLASSES) -> SSDConfig:
         PriorLevel(level.shapes, step / SIDE)
         for level, step in zip(table_levels(SCALES, RATIOS), STEPS, strict=True)
     )
-    return SSDConfig("vgg16", (), SIDE, num_classes, "none", "conv3x3", 256, levels)
+    return SSDConfig("vgg16", (), SIDE, num_classes, "none", "conv3x3", 256, levels, "caffe")
 
 
 def is_ssd300_vgg16(state: dict[str, Tensor]) -> bool:

@@ -2,6 +2,7 @@
 
 import logging
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,10 @@ from torchvision.models import vgg16
 from ssd.structures import MEAN, STD
 
 log = logging.getLogger(__name__)
+
+InputScale = Literal["imagenet", "caffe"]
+"""The input that weights expect, of x in 0..255: imagenet (x - MEAN) / STD, about -2.1 to 2.6; caffe
+x - CAFFE_MEAN, -123 to 151."""
 
 # Mean colour of the Caffe weights, as torchvision states it, on the 0..255 scale; they use no deviation.
 CAFFE_MEAN = (0.48235 * 255, 0.45882 * 255, 0.40784 * 255)
@@ -24,14 +29,15 @@ class VGG16Features(nn.Module):
     SSD, section 3: fc6 and fc7 become convolutions with sub-sampled weights (see `subsample_classifier`),
     fc6 with dilation; pool5 has stride 1; conv4_3 is L2-normalised over the channels and scaled by a
     learned factor (Liu et al., "ParseNet", 2015, section 3.3). Its sub-module `features` has torchvision's
-    names. Published weights come from Caffe, so the ImageNet normalisation of the input is undone first.
+    names.
+
+    Args:
+        input_scale: what the weights expect (see `ssd.models.input_scale`).
     """
 
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self) -> None:
+    def __init__(self, input_scale: InputScale = "imagenet") -> None:
         super().__init__()
+        self.rescale = CaffeInput() if input_scale == "caffe" else nn.Identity()
         with torch.device("meta"):  # of 138 million parameters, 124 million are in the unused classifier
             features = vgg16(weights=None).features
         self.features = features[: CONV5_3 + 1].to_empty(device=torch.get_default_device())
@@ -40,9 +46,6 @@ class VGG16Features(nn.Module):
         self.fc6 = nn.Conv2d(512, 1024, 3, padding=6, dilation=6)
         self.fc7 = nn.Conv2d(1024, 1024, 1)
         self.conv4_scale = nn.Parameter(torch.full((512,), 20.0))
-        mean, std, caffe = (torch.tensor(value).view(3, 1, 1) for value in (MEAN, STD, CAFFE_MEAN))
-        self.register_buffer("scale", std, persistent=False)
-        self.register_buffer("shift", mean - caffe, persistent=False)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -51,7 +54,7 @@ class VGG16Features(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Normalised images [B, 3, S, S] to conv4_3 [B, 512, ...] and fc7 [B, 1024, ...]."""
-        conv4 = self.features[: CONV4_3 + 1](images * self.scale + self.shift)
+        conv4 = self.features[: CONV4_3 + 1](self.rescale(images))
         x = self.pool5(self.features[CONV4_3 + 1 :](conv4))
         x = F.relu(self.fc7(F.relu(self.fc6(x))))
         return [F.normalize(conv4) * self.conv4_scale.view(-1, 1, 1), x]
@@ -61,6 +64,23 @@ class VGG16Features(nn.Module):
         bounds = [0, 5, 10, 17, 24, CONV5_3 + 1]
         parts: list[list[nn.Module]] = [list(self.features[start:end]) for start, end in pairwise(bounds)]
         return [*parts[:-1], [*parts[-1], self.fc6, self.fc7]]
+
+
+class CaffeInput(nn.Module):
+    """Undoes the ImageNet normalisation of images, and takes Caffe's mean colour off instead."""
+
+    std: Tensor
+    shift: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        mean, std, caffe = (torch.tensor(value).view(3, 1, 1) for value in (MEAN, STD, CAFFE_MEAN))
+        self.register_buffer("std", std, persistent=False)
+        self.register_buffer("shift", mean - caffe, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images [B, 3, S, S] to the same shape, from -123 to 151."""
+        return images * self.std + self.shift
 
 
 def vgg16_state(state: dict[str, Tensor], backbone: VGG16Features) -> dict[str, Tensor]:

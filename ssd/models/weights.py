@@ -15,6 +15,7 @@ from torchvision.models import VGG16_Weights, WeightsEnum, get_model_weights
 from torchvision.models.detection import SSD300_VGG16_Weights
 
 from ssd.errors import UserError
+from ssd.models.backbones import CONV4
 from ssd.models.extractors import ExtractedFeatures, timm_network
 from ssd.models.priors import PriorLevel
 from ssd.models.ssd import SSD
@@ -91,7 +92,7 @@ def imagenet_weights(name: str) -> WeightsEnum:
     """
     if name == "vgg16":
         return VGG16_Weights.IMAGENET1K_FEATURES
-    published = [entry for entry in get_model_weights(name) if "IMAGENET1K" in entry.name]
+    published = [entry for entry in get_model_weights(name.removesuffix(CONV4)) if "IMAGENET1K" in entry.name]
     if not published:
         raise UserError(
             f"torchvision has no imagenet weights for {name}; allowed: none, a file", key="model.weights"

@@ -7,7 +7,7 @@ import torch
 
 from ssd.errors import UserError
 from ssd.models.config import SSDConfig, map_sides, model_config, paper_config
-from ssd.models.priors import PriorLevel
+from ssd.models.priors import PriorLevel, make_priors
 from ssd.models.ssd import SSD
 from ssd.params import Params
 
@@ -55,6 +55,55 @@ def test_steps_set_the_centres_apart(make_params: MakeParams) -> None:
     torch.testing.assert_close(centres, torch.arange(38) * 8.0 + 4)
 
 
+def test_gluoncv_s_ssd512_has_six_maps_and_6132_priors(make_params: MakeParams) -> None:
+    """ssd_512_resnet50_v1: a first map of stride 16, sizes of 51.2 to 492 pixels, 4, 6, 6, 6, 4, 4 a cell."""
+    few, many = [1, 2, 0.5], [1, 2, 0.5, 3, 1 / 3]
+    settings = {
+        "backbone": "resnet50",
+        "input_size": 512,
+        "strides": [16, 32],
+        "priors": "table",
+        "prior_scales": [size / 512 for size in (51.2, 102.4, 189.4, 276.4, 363.52, 450.6, 492)],
+        "prior_ratios": [few, many, many, many, few, few],
+        "prior_steps": [16, 32, 64, 128, 256, 512],
+    }
+    params = make_params(**{f"model.{key}": value for key, value in settings.items()}).model
+    model = SSD(model_config(params, 21))
+    sides = (32, 16, 8, 4, 2, 1)
+    assert model.config.map_sizes() == [(side, side) for side in sides]
+    assert (
+        len(model.priors)
+        == 6132
+        == sum(side**2 * number for side, number in zip(sides, (4, 6, 6, 6, 4, 4), strict=True))
+    )
+    finest, last = model.priors[0] * 512, model.priors[-4:] * 512
+    torch.testing.assert_close(finest, torch.tensor([8.0, 8.0, 51.2, 51.2]))
+    torch.testing.assert_close(last[1], torch.tensor([256.0, 256.0, *[(450.6 * 492) ** 0.5] * 2]))
+
+
+VGG_STEPS = {
+    "model.backbone": "vgg16",
+    "model.input_size": 300,
+    "model.prior_steps": [8, 16, 32, 64, 100, 300],
+}
+
+
+@pytest.mark.parametrize("side", [64, 160, 299, 301, 448, 600])
+def test_at_another_size_no_prior_has_its_centre_outside_the_image(
+    make_params: MakeParams, side: int
+) -> None:
+    """Steps in pixels belong to the size that they were given for; elsewhere centres are evenly spaced."""
+    config = model_config(make_params(**VGG_STEPS).model, 2)
+    priors = make_priors(config.map_sizes(side), config.levels_at(side))
+    cells = config.map_sizes(side)[0][0]
+    finest = priors[: cells**2 * 4, :2]
+    assert priors[:, :2].amin() > 0
+    assert priors[:, :2].amax() < 1
+    torch.testing.assert_close(finest.amin(), torch.tensor(0.5 / cells))
+    torch.testing.assert_close(finest.amax(), torch.tensor(1 - 0.5 / cells))
+    torch.testing.assert_close(finest.mean(0), torch.tensor([0.5, 0.5]))
+
+
 def test_k_means_levels_are_taken_as_they_are(make_params: MakeParams) -> None:
     params = make_params(**{"model.priors": "kmeans", "model.input_size": 64}).model
     levels = [PriorLevel(((0.1 * k, 0.2),)) for k in range(1, 5)]
@@ -76,7 +125,9 @@ def test_lists_of_another_length_than_the_maps_are_one_clear_line(make_params: M
 def test_a_config_survives_being_saved() -> None:
     from dataclasses import asdict
 
-    config = paper_config("resnet18", 64, 3, strides=(8, 16), neck="fpn", heads="conv1x1", width=32)
+    config = paper_config(
+        "vgg16", 64, 3, strides=(8, 16), neck="fpn", heads="conv1x1", width=32, input_scale="caffe"
+    )
     assert SSDConfig.from_state(asdict(config)) == config
 
 
