@@ -18,7 +18,8 @@ DEFINITIONS = (
     "coco, difficult and crowd objects: all are crowds: a detection is not counted if enough of it lies "
     "inside one, and any number may. That is lenient: converters of Pascal's annotations often keep "
     "difficult objects as plain ones or leave them out",
-    "coco.map, per class coco_ap: AP, mean over IoU 0.50, 0.55, ... 0.95; map50, map75, coco_ap50: at one",
+    "coco.map, per class coco_ap: AP, mean over IoU 0.50, 0.55, ... 0.95; map50 and coco_ap50: "
+    "at IoU 0.50; map75: at 0.75",
     "coco.ar1, ar10, ar100: recall, mean over the same IoUs, with the 1, 10, 100 best per image and class",
     "coco.*_small, *_medium, *_large: of objects below 32x32, to 96x96, and above, in pixels of the images "
     "as preprocess keeps them (max_side), by the box's area (COCO's own annotations have the mask's)",

@@ -117,7 +117,7 @@ def test_one_mlflow_run_holds_all_stages(project: Path) -> None:
     (run,) = mlflow_runs(project)
     assert run.info.status == "FINISHED"
     assert float(run.data.params["train.lr"]) > 0
-    figures = {"test/coco_map50", "test/coco_map50_low", "test/coco_ar_large", "test/voc_map_area"}
+    figures = {"test/coco_map50", "test/coco_map50_low", "test/coco_ar100", "test/voc_map_area"}
     assert figures | {"train/loss", "val/map50", "test/training_criterion_loss", "lr"} <= set(
         run.data.metrics
     )
