@@ -118,7 +118,7 @@ def test_one_mlflow_run_holds_all_stages(project: Path) -> None:
     assert run.info.status == "FINISHED"
     assert float(run.data.params["train.lr"]) > 0
     figures = {"test/coco_map50", "test/coco_map50_low", "test/coco_ar100", "test/voc_map_area"}
-    assert figures | {"train/loss", "val/map50", "test/training_criterion_loss", "lr"} <= set(
+    assert figures | {"train/loss", "val/map50", "val/map75", "test/training_criterion_loss", "lr"} <= set(
         run.data.metrics
     )
     assert {"git_dirty", "mlflow.source.git.commit", "data_sha256_train", "model_sha256"} <= set(
@@ -230,4 +230,4 @@ def test_metrics_plots_and_dag_are_useful(
     assert "train.epochs" in shown("params", "diff")
     set_params(project)
     shown("plots", "show")
-    assert "validation mAP@0.5, mAP and F1" in (project / "dvc_plots" / "index.html").read_text()
+    assert "validation mAP@0.5, mAP@0.75, mAP and F1" in (project / "dvc_plots" / "index.html").read_text()
