@@ -2,7 +2,7 @@
 # stay on the host:
 #   docker build -t ssd .
 #   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/app" ssd
-# Any other Debian-like base with Python 3.11 or newer: --build-arg BASE=python:3.12-slim-bookworm. torch brings
+# Any other Debian-like base with Python 3.11.4 or newer: --build-arg BASE=python:3.12-slim-bookworm. torch brings
 # the CUDA libraries with it; a GPU needs --gpus all and the host's driver.
 ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE}

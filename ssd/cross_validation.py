@@ -119,7 +119,10 @@ def figures(validation: CrossValidation) -> dict[str, Spread]:
 
 def class_figures(validation: CrossValidation) -> dict[str, dict[str, Spread]]:
     """Class -> metric (such as "coco_ap") -> its spread over the folds that have objects of the class."""
-    per_class = {fold: item.metrics.get("per_class", {}) for fold, item in validation.finished.items()}
+    per_class = {
+        fold: {figures["class"]: figures for figures in item.metrics.get("per_class", [])}
+        for fold, item in validation.finished.items()
+    }
     names = dict.fromkeys(name for classes in per_class.values() for name in classes)
     return {
         name: _spreads({fold: _numbers(classes.get(name, {})) for fold, classes in per_class.items()})
@@ -130,7 +133,7 @@ def class_figures(validation: CrossValidation) -> dict[str, dict[str, Spread]]:
 def _figures_of(metrics: Mapping[str, Any]) -> dict[str, float]:
     found = _numbers(metrics)
     for group, values in metrics.items():
-        if group != "per_class" and isinstance(values, Mapping):
+        if isinstance(values, Mapping):
             found |= {f"{group} {key}": value for key, value in _numbers(values).items()}
     return found
 

@@ -136,11 +136,9 @@ def log_figures(run: Run, summary: dict[str, Any], file: TensorFile) -> None:
     print(f"what each figure is: definitions in {METRICS}")
     run.metrics(scalars)
     run.tags({"data_sha256_test": sha256(file.path), "figures_test": "\n".join(summary["definitions"])})
-    classes = summary["per_class"]
     rows = [
-        {"class": name}
-        | {column: cell for key in found for column, cell in in_columns(key, found[key]).items()}
-        for name, found in classes.items()
+        {column: cell for key in found for column, cell in in_columns(key, found[key]).items()}
+        for found in summary["per_class"]
     ]
     run.table({column: [row[column] for row in rows] for column in rows[0]}, "per_class.json")
     run.file(METRICS)

@@ -100,8 +100,8 @@ def curves_figure(metrics: dict[str, Any], table: Path) -> Figure:
         for row in csv.DictReader(file, delimiter="\t"):
             points.setdefault(row["class"], []).append((float(row["recall"]), float(row["precision"])))
     curves = [
-        PrecisionRecall(label, name, figures["voc_ap_area"], points.get(name, []))
-        for label, (name, figures) in enumerate(metrics["per_class"].items(), start=1)
+        PrecisionRecall(label, figures["class"], figures["voc_ap_area"], points.get(figures["class"], []))
+        for label, figures in enumerate(metrics["per_class"], start=1)
         if figures["voc_ap_area"] is not None
     ]
     return precision_recall_figure(curves, metrics["voc"]["map_area"], 0.5)

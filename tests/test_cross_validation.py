@@ -33,10 +33,10 @@ def experiment(
         "coco": {"map": MAPS[fold], "map50": 0.5, "map75": None},
         "voc": {"map_area": MAPS[fold] + 0.1},
         "num_images": 7,
-        "per_class": {
-            "cat": {"num_objects": 9, "coco_ap": MAPS[fold] / 2},
-            "a rare dog": {"num_objects": 1, "coco_ap": 0.7} if fold == 2 else {"num_objects": 0},
-        },
+        "per_class": [
+            {"class": "cat", "num_objects": 9, "coco_ap": MAPS[fold] / 2},
+            {"class": "a rare dog", "num_objects": int(fold == 2), "coco_ap": 0.7 if fold == 2 else None},
+        ],
     }
     return Experiment(
         name=name or f"{state}-{fold}",

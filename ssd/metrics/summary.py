@@ -75,7 +75,7 @@ def score_split(
 def summarise(figures: Figures, losses: Mapping[str, float], counts: Mapping[str, int]) -> dict[str, Any]:
     """The content of metrics.json: plain numbers, None where there is no object to find.
 
-    Lists (intervals, definitions) are what DVC leaves out of its tables.
+    DVC leaves lists out of its tables: classes, intervals and definitions.
 
     Args:
         losses: of the split; counts: of images, objects and detections, named num_*.
@@ -96,7 +96,7 @@ def summarise(figures: Figures, losses: Mapping[str, float], counts: Mapping[str
         },
         "training_criterion": dict(losses),
         **counts,
-        "per_class": {name: _of_class(figures, row) for row, name in enumerate(figures.coco.per_class_map)},
+        "per_class": [_of_class(figures, row) for row in range(len(figures.voc.classes))],
         "definitions": definitions(figures.num_resamples),
     }
 
@@ -105,6 +105,7 @@ def _of_class(figures: Figures, row: int) -> dict[str, Any]:
     """The figures of the class in row `row`, label `row` + 1."""
     name, curve = list(figures.coco.per_class_map)[row], figures.voc.classes[row]
     found: dict[str, Any] = {
+        "class": name,
         "num_objects": curve.num_objects,
         "coco_ap": figures.coco.per_class_map[name],
         "coco_ap50": figures.coco.per_class_map50[name],

@@ -139,13 +139,16 @@ def history_figure(rows: Sequence[Mapping[str, float | None]]) -> Figure:
         _draw_series(panels[part], rows, f"train_{part}", TRAIN_COLOUR, "train")
         _draw_series(panels[part], rows, f"val_{part}", VAL_COLOUR, "validation")
         panels[part].set_title(title)
-        panels[part].legend(frameon=False)
+        if rows:
+            panels[part].legend(frameon=False)
     _draw_series(panels["map"], rows, "val_map50", VAL_COLOUR, "mAP@0.5")
     _draw_series(panels["map"], rows, "val_map75", MAP75_COLOUR, "mAP@0.75")
-    panels["map"].legend(frameon=False)
     panels["map"].set_title("validation mAP@0.5")
     scores = [(row["val_map50"] or 0.0, row["epoch"] or 0) for row in rows if row["val_map50"] is not None]
-    if scores:
+    if not scores:
+        panels["map"].set_title("no validation")
+    else:
+        panels["map"].legend(frameon=False)
         best, epoch = max(scores, key=lambda pair: pair[0])
         panels["map"].axvline(epoch, color="grey", linewidth=1, linestyle=":")
         panels["map"].set_title(f"validation mAP@0.5 (best {best:.3f}, epoch {epoch:g})")
@@ -153,7 +156,9 @@ def history_figure(rows: Sequence[Mapping[str, float | None]]) -> Figure:
     panels["lr"].set_title("learning rate")
     for axes in panels.values():
         axes.set_xlabel("epoch")
-        axes.set_ylim(bottom=0)
+        highest = axes.dataLim.y1  # -inf without data
+        axes.set_ylim(0, 1.05 * highest if highest > 0 else 1)
+        axes.set_xlim(0.5, max(len(rows), 1) + 0.5)
         axes.grid(alpha=0.3)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
@@ -164,7 +169,9 @@ def _draw_series(
 ) -> None:
     """A line through the epochs that have a value, with markers where there are few."""
     points = [(row["epoch"], row[key]) for row in rows if row[key] is not None]
-    epochs, values = np.array(points, dtype=np.float64).reshape(-1, 2).T
+    if not points:
+        return
+    epochs, values = np.array(points, dtype=np.float64).T
     marker = "o" if len(points) <= 40 else ""
     axes.plot(epochs, values, color=colour, label=label, marker=marker, markersize=3.5)
 

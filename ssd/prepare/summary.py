@@ -26,7 +26,7 @@ def summarise(result: Preprocessed) -> dict[str, Any]:
     return {
         "class_names": result.class_names,
         "classes_without_training_object": untrained,
-        "warnings": [f"class {name} has no object to train on" for name in untrained],
+        "warnings": [f"no object to train on: {', '.join(untrained)}"] if untrained else [],
         "notes": list(result.notes),
         "splits": {name: summarise_split(split, result.class_names) for name, split in result.splits.items()},
     }

@@ -81,6 +81,24 @@ def history(num_epochs: int) -> list[dict[str, float | None]]:
     return rows
 
 
+@pytest.mark.parametrize("num_epochs", [1, 12])
+def test_no_point_of_a_history_is_cut_by_its_frame(num_epochs: int) -> None:
+    for axes in history_figure(history(num_epochs)).axes:
+        (left, right), top = axes.get_xlim(), axes.get_ylim()[1]
+        for line in axes.lines:
+            x, y = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+            assert ((left < x) & (x < right)).all()
+            assert y.max() < 0.96 * top or line.get_linestyle() == ":"
+
+
+def test_a_history_without_validation_says_so_and_names_no_line_that_is_not_there() -> None:
+    rows = [{key: None if "val" in key else value for key, value in row.items()} for row in history(3)]
+    axes = history_figure(rows).axes
+    assert axes[3].get_title() == "no validation"
+    legend = axes[0].get_legend()
+    assert legend is not None and [text.get_text() for text in legend.get_texts()] == ["train"]
+
+
 def boxes_in(figure: Figure, panel: int) -> list[Rectangle]:
     """The coloured outlines in an axes, without their white rims."""
     patches = [patch for patch in figure.axes[panel].patches if isinstance(patch, Rectangle)]

@@ -17,7 +17,7 @@ def shown(fold: int, state: str | None = None, value: float = 0.5, folds: int = 
 
     Of a failed one, DVC shows the figures of the commit it started from.
     """
-    metrics = {"coco": {"map": value}, "num_images": 3, "per_class": {"cat": {"coco_ap": value}}}
+    metrics = {"coco": {"map": value}, "num_images": 3, "per_class": [{"class": "cat", "coco_ap": value}]}
     name = f"{state}-{fold}"
     data = {
         "rev": "4a0b" * 10,
