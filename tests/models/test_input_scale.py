@@ -1,5 +1,6 @@
 """VGG16's first convolution gets the values that its weights were trained on, or there is an error."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from ssd.errors import UserError
 from ssd.export.torchscript import open_torchscript, to_torchscript
 from ssd.files import sha256, write_bytes
 from ssd.loading.batch_augment import normalise
+from ssd.loss import LossSettings
 from ssd.models import input_scale as module
 from ssd.models.config import paper_config
 from ssd.models.input_scale import resolve_input_scale
@@ -123,7 +125,7 @@ def test_the_model_file_and_the_export_carry_it(tmp_path: Path) -> None:
     """Two networks with the same weights and other scales: the files find what their own network finds."""
     models = [SSD(paper_config("vgg16", 64, 3, input_scale=scale)).eval() for scale in ("imagenet", "caffe")]
     models[1].load_state_dict(models[0].state_dict())
-    save_model(tmp_path / "model.pt", models[1].state_dict(), models[1].config, ["cat", "dog"])
+    save_model(tmp_path / "model.pt", models[1].state_dict(), models[1].config, ["cat", "dog"], asdict(LossSettings()))
     settings = PostProcessSettings(1e-3, max_detections=5)
     detector = Detector(load_model(tmp_path / "model.pt")[0], settings)
     write_bytes(tmp_path / "ssd.pt", to_torchscript(detector, ["cat", "dog"]))
