@@ -142,9 +142,9 @@ def hard_negatives(
 
     They are ranked without label smoothing, which would give confident background a high loss.
 
-    Some describe mining by confidence instead: the loss of an unmatched prior as log(1 + c_max / sum_k c_k),
-    and the hardest as those of the highest object confidence. With c_k = exp(logit_k), the softmax
-    p_k = c_k / sum_j c_j and background 0,
+    An alternative ranking is by confidence: the loss of an unmatched prior is described as
+    log(1 + c_max / sum_k c_k), and the hardest are those of the highest object confidence. With
+    c_k = exp(logit_k), the softmax p_k = c_k / sum_j c_j and background 0,
 
         loss        -log p_0 = -log(1 - sum_{k>0} p_k)          rises with the sum of object probabilities,
         confidence  log(1 + c_max / sum_k c_k) = log(1 + p_max)  rises with the largest of them.

@@ -22,8 +22,8 @@ from ssd.structures import Objects, Target
 MIN_IOUS: tuple[float | None, ...] = (None, 0.1, 0.3, 0.5, 0.7, 0.9, 0.0)
 CROP_TRIES = 50
 
-# Options drawn at most: the original image is among them but for (6/7)^60 = 1e-4 of the images. Where no crop
-# fits, the whole view is right however many are drawn.
+# At most this many options are drawn: the original image is not among them in (6/7)^60 = 1e-4 of the cases.
+# Where no crop fits, the whole view is right however many are drawn.
 MAX_OPTIONS = 60
 
 Array = NDArray[np.float32]
