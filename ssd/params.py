@@ -53,6 +53,10 @@ Source = Literal[
 SelectBy = Literal["map50", "map75", "map", "f1", "mean", "map50_f1", "val_loss", "train_loss"]
 
 
+PUBLISHED_WEIGHTS = ("imagenet", "coco")
+"""Values of `model.weights` that name weights of torchvision's; the others are none and files."""
+
+
 class Section(BaseModel):
     """A section of params.yaml: flat, immutable, strictly typed."""
 

@@ -132,7 +132,11 @@ def log_figures(run: Run, summary: dict[str, Any], file: TensorFile) -> None:
                 interval = summary[group].get(f"{key}_interval")
                 print(f"{f'test/{group}_{key}':34s} {in_words(value, interval)}")
             scalars |= in_columns(f"test/{group}_{key}", value)
-    print(f"{summary['num_mended']} mended and {summary['num_dropped']} dropped before, see {PROBLEMS}")
+    mended, dropped = summary["num_mended"], summary["num_dropped"]
+    print(
+        f"preprocess mended {mended} and dropped {dropped} annotations (or images) of the test split, see "
+        f"{PROBLEMS}"
+    )
     print(f"what each figure is: definitions in {METRICS}")
     run.metrics(scalars)
     run.tags({"data_sha256_test": sha256(file.path), "figures_test": "\n".join(summary["definitions"])})

@@ -1,4 +1,4 @@
-"""`make check`, and the same look at the beginning of download and preprocess."""
+"""`make check`, and the same check at the beginning of download and preprocess."""
 
 import shutil
 from collections.abc import Callable
@@ -29,7 +29,7 @@ ALL_MISSING: dict[str, Any] = {
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without a network, a GPU and disk space."""
-    monkeypatch.setattr(hosts, "why_not", lambda *_: "no connection")
+    monkeypatch.setattr(hosts, "unavailable_reason", lambda *_: "no connection")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
 
@@ -62,7 +62,7 @@ def test_where_nothing_is_missing_it_is_one_line_and_nothing_is_written(
     ended = run_stage("check", **{"train.device": "cpu", "train.precision": "fp32"})
     assert (ended.code, ended.stderr) == (0, "")
     (line,) = ended.stdout.splitlines()
-    assert line.startswith("nothing is missing: shapes; resnet18 from weights none; cpu in float32; ")
+    assert line.startswith("nothing is missing: shapes; resnet18, weights: none; cpu in float32; ")
     assert line.endswith(" GB needed")
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
 

@@ -117,7 +117,7 @@ def test_the_loss_is_that_of_the_model_s_own_criterion(workspace: Path, run_stag
 def test_what_was_mended_in_the_test_split_is_said(workspace: Path, run_stage: Run) -> None:
     ended = run_stage("evaluate", **PLAIN)
     assert (metrics(workspace)["num_mended"], metrics(workspace)["num_dropped"]) == (2, 1)
-    assert "2 mended and 1 dropped" in ended.stdout
+    assert "preprocess mended 2 and dropped 1 annotations (or images) of the test split" in ended.stdout
     (workspace / "reports/preprocess/problems.json").unlink()
     ended = run_stage("evaluate", **PLAIN)
     assert ended.code == 2
