@@ -22,7 +22,8 @@ from ssd.loading.dataset import DetectionDataset
 from ssd.loading.loader import make_loader
 from ssd.loading.tensor_file import TensorFile
 from ssd.loss import LossSettings, MultiBoxLoss
-from ssd.metrics.summary import score_split, summarise
+from ssd.metrics.scoring import score_split
+from ssd.metrics.summary import summarise
 from ssd.metrics.voc import VocResult, mean_precision, sampled_curve
 from ssd.models.saved import load_loss_settings, load_model
 from ssd.models.ssd import SSD

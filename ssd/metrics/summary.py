@@ -1,16 +1,10 @@
-"""All figures of a split, and the content of metrics.json: each figure beside what it says."""
+"""The content of metrics.json: the figures of a split, and what each of them says."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-from ssd.metrics.bootstrap import SEED, CocoIntervals, Interval, bootstrap_coco
-from ssd.metrics.coco import coco_result, match_classes
-from ssd.metrics.coco_pycocotools import CocoFigures, check_agreement, published_coco
-from ssd.metrics.voc import VocResult, evaluate_voc
-from ssd.structures import Detections, Objects
-
-VOC_IOU = 0.5
+from ssd.metrics.bootstrap import SEED, Interval
+from ssd.metrics.scoring import Figures
 
 DEFINITIONS = (
     "coco: torchmetrics' MeanAveragePrecision with pycocotools, on boxes; 101 recall points; the 100 best "
@@ -36,40 +30,6 @@ DEFINITIONS = (
     "before it was scored, by its list of problems; num_ignored: difficult and crowd objects",
 )
 """What the figures are, one line each, in metrics.json and in MLflow."""
-
-
-@dataclass(frozen=True)
-class Figures:
-    """The figures of a split; intervals are None without resamples."""
-
-    coco: CocoFigures
-    intervals: CocoIntervals | None
-    num_resamples: int
-    voc: VocResult
-
-
-def score_split(
-    detections: Sequence[Detections],
-    objects: Sequence[Objects],
-    class_names: Sequence[str],
-    num_resamples: int,
-) -> Figures:
-    """Compute all figures; item i of detections and objects belongs to image i.
-
-    Args:
-        num_resamples: of the bootstrap; 0 = no intervals.
-
-    Raises:
-        UserError: our evaluator and pycocotools disagree.
-    """
-    matches = match_classes(detections, objects, class_names)
-    published = published_coco(detections, objects, class_names)
-    check_agreement(published, coco_result(matches, class_names))
-    intervals = None
-    if num_resamples:
-        intervals = bootstrap_coco(matches, class_names, len(objects), num_resamples)
-    voc = evaluate_voc(detections, objects, len(class_names), VOC_IOU)
-    return Figures(published, intervals, num_resamples, voc)
 
 
 def summarise(figures: Figures, losses: Mapping[str, float], counts: Mapping[str, int]) -> dict[str, Any]:
