@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -26,13 +26,6 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 QUICK = RetryPolicy(attempts=3, wait=0.002, connect=20.0, read=20.0)
 SHORT = RetryPolicy(attempts=3, wait=0.002, connect=20.0, read=0.5)
 HALF = 200_000
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with lb.serving() as running:
-        yield running
 
 
 def a_file(*urls: str) -> RemoteFile:
