@@ -15,7 +15,7 @@ help: ## list the targets
 setup: $(READY) ## install the locked environment into .venv
 	@:
 
-check: $(READY) ## say what the pipeline will miss: weights, data, disk space, a GPU
+check: $(READY) ## check that nothing is missing: weights, data, disk space, a GPU
 	python -m stages.check
 
 repro: $(READY) ## run the pipeline: data, training, evaluation, export; only what changed

@@ -14,7 +14,7 @@ from benchmarks.input_pipeline import shapes_sample
 from benchmarks.scenes import bias_to_background
 from ssd.loading.tensor_file import TensorFile
 from ssd.loss import LossSettings
-from ssd.metrics.summary import Figures, score_split
+from ssd.metrics.scoring import Figures, score_split
 from ssd.models.config import paper_config
 from ssd.models.ssd import SSD
 from ssd.params import load_params

@@ -19,6 +19,12 @@ SPLITS = ("train", "val", "test")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 """In upper or lower case; if an image exists with several, the first of these is used."""
 
+COCO_SUFFIXES = (*IMAGE_SUFFIXES, ".bmp", ".gif", ".webp")
+"""Of images with COCO annotations, which name them with their suffix."""
+
+OWN_SOURCES = ("voc_dir", "coco_json", "yolo_dir")
+"""Values of `data.source` for a folder of the user's own."""
+
 _MEND = "name it after its split: annotations/instances_train.json, instances_val.json, instances_test.json"
 
 

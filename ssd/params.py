@@ -1,15 +1,13 @@
 """`params.yaml` as typed, validated objects. Every key is required; unknown keys are errors."""
 
-import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_args
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
 
 from ssd.errors import UserError
+from ssd.params_errors import describe, not_allowed, yaml_problem
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -18,25 +16,16 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 
 
-def _not_allowed(key: str, found: object, allowed: str) -> PydanticCustomError:
-    """The error that a validator raises: for `key` of the validated section, or "" for the value itself."""
-    context = {"key": key, "found": str(found), "allowed": allowed}
-    return PydanticCustomError("not_allowed", "{key}: found {found}; allowed: {allowed}", context)
-
-
 def _auto_or_count(value: object) -> int | Literal["auto"]:
     if value == "auto":
         return "auto"
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
         return value
-    raise _not_allowed("", repr(value), "auto, or a number from 1")
+    raise not_allowed("", repr(value), "auto, or a number from 1")
 
 
 # One validator, because pydantic would report an error per member of a union.
 AutoOrCount = Annotated[int | Literal["auto"], PlainValidator(_auto_or_count)]
-
-MAX_SHOWN = 200
-"""Longest value shown in a message, in characters."""
 
 Source = Literal[
     "shapes",
@@ -51,6 +40,9 @@ Source = Literal[
 ]
 
 SelectBy = Literal["map50", "map75", "map", "f1", "mean", "map50_f1", "val_loss", "train_loss"]
+
+PUBLISHED_WEIGHTS = ("imagenet", "coco")
+"""Values of `model.weights` that name weights of torchvision's; the others are none and files."""
 
 
 class Section(BaseModel):
@@ -77,15 +69,15 @@ class DataParams(Section):
     def check_classes(self) -> "DataParams":
         repeated = sorted({name for name in self.classes if self.classes.count(name) > 1})
         if repeated:
-            raise _not_allowed("classes", f"{', '.join(repeated)} more than once", "unique names")
+            raise not_allowed("classes", f"{', '.join(repeated)} more than once", "unique names")
         return self
 
     @model_validator(mode="after")
     def check_folds(self) -> "DataParams":
         if self.folds == 1:
-            raise _not_allowed("folds", "1", "0, or from 2")
+            raise not_allowed("folds", "1", "0, or from 2")
         if self.fold >= max(self.folds, 1):
-            raise _not_allowed("fold", self.fold, f"below data.folds ({self.folds})")
+            raise not_allowed("fold", self.fold, f"below data.folds ({self.folds})")
         return self
 
 
@@ -122,24 +114,24 @@ class ModelParams(Section):
     def check_scales(self) -> "ModelParams":
         if not self.scale_first < self.scale_second < self.scale_last:
             found = f"{self.scale_first}, {self.scale_second}, {self.scale_last}"
-            raise _not_allowed("scale_second", found, "between scale_first and scale_last")
+            raise not_allowed("scale_second", found, "between scale_first and scale_last")
         return self
 
     @model_validator(mode="after")
     def check_tables(self) -> "ModelParams":
         if sorted(set(self.strides)) != self.strides:
-            raise _not_allowed("strides", self.strides, "increasing strides")
+            raise not_allowed("strides", self.strides, "increasing strides")
         extra = len(self.prior_scales) - len(self.prior_ratios)
         if self.priors == "table" and (not self.prior_ratios or extra not in (0, 1)):
             found = f"{len(self.prior_scales)} scales and {len(self.prior_ratios)} lists of ratios"
-            raise _not_allowed("prior_scales", found, "as many as prior_ratios, or one more")
+            raise not_allowed("prior_scales", found, "as many as prior_ratios, or one more")
         return self
 
     @model_validator(mode="after")
     def check_weights(self) -> "ModelParams":
         if self.weights == "coco" and (self.backbone, self.input_size) != ("vgg16", 300):
             found = f"coco with {self.backbone} at {self.input_size}"
-            raise _not_allowed("weights", found, "coco with vgg16 at 300; else none, imagenet, a file")
+            raise not_allowed("weights", found, "coco with vgg16 at 300; else none, imagenet, a file")
         return self
 
 
@@ -171,10 +163,10 @@ class AugmentParams(Section):
     @model_validator(mode="after")
     def check_crops(self) -> "AugmentParams":
         if self.object_min > self.object_max:
-            raise _not_allowed("object_max", self.object_max, f"from object_min ({self.object_min})")
+            raise not_allowed("object_max", self.object_max, f"from object_min ({self.object_min})")
         if self.object_crop + self.resized_crop > 1 + 1e-9:
             total = f"{self.resized_crop} with object_crop {self.object_crop}"
-            raise _not_allowed("resized_crop", total, "object_crop and resized_crop of at most 1 together")
+            raise not_allowed("resized_crop", total, "object_crop and resized_crop of at most 1 together")
         return self
 
 
@@ -237,7 +229,7 @@ class TrainParams(Section):
     @model_validator(mode="after")
     def check_milestones(self) -> "TrainParams":
         if sorted(set(self.milestones)) != self.milestones:
-            raise _not_allowed("milestones", self.milestones, "increasing fractions")
+            raise not_allowed("milestones", self.milestones, "increasing fractions")
         return self
 
 
@@ -304,49 +296,11 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     except OSError as error:
         raise UserError(f"{path}: not readable: {error.strerror}") from None
     except Exception as error:  # noqa: BLE001 (ruamel.yaml raises a dozen types)
-        raise UserError(f"{path}:{_yaml_problem(error)}") from None
+        raise UserError(f"{path}:{yaml_problem(error)}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected the sections {', '.join(Params.model_fields)}")
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        raise UserError("\n".join(f"{path.name}: {_describe(dict(e))}" for e in error.errors())) from None
-
-
-def _yaml_problem(error: Exception) -> str:
-    """Where and why a file is not valid YAML, in one line."""
-    mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
-    problem = error.problem if isinstance(error, MarkedYAMLError) else None
-    line = f" line {mark.line + 1}" if mark else ""
-    return f"{line} is not YAML: {_shortened(' '.join(str(problem or error).split()))}"
-
-
-def _describe(error: dict[str, Any]) -> str:
-    """One line per pydantic error: key, what was found, what is allowed."""
-    location = [str(part) for part in error["loc"]]
-    if error["type"] == "not_allowed":
-        key, found, allowed = (error["ctx"][name] for name in ("key", "found", "allowed"))
-        return f"{'.'.join(filter(None, [*location, key]))}: found {found}; allowed: {allowed}"
-    key = ".".join(location)
-    if error["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1])
-        near = difflib.get_close_matches(location[-1], known, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        return f"{key}: unknown key{hint}; allowed: {', '.join(known)}"
-    allowed = error["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-    if error["type"] == "missing":
-        return f"{key}: missing; every key is required"
-    return f"{key}: found {_shortened(repr(error['input']))}; allowed: {allowed}"
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
-
-
-def _known_keys(section: list[str]) -> list[str]:
-    model: type[BaseModel] = Params
-    for name in section:
-        annotation = model.model_fields[name].annotation
-        assert annotation is not None and not get_args(annotation), "sections are plain models"
-        model = cast(type[BaseModel], annotation)
-    return list(model.model_fields)
+        lines = [f"{path.name}: {describe(dict(found), Params)}" for found in error.errors()]
+        raise UserError("\n".join(lines)) from None

@@ -6,7 +6,7 @@ Tensors of a file with N images and M objects:
     labels       int64 [M]          1..C; 0 is background
     boxes        float32 [M, 4]     xyxy (x1, y1, x2, y2) in pixels, 0-based, half-open
     sizes        int32 [N, 2]       height, width in pixels
-    difficult    bool [M]           Pascal VOC's difficult: ignored in training and evaluation
+    difficult    bool [M]           Pascal VOC's difficult: ignored, but in training with train_on_difficult
     crowd        bool [M]           COCO's iscrowd: ignored in training and evaluation
     images       uint8 [bytes]      the encoded images (JPEG or PNG, 8-bit RGB), end to end
 Metadata: format version, class names (without background) and image ids, both as JSON lists.

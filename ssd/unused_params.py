@@ -17,27 +17,14 @@ def warn_of_unused_training(
         params: the `train` section.
         num_batches: per epoch.
         num_val_images: 0 if there is no validation.
-        hardware: of the training.
-        num_processes: the world size.
+        hardware, num_processes: of the training.
     """
     num_steps, on_cpu = params.epochs * num_batches, hardware.device.type == "cpu"
     if num_val_images == 0:
-        unscored = params.select_by != "train_loss"
-        for used, line in (
-            (unscored and params.schedule == "plateau", "schedule: plateau never lowers the learning rate"),
-            (unscored and params.early_stop > 0, "early_stop: training never stops early"),
-            (unscored and params.keep_best > 1, "keep_best: only the last weights are kept"),
-            (unscored and params.select_by != "map50", "select_by: the last weights are kept"),
-            (params.val_batch_size > 0, "val_batch_size: not used"),
-        ):
-            if used:
-                log.warning("train.%s: there is no val split", line)
+        _warn_without_val(params)
     if params.warmup_steps >= num_steps:
-        log.warning(
-            "train.warmup_steps: %d steps of warm-up, but training has %d: train.lr is never reached",
-            params.warmup_steps,
-            num_steps,
-        )
+        line = "train.warmup_steps: %d steps of warm-up, but training has %d: train.lr is never reached"
+        log.warning(line, params.warmup_steps, num_steps)
     if params.sync_bn and (on_cpu or num_processes == 1):
         log.warning("train.sync_bn: not used: it needs several GPUs")
     if params.deterministic and on_cpu:
@@ -46,20 +33,38 @@ def warn_of_unused_training(
         log.warning("train.small_epochs: not used: train.small_scale is 1")
     if params.small_epochs >= params.epochs and params.small_scale < 1:
         log.warning("train.small_epochs: no epoch is trained at model.input_size")
+    _warn_of_unused_loss(params)
+    num_images = -(-params.batch_size // num_processes)
+    most = max(num_images // 2, 1)
+    if params.accumulate > most:
+        log.warning(
+            "train.accumulate: %d micro-batches would have fewer than the two images that batch norm needs; "
+            "%d are used",
+            params.accumulate,
+            most,
+        )
+
+
+def _warn_without_val(params: TrainParams) -> None:
+    unscored = params.select_by != "train_loss"
+    for used, line in (
+        (unscored and params.schedule == "plateau", "schedule: plateau never lowers the learning rate"),
+        (unscored and params.early_stop > 0, "early_stop: training never stops early"),
+        (unscored and params.keep_best > 1, "keep_best: only the last weights are kept"),
+        (unscored and params.select_by != "map50", "select_by: the last weights are kept"),
+        (params.val_batch_size > 0, "val_batch_size: not used"),
+    ):
+        if used:
+            log.warning("train.%s: there is no val split", line)
+
+
+def _warn_of_unused_loss(params: TrainParams) -> None:
     if params.conf_loss == "focal" and params.label_smoothing > 0:
         log.warning("train.label_smoothing: not used by train.conf_loss: focal")
     if params.conf_loss == "focal" and params.negatives_by != "loss":
         log.warning("train.negatives_by: not used by train.conf_loss: focal")
     if params.box_loss != "smooth_l1" and params.smooth_l1_beta != 1:
         log.warning("train.smooth_l1_beta: not used by train.box_loss: %s", params.box_loss)
-    num_images = -(-params.batch_size // num_processes)
-    if params.accumulate > max(num_images // 2, 1):
-        log.warning(
-            "train.accumulate: %d micro-batches would have fewer than the two images that batch norm needs; "
-            "%d are used",
-            params.accumulate,
-            max(num_images // 2, 1),
-        )
 
 
 # Parameters that are 0 by default and that policy none disables.

@@ -9,10 +9,7 @@ from pathlib import Path
 
 from ssd.errors import UserError
 from ssd.interrupt import StopSignal
-from ssd.params import Params, load_params
-
-PUBLISHED_WEIGHTS = ("none", "imagenet", "coco")
-"""Values of `model.weights` besides a file."""
+from ssd.params import PUBLISHED_WEIGHTS, Params, load_params
 
 MAKERS = {
     "data/raw": "download",
@@ -68,4 +65,4 @@ def workspace() -> Path:
 
 def resolve_weights(weights: str, root: Path) -> str:
     """`model.weights` with a file's path made absolute: relative ones count from the main workspace."""
-    return weights if weights in PUBLISHED_WEIGHTS else str(root / Path(weights).expanduser())
+    return weights if weights in ("none", *PUBLISHED_WEIGHTS) else str(root / Path(weights).expanduser())

@@ -22,7 +22,8 @@ from ssd.loading.dataset import DetectionDataset
 from ssd.loading.loader import make_loader
 from ssd.loading.tensor_file import TensorFile
 from ssd.loss import LossSettings, MultiBoxLoss
-from ssd.metrics.summary import score_split, summarise
+from ssd.metrics.scoring import score_split
+from ssd.metrics.summary import summarise
 from ssd.metrics.voc import VocResult, mean_precision, sampled_curve
 from ssd.models.saved import load_loss_settings, load_model
 from ssd.models.ssd import SSD
@@ -132,7 +133,11 @@ def log_figures(run: Run, summary: dict[str, Any], file: TensorFile) -> None:
                 interval = summary[group].get(f"{key}_interval")
                 print(f"{f'test/{group}_{key}':34s} {in_words(value, interval)}")
             scalars |= in_columns(f"test/{group}_{key}", value)
-    print(f"{summary['num_mended']} mended and {summary['num_dropped']} dropped before, see {PROBLEMS}")
+    mended, dropped = summary["num_mended"], summary["num_dropped"]
+    print(
+        f"preprocess mended {mended} and dropped {dropped} annotations (or images) of the test split, see "
+        f"{PROBLEMS}"
+    )
     print(f"what each figure is: definitions in {METRICS}")
     run.metrics(scalars)
     run.tags({"data_sha256_test": sha256(file.path), "figures_test": "\n".join(summary["definitions"])})

@@ -129,8 +129,8 @@ def say_where(trainer: Trainer, folder: Path) -> None:
     size, hardware = trainer.world.size, trainer.hardware
     where = f"{hardware.device}" if size == 1 else f"{size} processes, {hardware.device.type}"
     used, num_images = trainer.sampler.num_images, len(trainer.train_file)
-    skipped = f" ({num_images - used} without an object are skipped)" if used < num_images else ""
-    print(f"training on {where}, {hardware.dtype}, {used} images{skipped}", flush=True)
+    left_out = f" ({num_images - used} without an object are left out)" if used < num_images else ""
+    print(f"training on {where}, {hardware.dtype}, {used} images{left_out}", flush=True)
     print(f"checkpoints in {folder}", flush=True)
 
 

@@ -1,13 +1,15 @@
 """What several test files share: small real inputs, made here."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import loopback as lb
 import numpy as np
 import pytest
 import torch
 from default_params import default_text
+from loopback import Loopback
 
 from ssd.loading.tensor_file import TensorFile
 from ssd.params import Params, load_params
@@ -40,6 +42,14 @@ def make_params(tmp_path: Path) -> Callable[..., Params]:
         return load_params(path)
 
     return make
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
+    """A server in place of the hosts of public files."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with lb.serving() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -107,11 +107,11 @@ class DetectionDataset(Dataset[Sample]):
                 parts = [(image, objects), *map(self.part, others)]
                 canvas, target = mosaic(parts, key.side, self.augment, generator)
                 if self.augment.policy != "object_crop" or not _lost_all(parts, target):
-                    return Sample(canvas, _of_a_pixel(target, key.side), key.index, None)
+                    return Sample(canvas, _drop_subpixel(target, key.side), key.index, None)
             view = sample_view(height, width, objects, self.augment, generator)
         target = objects_in_view(objects, view, self.augment)
         if self.augment is not None and self.augment.policy != "none":
-            target = _of_a_pixel(target, key.side)
+            target = _drop_subpixel(target, key.side)
         return Sample(render(image, view, key.side, self.fill), target, key.index, view)
 
     def part(self, index: int) -> Part:
@@ -134,8 +134,8 @@ def _lost_all(parts: list[Part], target: Target) -> bool:
     return bool(target.ignored.all()) and not all(objects.ignored.all() for _, objects in parts)
 
 
-def _of_a_pixel(target: Target, side: int) -> Target:
-    """The objects whose box covers a pixel or more, by area, of an input of `side` pixels."""
+def _drop_subpixel(target: Target, side: int) -> Target:
+    """A target without the boxes that cover less than one pixel, by area, of an input of `side` pixels."""
     x1, y1, x2, y2 = target.boxes.numpy().T
     kept = torch.from_numpy((x2 - x1) * (y2 - y1) * side**2 >= 1)
     if kept.all():

@@ -1,4 +1,4 @@
-"""How sure COCO's average precisions are: bootstrap intervals over the images of a split.
+"""Bootstrap confidence intervals of COCO's average precisions, over the images of a split.
 
 Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3 (percentile intervals): the
 images are drawn with replacement, as many as there are, and the figures computed anew, many times over.

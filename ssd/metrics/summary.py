@@ -1,16 +1,10 @@
-"""All figures of a split, and the content of metrics.json: each figure beside what it says."""
+"""The content of metrics.json: the figures of a split, and what each of them says."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-from ssd.metrics.bootstrap import SEED, CocoIntervals, Interval, bootstrap_coco
-from ssd.metrics.coco import coco_result, match_classes
-from ssd.metrics.referee import CocoFigures, check_agreement, published_coco
-from ssd.metrics.voc import VocResult, evaluate_voc
-from ssd.structures import Detections, Objects
-
-VOC_IOU = 0.5
+from ssd.metrics.bootstrap import SEED, Interval
+from ssd.metrics.scoring import Figures
 
 DEFINITIONS = (
     "coco: torchmetrics' MeanAveragePrecision with pycocotools, on boxes; 101 recall points; the 100 best "
@@ -29,47 +23,13 @@ DEFINITIONS = (
     "voc.map_11point, per class voc_ap_11point: at the 11 recalls k/10, exactly (VOC 2007)",
     "voc.map_11point_arange, per class voc_ap_11point_arange: at the recalls np.arange(0, 1.1, 0.1), as "
     "public Python evaluators print it; a recall of exactly 3/10, 6/10 or 7/10 misses its point",
-    "voc.f1, per class voc_f1: best F1 on the curve of each class",
-    "training_criterion: loss of the test split by the criterion that the model was trained with, from "
-    "models/model.pt; to be compared with val_loss of reports/train/history.tsv",
-    "num_mended, num_dropped: what preprocess mended or dropped in the test split before it was scored, by "
-    "reports/preprocess/problems.json; num_ignored: difficult and crowd objects",
+    "voc.f1: mean of voc_f1, the best F1 on each class's curve",
+    "training_criterion: loss of the test split by the criterion that the model was trained with and saved "
+    "with; to be compared with val_loss in the history of its training",
+    "num_mended, num_dropped: annotations (or images) of the test split that preprocess mended or dropped "
+    "before it was scored, by its list of problems; num_ignored: difficult and crowd objects",
 )
 """What the figures are, one line each, in metrics.json and in MLflow."""
-
-
-@dataclass(frozen=True)
-class Figures:
-    """The figures of a split; intervals are None without resamples."""
-
-    coco: CocoFigures
-    intervals: CocoIntervals | None
-    num_resamples: int
-    voc: VocResult
-
-
-def score_split(
-    detections: Sequence[Detections],
-    objects: Sequence[Objects],
-    class_names: Sequence[str],
-    num_resamples: int,
-) -> Figures:
-    """Compute all figures; item i of detections and objects belongs to image i.
-
-    Args:
-        num_resamples: of the bootstrap; 0 = no intervals.
-
-    Raises:
-        UserError: our evaluator and pycocotools disagree.
-    """
-    matches = match_classes(detections, objects, class_names)
-    published = published_coco(detections, objects, class_names)
-    check_agreement(published, coco_result(matches, class_names))
-    intervals = None
-    if num_resamples:
-        intervals = bootstrap_coco(matches, class_names, len(objects), num_resamples)
-    voc = evaluate_voc(detections, objects, len(class_names), VOC_IOU)
-    return Figures(published, intervals, num_resamples, voc)
 
 
 def summarise(figures: Figures, losses: Mapping[str, float], counts: Mapping[str, int]) -> dict[str, Any]:
@@ -124,7 +84,7 @@ def definitions(num_resamples: int) -> list[str]:
     """One line per kind of figure."""
     interval = (
         f"*_interval: holds 95 % of {num_resamples} bootstrap resamples of the test images (percentiles, "
-        f"seed {SEED}): how far the figure is chance of these images; that of other trainings comes on top"
+        f"seed {SEED}); covers the choice of test images, not the variation between trainings"
     )
     return [*DEFINITIONS, *([interval] if num_resamples else [])]
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import nn
 
-Layers = Literal["normed", "plain", "single", "separable"]
+StageKind = Literal["normed", "plain", "single", "separable"]
 """1x1 and 3x3 convolutions with batch norm; without, as in the paper; one 3x3 convolution with batch norm; as
 in SSDLite (Sandler et al., "MobileNetV2", section 6.2)."""
 
@@ -14,11 +14,11 @@ in SSDLite (Sandler et al., "MobileNetV2", section 6.2)."""
 class Auxiliary:
     """The auxiliary convolutions of a network.
 
-    layers: of every stage. widths: output channels of each stage; the last is that of all further ones. Where
+    kind: of every stage. widths: output channels of each stage; the last is that of all further ones. Where
     a stage has two or three convolutions, those before the last have half as many channels.
     """
 
-    layers: Layers
+    kind: StageKind
     widths: tuple[int, ...]
 
 
@@ -36,7 +36,7 @@ SSDLITE = Auxiliary("separable", (512, 256, 256, 128))
 def auxiliary_stage(auxiliary: Auxiliary, number: int, channels: int, side: int) -> nn.Sequential:
     """Stage `number`, from 0, for a feature map of `channels` and `side` cells (two at least) per side."""
     width = auxiliary.widths[min(number, len(auxiliary.widths) - 1)]
-    return _STAGES[auxiliary.layers](channels, width, side)
+    return _STAGES[auxiliary.kind](channels, width, side)
 
 
 def fits(stage: nn.Module, side: int) -> bool:

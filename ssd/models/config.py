@@ -136,20 +136,6 @@ def model_config(
     """
     strides = tuple(params.strides)
     sides = map_sides(params.backbone, strides, params.heads, params.input_size)
-    match params.priors:
-        case "paper":
-            levels = paper_levels(len(sides), params.scale_first, params.scale_second, params.scale_last)
-        case "table":
-            levels = table_levels(params.prior_scales, params.prior_ratios)
-        case "kmeans":
-            levels = list(kmeans)
-    _check_length("prior_ratios", len(levels), sides)
-    if params.prior_steps:
-        _check_length("prior_steps", len(params.prior_steps), sides)
-        levels = [
-            PriorLevel(level.shapes, step / params.input_size)
-            for level, step in zip(levels, params.prior_steps, strict=True)
-        ]
     return SSDConfig(
         backbone=params.backbone,
         strides=strides,
@@ -158,9 +144,30 @@ def model_config(
         neck=params.neck,
         heads=params.heads,
         width=params.width,
-        levels=tuple(levels),
+        levels=tuple(_prior_levels(params, sides, kmeans)),
         input_scale=input_scale,
     )
+
+
+def _prior_levels(
+    params: ModelParams, sides: Sequence[int], kmeans: Sequence[PriorLevel]
+) -> list[PriorLevel]:
+    """The priors of each feature map, of `sides` cells per side."""
+    match params.priors:
+        case "paper":
+            levels = paper_levels(len(sides), params.scale_first, params.scale_second, params.scale_last)
+        case "table":
+            levels = table_levels(params.prior_scales, params.prior_ratios)
+        case "kmeans":
+            levels = list(kmeans)
+    _check_length("prior_ratios", len(levels), sides)
+    if not params.prior_steps:
+        return levels
+    _check_length("prior_steps", len(params.prior_steps), sides)
+    return [
+        PriorLevel(level.shapes, step / params.input_size)
+        for level, step in zip(levels, params.prior_steps, strict=True)
+    ]
 
 
 def _check_length(key: str, length: int, sides: Sequence[int]) -> None:

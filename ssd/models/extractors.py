@@ -19,13 +19,13 @@ USUAL_STRIDES = (8, 16, 32)
 
 # Exceptions to taking the last module of a stride: SSDLite uses the expansion layer of the block that halves
 # the feature map (Howard et al., "Searching for MobileNetV3", ICCV 2019, section 6.3), at stride 16 and 32.
-PUBLISHED: dict[str, dict[int, str]] = {
+PUBLISHED_NODES: dict[str, dict[int, str]] = {
     "mobilenet_v3_large": {16: "features.13.block.0", 32: "features.16"},
 }
 
 
-class Output(NamedTuple):
-    """What a block puts out: the stride, None of no square feature map; whether the channels come last."""
+class BlockOutput(NamedTuple):
+    """Output of a block: its stride, None if it is no square feature map; whether the channels come last."""
 
     stride: int | None
     channels_last: bool
@@ -77,7 +77,8 @@ def build_extractor(name: str, strides: tuple[int, ...]) -> ExtractedFeatures:
 
     Args:
         name: as above.
-        strides: pixels per cell of the requested feature maps; () takes 8, 16 and 32, or those in PUBLISHED.
+        strides: pixels per cell of the requested feature maps; () takes 8, 16 and 32, or those in
+            PUBLISHED_NODES.
 
     Raises:
         UserError: there is no such network, or it has no feature maps, or none of these strides.
@@ -85,7 +86,7 @@ def build_extractor(name: str, strides: tuple[int, ...]) -> ExtractedFeatures:
     if name.startswith("timm/"):
         return _timm_extractor(name, strides)
     network = _torchvision_network(name)
-    published = PUBLISHED.get(name, {})
+    published = PUBLISHED_NODES.get(name, {})
     blocks = _probe(network, name)
     nodes = {output.stride: block for block, output in blocks.items() if output.stride} | published
     _check(name, strides, nodes)
@@ -154,12 +155,12 @@ def _torchvision_network(name: str) -> nn.Module:
     return moved
 
 
-def _probe(network: nn.Module, name: str) -> dict[str, Output]:
+def _probe(network: nn.Module, name: str) -> dict[str, BlockOutput]:
     """The blocks of a network, in forward order, and what each puts out.
 
     A block is a child, or a child of a Sequential child.
     """
-    blocks: dict[str, Output] = {}
+    blocks: dict[str, BlockOutput] = {}
     with torch.device("meta"):
         probe = timm_network(name) if name.startswith("timm/") else _torchvision_network(name)
     hooks = [module.register_forward_hook(_note(blocks, block)) for block, module in _blocks(probe)]
@@ -167,13 +168,17 @@ def _probe(network: nn.Module, name: str) -> dict[str, Output]:
         with torch.no_grad():
             probe.eval()(torch.empty(1, 3, PROBE_SIDE, PROBE_SIDE, device="meta"))
     except Exception as error:  # noqa: BLE001 (networks raise exceptions of any type)
-        raise cannot_take(name, PROBE_SIDE, error) from None
+        raise UserError(
+            f"{name} does not take images of every size: it fails at {PROBE_SIDE}x{PROBE_SIDE} pixels "
+            f"({_reason(error)}); choose another",
+            key="model.backbone",
+        ) from None
     for hook in hooks:
         hook.remove()
     return blocks
 
 
-def cannot_take(name: str, side: int, error: Exception) -> UserError:
+def size_error(name: str, side: int, error: Exception) -> UserError:
     """The error for a network that fails on images of `side` x `side` pixels."""
     return UserError(
         f"{name} does not take images of {side}x{side} pixels ({_reason(error)}); choose another",
@@ -193,18 +198,18 @@ def _blocks(network: nn.Module) -> list[tuple[str, nn.Module]]:
     return found
 
 
-def _note(blocks: dict[str, Output], name: str) -> Callable[[nn.Module, Any, Any], None]:
+def _note(blocks: dict[str, BlockOutput], name: str) -> Callable[[nn.Module, Any, Any], None]:
     def note(module: nn.Module, inputs: Any, output: Any) -> None:
         _, *shape = output.shape if isinstance(output, Tensor) and output.ndim == 4 else (1, 1, 1, 1)
         channels_last = shape[0] == shape[1] != shape[2]
         height, width = shape[:2] if channels_last else shape[1:]
         stride = PROBE_SIDE / height if height == width > 1 else None
-        blocks[name] = Output(int(stride) if stride in STAGE_STRIDES else None, channels_last)
+        blocks[name] = BlockOutput(int(stride) if stride in STAGE_STRIDES else None, channels_last)
 
     return note
 
 
-def _stages(blocks: dict[str, Output]) -> list[list[str]]:
+def _stages(blocks: dict[str, BlockOutput]) -> list[list[str]]:
     """Names of the blocks of each stage, by stride; a stem that has stride 4 itself is a stage of its own."""
     stages = [[name for name, found in blocks.items() if found.stride == stride] for stride in STAGE_STRIDES]
     if not stages[0]:
@@ -214,7 +219,7 @@ def _stages(blocks: dict[str, Output]) -> list[list[str]]:
 
 def _check(name: str, strides: tuple[int, ...], places: Collection[int]) -> None:
     """Raise a UserError unless there are feature maps of the requested strides, or of the usual ones."""
-    if set(strides or PUBLISHED.get(name, USUAL_STRIDES)) <= set(places):
+    if set(strides or PUBLISHED_NODES.get(name, USUAL_STRIDES)) <= set(places):
         return
     known = f"{name} has feature maps of strides {sorted(places)}"
     if not places:

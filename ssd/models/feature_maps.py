@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ssd.models.auxiliary import Auxiliary, auxiliary_stage, fits
 from ssd.models.backbones import build_backbone
-from ssd.models.extractors import cannot_take
+from ssd.models.extractors import size_error
 
 Shape = tuple[int, int, int]
 """(channels, height, width) of a feature map."""
@@ -53,7 +53,7 @@ def map_shapes(
         try:
             maps: list[Tensor] = body(torch.empty(1, 3, input_size, input_size))
         except Exception as error:  # noqa: BLE001 (networks raise exceptions of any type)
-            raise cannot_take(backbone, input_size, error) from None
+            raise size_error(backbone, input_size, error) from None
         num_own = len(maps)
         stages: list[nn.Module] = []
         while maps[-1].shape[-1] > 1:

@@ -11,9 +11,10 @@ from ssd.files import sha256
 from ssd.models.torchvision_ssd import is_ssd300_vgg16
 from ssd.models.vgg import CONV5_3, InputScale
 from ssd.models.weights import read_state
+from ssd.params import PUBLISHED_WEIGHTS
 
 KEY = "model.input_scale"
-PUBLISHED: dict[str, InputScale] = {
+SCALE_OF_URL: dict[str, InputScale] = {
     VGG16_Weights.IMAGENET1K_V1.url: "imagenet",
     VGG16_Weights.IMAGENET1K_FEATURES.url: "caffe",
 }
@@ -38,7 +39,7 @@ def resolve_input_scale(asked: Literal["auto"] | InputScale, backbone: str, weig
         if asked == "caffe":
             raise UserError(f"found caffe; allowed for {backbone}: auto, imagenet", key=KEY)
         return "imagenet"
-    if weights in ("imagenet", "coco"):
+    if weights in PUBLISHED_WEIGHTS:
         if asked == "imagenet":
             raise UserError(
                 f"found imagenet; allowed with vgg16's weights {weights}, which come from Caffe: auto, caffe",
@@ -61,7 +62,7 @@ def _scale_of_file(path: Path) -> InputScale:
     if f"features.{CONV5_3 - 1}.weight" not in state:
         return "imagenet"  # no VGG16: `load_weights` refuses it
     digest = sha256(path)
-    for url, scale in PUBLISHED.items():
+    for url, scale in SCALE_OF_URL.items():
         if digest.startswith(Path(url).stem.rsplit("-")[-1]):
             return scale
     raise UserError(

@@ -26,12 +26,11 @@ from ssd.models.torchvision_ssd import (
     ssd300_vgg16_config,
 )
 from ssd.models.vgg import VGG16Features, vgg16_state
+from ssd.params import PUBLISHED_WEIGHTS
 
 log = logging.getLogger(__name__)
 
 COCO_WEIGHTS: WeightsEnum = SSD300_VGG16_Weights.COCO_V1
-PUBLISHED = ("imagenet", "coco")
-"""Values of `model.weights` that name weights of torchvision's."""
 
 
 def load_weights(model: SSD, weights: str) -> None:
@@ -49,7 +48,7 @@ def load_weights(model: SSD, weights: str) -> None:
     name = model.config.backbone
     if weights == "none":
         return
-    if weights in PUBLISHED:
+    if weights in PUBLISHED_WEIGHTS:
         state = published_state(published_weights(name, weights), weights)
     elif name.startswith("timm/"):
         _load_timm(model, weights)
@@ -63,7 +62,7 @@ def load_weights(model: SSD, weights: str) -> None:
 
 
 def published_weights(name: str, weights: str) -> WeightsEnum:
-    """torchvision's weights for a backbone and one of PUBLISHED.
+    """torchvision's weights for a backbone and one of PUBLISHED_WEIGHTS.
 
     Raises:
         UserError: torchvision publishes none; for networks of timm's, it never does.

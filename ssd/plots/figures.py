@@ -141,17 +141,7 @@ def history_figure(rows: Sequence[Mapping[str, float | None]]) -> Figure:
         panels[part].set_title(title)
         if rows:
             panels[part].legend(frameon=False)
-    _draw_series(panels["map"], rows, "val_map50", VAL_COLOUR, "mAP@0.5")
-    _draw_series(panels["map"], rows, "val_map75", MAP75_COLOUR, "mAP@0.75")
-    panels["map"].set_title("validation mAP@0.5")
-    scores = [(row["val_map50"] or 0.0, row["epoch"] or 0) for row in rows if row["val_map50"] is not None]
-    if not scores:
-        panels["map"].set_title("no validation")
-    else:
-        panels["map"].legend(frameon=False)
-        best, epoch = max(scores, key=lambda pair: pair[0])
-        panels["map"].axvline(epoch, color="grey", linewidth=1, linestyle=":")
-        panels["map"].set_title(f"validation mAP@0.5 (best {best:.3f}, epoch {epoch:g})")
+    _draw_validation(panels["map"], rows)
     _draw_series(panels["lr"], rows, "lr", TRAIN_COLOUR, "lr")
     panels["lr"].set_title("learning rate")
     for axes in panels.values():
@@ -162,6 +152,22 @@ def history_figure(rows: Sequence[Mapping[str, float | None]]) -> Figure:
         axes.grid(alpha=0.3)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
+
+
+def _draw_validation(axes: Axes, rows: Sequence[Mapping[str, float | None]]) -> None:
+    """mAP@0.5 and mAP@0.75 by epoch, with a line at the highest mAP@0.5."""
+    _draw_series(axes, rows, "val_map50", VAL_COLOUR, "mAP@0.5")
+    _draw_series(axes, rows, "val_map75", MAP75_COLOUR, "mAP@0.75")
+    scores = [(row["val_map50"] or 0.0, row["epoch"] or 0) for row in rows if row["val_map50"] is not None]
+    if scores:
+        axes.legend(frameon=False)
+        highest, epoch = max(scores, key=lambda pair: pair[0])
+        axes.axvline(epoch, color="grey", linewidth=1, linestyle=":")
+        axes.set_title(f"validation mAP (highest mAP@0.5 {highest:.3f}, epoch {epoch:g})")
+    elif any(row["val_loss"] is not None for row in rows):
+        axes.set_title("validation mAP: no object in val")
+    else:
+        axes.set_title("no validation")
 
 
 def _draw_series(

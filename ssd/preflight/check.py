@@ -1,9 +1,8 @@
-"""All that the pipeline will miss, looked for before its long work. Nothing is fetched or written."""
+"""Checks that nothing is missing, before the long work of the pipeline. Nothing is fetched or written."""
 
-from ssd.errors import UserError
 from ssd.params import Params
 from ssd.preflight.devices import check_devices
-from ssd.preflight.finding import Finding
+from ssd.preflight.finding import Finding, collected
 from ssd.preflight.network import check_network
 from ssd.preflight.sources import check_source
 from ssd.preflight.space import Places, check_space, list_needs
@@ -18,9 +17,8 @@ def find_missing(params: Params, weights: str, places: Places) -> list[Finding]:
         places: the folders of the pipeline.
     """
     source = check_source(params.data, places.raw, places.root)
-    try:
-        space = check_space(list_needs(params.data, params.preprocess, places))
-    except UserError as error:
-        space = [Finding.from_error(error)]  # the same as in `source`, or a folder that cannot be read
+    space: list[Finding] = []
+    with collected(space):  # the same error as in `source`, or a folder that cannot be read
+        space += check_space(list_needs(params.data, params.preprocess, places))
     devices = check_devices(params.train, params.evaluate)
     return list(dict.fromkeys([*check_network(params.model, weights), *source, *space, *devices]))

@@ -1,5 +1,7 @@
-"""Finding: something that the pipeline will miss, as a value."""
+"""Finding: something that the pipeline needs and that is missing, as a value."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ssd.errors import UserError
@@ -27,3 +29,12 @@ class Finding:
     def __str__(self) -> str:
         """The line."""
         return f"params.yaml: {self.key}: {self.text}" if self.key else self.text
+
+
+@contextmanager
+def collected(findings: list[Finding], *, fatal: bool = True) -> Iterator[None]:
+    """Append the UserError that ends the block, if one does, to `findings`."""
+    try:
+        yield
+    except UserError as error:
+        findings.append(Finding.from_error(error, fatal=fatal))

@@ -5,28 +5,28 @@ import time
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from ssd.source.fetch import why_not
+from ssd.source.fetch import unavailable_reason
 
-SECONDS = 3.0
+TIMEOUT_S = 3.0
 """Timeout of a connection; a host that drops packets is as good as none."""
 
 
-def ask(sizes: Mapping[str, int | None]) -> dict[str, str]:
+def probe(sizes: Mapping[str, int | None]) -> dict[str, str]:
     """Ask for each URL why it cannot be fetched, in a few words; "" if it can be.
 
     Args:
         sizes: URL -> bytes of the file; None if its size is not known.
     """
-    answers = dict.fromkeys(sizes, f"no answer in {SECONDS:g} s")
+    answers = dict.fromkeys(sizes, f"no answer in {TIMEOUT_S:g} s")
 
-    def ask_one(url: str, num_bytes: int | None) -> None:
-        answers[url] = why_not(url, num_bytes, SECONDS)
+    def probe_one(url: str, num_bytes: int | None) -> None:
+        answers[url] = unavailable_reason(url, num_bytes, TIMEOUT_S)
 
     # Daemons: a name server that does not answer keeps a thread much longer than the timeout.
-    threads = [threading.Thread(target=ask_one, args=item, daemon=True) for item in sizes.items()]
+    threads = [threading.Thread(target=probe_one, args=item, daemon=True) for item in sizes.items()]
     for thread in threads:
         thread.start()
-    deadline = time.monotonic() + SECONDS + 1
+    deadline = time.monotonic() + TIMEOUT_S + 1
     for thread in threads:
         thread.join(max(deadline - time.monotonic(), 0))
     return dict(answers)

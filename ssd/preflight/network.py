@@ -4,13 +4,12 @@ import re
 import warnings
 from pathlib import Path
 
-from ssd.errors import UserError
 from ssd.files import sha256
-from ssd.params import ModelParams
-from ssd.preflight.finding import Finding
-from ssd.preflight.hosts import ask, list_reasons
+from ssd.params import PUBLISHED_WEIGHTS, ModelParams
+from ssd.preflight.finding import Finding, collected
+from ssd.preflight.hosts import list_reasons, probe
 
-PLAIN = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vgg16")
+BUILT_IN_BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vgg16")
 """Backbones that are always there; torchvision, which knows the others, takes seconds to import."""
 
 
@@ -21,15 +20,14 @@ def check_network(model: ModelParams, weights: str) -> list[Finding]:
         model: the `model` section.
         weights: `model.weights`, a file's path made absolute.
     """
-    if weights == "none" and model.backbone in PLAIN and not model.strides:
+    if weights == "none" and model.backbone in BUILT_IN_BACKBONES and not model.strides:
         return []
-    try:
+    findings: list[Finding] = []
+    with collected(findings):
         _check_backbone(model)
-        if weights == "none":
-            return []
-        return _check_weights(model, weights)
-    except UserError as error:
-        return [Finding.from_error(error)]
+        if weights != "none":
+            findings += _check_weights(model, weights)
+    return findings
 
 
 def _check_backbone(model: ModelParams) -> None:
@@ -47,9 +45,7 @@ def _check_backbone(model: ModelParams) -> None:
 
 
 def _check_weights(model: ModelParams, weights: str) -> list[Finding]:
-    from ssd.models.weights import PUBLISHED
-
-    if weights in PUBLISHED:
+    if weights in PUBLISHED_WEIGHTS:
         return _check_published(model.backbone, weights)
     _check_file(model, weights)
     return []
@@ -69,7 +65,7 @@ def _check_published(backbone: str, weights: str) -> list[Finding]:
             return []
         text = f"{path}: not the file that was published: sha256 is {digest}; delete it and run again"
         return [Finding(key, text)]
-    refused = {url: reason for url, reason in ask({published.url: None}).items() if reason}
+    refused = {url: reason for url, reason in probe({published.url: None}).items() if reason}
     if not refused:
         return []
     text = (

@@ -3,15 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssd.errors import UserError
+from ssd.layouts import OWN_SOURCES
 from ssd.params import DataParams
-from ssd.preflight.finding import Finding
-from ssd.preflight.hosts import ask, list_reasons
+from ssd.preflight.finding import Finding, collected
+from ssd.preflight.hosts import list_reasons, probe
 from ssd.source.download import archive_path, find_own_folder, with_mirrors
 from ssd.source.fetch import RemoteFile
 from ssd.source.public_sets import ARCHIVES
-
-OWN = ("voc_dir", "coco_json", "yolo_dir")
 
 
 def check_source(data: DataParams, raw_folder: Path, root: Path) -> list[Finding]:
@@ -26,14 +24,13 @@ def check_source(data: DataParams, raw_folder: Path, root: Path) -> list[Finding
         root: the main workspace.
     """
     present = (raw_folder / data.source).is_dir()
-    try:
-        if data.source in OWN:
+    findings: list[Finding] = []
+    with collected(findings, fatal=not present):
+        if data.source in OWN_SOURCES:
             find_own_folder(data, root)
         elif not present:
-            return _check_archives(data, root)
-    except UserError as error:
-        return [Finding.from_error(error, fatal=not present)]
-    return []
+            findings += _check_archives(data, root)
+    return findings
 
 
 def _check_archives(data: DataParams, root: Path) -> list[Finding]:
@@ -55,7 +52,7 @@ def _check_archives(data: DataParams, root: Path) -> list[Finding]:
 
 def _unreachable(missing: Sequence[RemoteFile], folder: str) -> list[Finding]:
     """The archives that no host can give; `folder` is `data.archives`."""
-    answers = ask({url: file.num_bytes for file in missing for url in file.urls})
+    answers = probe({url: file.num_bytes for file in missing for url in file.urls})
     findings = []
     for file in missing:
         reasons = {url: answers[url] for url in file.urls}

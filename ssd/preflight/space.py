@@ -1,7 +1,7 @@
 """Disk space: what the data set of `data.source` takes in every folder that the pipeline fills with it.
 
-DVC keeps each output twice, in data/ and in its cache, unless the file system shares the blocks of copies or
-DVC's cache.type begins with a kind of link.
+DVC keeps each output twice, in its place and in its cache, unless the file system shares the blocks of copies
+or DVC's cache.type begins with a kind of link.
 """
 
 import configparser
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssd.errors import UserError
-from ssd.layouts import IMAGE_SUFFIXES
+from ssd.layouts import COCO_SUFFIXES
 from ssd.params import DataParams, PreprocessParams
 from ssd.preflight.finding import Finding
 from ssd.source.download import archive_path, find_own_folder, own_files
@@ -22,7 +22,7 @@ from ssd.source.public_sets import ARCHIVES
 COPYING = ("ext2", "ext3", "ext4", "tmpfs", "vfat", "exfat", "f2fs")
 """File systems that cannot share blocks between files (reflinks)."""
 
-SHAPES_BYTES_PER_PIXEL = 0.6
+SHAPES_BYTES_PER_PIXEL = 0.65
 """Of the JPEGs of `shapes`, at most: 0.61 at 64 pixels, 0.33 at 192, 0.25 at 512."""
 
 
@@ -30,13 +30,13 @@ SHAPES_BYTES_PER_PIXEL = 0.6
 class Places:
     """The folders that the pipeline fills.
 
-    root: the main workspace, with DVC's cache and the archives; raw, tensors: data/raw and data/tensors of
-    the running experiment.
+    root: the main workspace, with DVC's cache and the archives; raw, tensors: what download and preprocess
+    of the running experiment write.
     """
 
     root: Path
-    raw: Path = Path("data/raw")
-    tensors: Path = Path("data/tensors")
+    raw: Path
+    tensors: Path
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def list_needs(data: DataParams, preprocess: PreprocessParams, places: Places) -
         packed, cached = (0, cached) if copies(places) else (tensors, 0)
     needs = [
         Need("data.archives", places.root / Path(data.archives).expanduser(), archives),
-        Need("data/raw", places.raw, raw),
-        Need("data/tensors", places.tensors, tensors + packed),
+        Need(str(places.raw), places.raw, raw),
+        Need(str(places.tensors), places.tensors, tensors + packed),
         Need("DVC's cache", cache, cached),
     ]
     return [need for need in needs if need.num_bytes > 0]
@@ -117,7 +117,7 @@ def _missing_archives(data: DataParams, root: Path) -> int:
 
 
 def _sizes(data: DataParams, preprocess: PreprocessParams, places: Places) -> tuple[int, int]:
-    """Bytes of the data set in data/raw and, at most, in data/tensors."""
+    """Bytes of the data set as download writes it and, at most, of its tensors."""
     if data.source == "shapes":
         count = data.shapes_train + data.shapes_val + data.shapes_test
         size = int(count * data.shapes_side**2 * SHAPES_BYTES_PER_PIXEL)
@@ -137,7 +137,7 @@ def _own_sizes(data: DataParams, places: Places) -> Iterator[tuple[bool, int]]:
     try:
         names = copied.rglob("*.*") if copied.is_dir() else own_files(data, source)
         for path in (source / name for name in names):
-            is_image = path.suffix.lower() in (*IMAGE_SUFFIXES, ".bmp", ".gif", ".webp")
+            is_image = path.suffix.lower() in COCO_SUFFIXES
             yield is_image, path.stat().st_size
     except OSError as error:
         raise UserError(f"{source} cannot be read: {error}", key="data.path") from None
@@ -150,7 +150,7 @@ def dvc_cache(root: Path) -> Path:
 
 
 def copies(places: Places) -> bool:
-    """Whether DVC's cache, on the same disk as data/, takes space of its own."""
+    """Whether DVC's cache, on the same disk as the outputs, takes space of its own."""
     kind = _dvc_setting(places.root, "type", "reflink").split(",")[0].strip()
     return kind == "copy" or (kind == "reflink" and file_system(existing(places.raw)) in COPYING)
 

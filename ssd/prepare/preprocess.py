@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from ssd.errors import UserError
-from ssd.layouts import SPLITS
+from ssd.layouts import OWN_SOURCES, SPLITS
 from ssd.parallel import ordered_map
 from ssd.params import DataParams, PreprocessParams
 from ssd.prepare.annotations import Box, Catalogue, ImageRef, Problem
@@ -21,8 +21,6 @@ from ssd.prepare.splits import Listing
 from ssd.tensor_writer import AnnotatedImage
 
 log = logging.getLogger(__name__)
-
-OWN_SOURCES = ("voc_dir", "coco_json", "yolo_dir")
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,9 @@ def summarise(result: Preprocessed) -> dict[str, Any]:
     return {
         "class_names": result.class_names,
         "classes_without_training_object": untrained,
-        "warnings": [f"no object to train on: {', '.join(untrained)}"] if untrained else [],
+        "warnings": [f"no object in train, or only difficult ones: {', '.join(untrained)}"]
+        if untrained
+        else [],
         "notes": list(result.notes),
         "splits": {name: summarise_split(split, result.class_names) for name, split in result.splits.items()},
     }
@@ -78,7 +80,7 @@ def digest(samples: Sequence[AnnotatedImage], class_names: Sequence[str]) -> str
 
 
 def _classes_without_training_object(result: Preprocessed) -> list[str]:
-    """Class names without an object in train; difficult objects do not count, as training ignores them."""
+    """Class names without an object in train; difficult ones only count with `train.train_on_difficult`."""
     trained = {
         label
         for sample in result.splits["train"].samples

@@ -84,7 +84,7 @@ def fetch(file: RemoteFile, folder: Path, retries: RetryPolicy | None = None) ->
     return path
 
 
-def why_not(url: str, num_bytes: int | None, seconds: float) -> str:
+def unavailable_reason(url: str, num_bytes: int | None, seconds: float) -> str:
     """Why a file cannot be fetched from `url`, in a few words; "" if it can be. Nothing is downloaded.
 
     A host that is slow or overloaded counts as available, because `fetch` waits for it and retries.

@@ -132,20 +132,22 @@ class Trainer:
         if self._resume():
             self.reporter.resumed(self.progress.history)
         with self.watchdog:
-            while not self.progress.finished:
-                try:
-                    self._epoch()
-                except torch.OutOfMemoryError as error:
-                    raise UserError(
-                        f"out of GPU memory ({str(error).splitlines()[0]}); raise train.accumulate, or lower "
-                        f"train.batch_size ({self.params.batch_size}), train.val_batch_size or "
-                        "model.input_size"
-                    ) from None
+            self._remaining_epochs()
         if folder is None:
             return None
         best, history = folder.best[0], self.progress.history
         best_score = measured(history[best.epoch - 1], self.params.select_by)
         return TrainResult(folder.read_weights(best), best.epoch, best_score, history)
+
+    def _remaining_epochs(self) -> None:
+        try:
+            while not self.progress.finished:
+                self._epoch()
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"out of GPU memory ({str(error).splitlines()[0]}); raise train.accumulate, or lower "
+                f"train.batch_size ({self.params.batch_size}), train.val_batch_size or model.input_size"
+            ) from None
 
     def _epoch(self) -> None:
         with self.stop.held():

@@ -49,11 +49,9 @@ class Progress:
         """The current epoch, whose batches are all finished, as a row of the history.
 
         Args:
-            num_batches, num_images: of the epoch, over all processes.
-            lr: at the last step.
+            num_batches, num_images: of the epoch, over all processes; lr: at its last step.
             val_losses: total, loc and conf; None without validation.
-            scores: of the validation.
-            validation_seconds: duration of the validation.
+            scores, validation_seconds: of the validation, and its duration.
         """
         num_taken = num_batches - self.epoch_skipped or math.nan
         train_loss, train_loc, train_conf = (total / num_taken for total in self.losses)

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from flagged_objects import Flagged, write_flagged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssd.errors import UserError
 from ssd.loading.batches import EpochBatches, repeat_factors, training_batches
-from ssd.loading.tensor_file import TensorFile
 from ssd.params import Params
-from ssd.tensor_writer import AnnotatedImage, write_tensor_file
 
 counts = st.integers(0, 60)
 worlds = st.integers(1, 4)
@@ -141,32 +140,16 @@ def test_repeat_factors_follow_the_rarest_class_of_an_image() -> None:
     assert repeat_factors([empty, torch.tensor([1]), empty, empty], 0.25).tolist() == [1, 1, 1, 1]
 
 
-def file_of(path: Path, images: list[list[tuple[int, bool]]]) -> TensorFile:
-    """A tensor file of images with these objects: label, and whether it is difficult."""
-    samples = [
-        AnnotatedImage(
-            str(index),
-            b"",
-            (9, 9),
-            [(0.0, 0.0, 5.0, 5.0)] * len(objects),
-            [label for label, _ in objects],
-            [difficult for _, difficult in objects],
-            [False] * len(objects),
-        )
-        for index, objects in enumerate(images)
-    ]
-    write_tensor_file(path, samples, ["cat", "dog"])
-    return TensorFile(path)
-
-
-CAT, DOG, DIFFICULT = (1, False), (2, False), (1, True)
+CAT, DOG, DIFFICULT = Flagged(), Flagged(2), Flagged(difficult=True)
 
 
 def test_images_without_an_object_to_learn_from_are_left_out(
     make_params: Callable[..., Params], tmp_path: Path
 ) -> None:
     """By one process and by two; without the switch, all are shown."""
-    file = file_of(tmp_path / "x.safetensors", [[CAT], [], [DIFFICULT], [DOG, DIFFICULT], [CAT], [], [DOG]])
+    file = write_flagged(
+        tmp_path / "x.safetensors", [[CAT], [], [DIFFICULT], [DOG, DIFFICULT], [CAT], [], [DOG]]
+    )
     params = make_params(**{"train.batch_size": 4, "train.skip_empty": True}).train
     alone = training_batches(file, params, 64, 0, 1)
     assert sorted(flat(indices(alone))) == [0, 3, 4, 6]
@@ -181,7 +164,7 @@ def test_repeat_factors_are_those_of_the_images_that_are_left(
     make_params: Callable[..., Params], tmp_path: Path
 ) -> None:
     """A dog in one of four images, t = 1: factors 1, 1, 1, 2, whatever empty images there are besides."""
-    file = file_of(tmp_path / "x.safetensors", [[CAT], [], [CAT], [], [], [CAT], [], [CAT, DOG]])
+    file = write_flagged(tmp_path / "x.safetensors", [[CAT], [], [CAT], [], [], [CAT], [], [CAT, DOG]])
     changes = {"train.batch_size": 4, "train.skip_empty": True, "train.repeat_threshold": 1.0}
     sampler = training_batches(file, make_params(**changes).train, 64, 0, 1)
     seen: Counter[int] = Counter()
@@ -195,7 +178,7 @@ def test_repeat_factors_are_those_of_the_images_that_are_left(
 def test_a_file_of_which_nothing_is_left_is_an_error(
     make_params: Callable[..., Params], tmp_path: Path
 ) -> None:
-    file = file_of(tmp_path / "x.safetensors", [[DIFFICULT], [], [DIFFICULT]])
+    file = write_flagged(tmp_path / "x.safetensors", [[DIFFICULT], [], [DIFFICULT]])
     params = make_params(**{"train.batch_size": 4, "train.skip_empty": True}).train
     message = r"0 image.s. to train on of 3: train.skip_empty leaves out .*; at least 2 are needed"
     with pytest.raises(UserError, match=message):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from flagged_objects import Flagged, write_flagged
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Dataset
 
@@ -56,16 +57,11 @@ def test_difficult_objects_are_ignored_unless_trained_on_and_crowd_always(path: 
 
 
 def test_images_with_objects_are_those_with_one_that_is_not_ignored(tmp_path: Path) -> None:
-    flags = [[], [(True, False)], [(False, False)], [(False, True)], [(True, False), (False, False)]]
-    samples = [
-        AnnotatedImage(
-            str(i), b"", (9, 9), [(0, 0, 5, 5)] * len(f), [1] * len(f), [d for d, _ in f], [c for _, c in f]
-        )
-        for i, f in enumerate(flags)
-    ]
-    write_tensor_file(tmp_path / "train.safetensors", samples, NAMES)
-    assert TensorFile(tmp_path / "train.safetensors").images_with_objects() == [2, 4]
-    with_difficult = TensorFile(tmp_path / "train.safetensors", train_on_difficult=True)
+    plain, difficult, crowd = Flagged(), Flagged(difficult=True), Flagged(crowd=True)
+    images = [[], [difficult], [plain], [crowd], [difficult, plain]]
+    file = write_flagged(tmp_path / "train.safetensors", images)
+    assert file.images_with_objects() == [2, 4]
+    with_difficult = TensorFile(file.path, train_on_difficult=True)
     assert with_difficult.images_with_objects() == [1, 2, 4]
 
 

@@ -67,12 +67,12 @@ def test_torchvision_s_own_files_are_known_by_their_digest(
 ) -> None:
     torch.save(FEATURES | CLASSIFIER, tmp_path / "renamed.pth")
     digest = sha256(tmp_path / "renamed.pth")[:8]
-    monkeypatch.setattr(module, "PUBLISHED", {f"https://host/vgg16-{digest}.pth": "imagenet"})
+    monkeypatch.setattr(module, "SCALE_OF_URL", {f"https://host/vgg16-{digest}.pth": "imagenet"})
     assert resolve_input_scale("auto", "vgg16", str(tmp_path / "renamed.pth")) == "imagenet"
 
 
 def test_the_digests_are_those_of_torchvision_s_addresses() -> None:
-    assert {Path(url).name: scale for url, scale in module.PUBLISHED.items()} == {
+    assert {Path(url).name: scale for url, scale in module.SCALE_OF_URL.items()} == {
         "vgg16-397923af.pth": "imagenet",
         "vgg16_features-amdegroot-88682ab5.pth": "caffe",
     }

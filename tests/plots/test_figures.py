@@ -96,7 +96,13 @@ def test_a_history_without_validation_says_so_and_names_no_line_that_is_not_ther
     axes = history_figure(rows).axes
     assert axes[3].get_title() == "no validation"
     legend = axes[0].get_legend()
+    assert axes[3].get_legend() is None
     assert legend is not None and [text.get_text() for text in legend.get_texts()] == ["train"]
+
+
+def test_a_validation_split_without_an_object_is_not_called_no_validation() -> None:
+    rows = [{key: None if "map" in key else value for key, value in row.items()} for row in history(3)]
+    assert history_figure(rows).axes[3].get_title() == "validation mAP: no object in val"
 
 
 def boxes_in(figure: Figure, panel: int) -> list[Rectangle]:
@@ -133,14 +139,14 @@ def test_a_precision_recall_figure_lists_the_best_class_first() -> None:
     assert shown == sorted(shown, reverse=True) and len(shown) == 21
 
 
-def test_a_history_skips_epochs_that_measured_nothing_and_names_the_best() -> None:
+def test_a_history_skips_epochs_that_measured_nothing_and_names_the_highest_map50() -> None:
     figure = history_figure(history(7))
     assert len(figure.axes) == 5
     panels = {axes.get_title(): axes for axes in figure.axes}
     train, validation = panels["total loss"].lines
     np.testing.assert_array_equal(train.get_xdata(), [1, 2, 3, 4, 5, 6, 7])
     np.testing.assert_array_equal(validation.get_xdata(), [2, 4, 6])
-    strict = panels["validation mAP@0.5 (best 0.500, epoch 4)"].lines[1]
+    strict = panels["validation mAP (highest mAP@0.5 0.500, epoch 4)"].lines[1]
     assert strict.get_label() == "mAP@0.75"
     np.testing.assert_array_equal(strict.get_ydata(), [0.2] * 3)
 

@@ -19,7 +19,7 @@ from ssd.models import weights as published
 from ssd.params import ModelParams
 from ssd.preflight import hosts
 from ssd.preflight.finding import Finding
-from ssd.preflight.network import PLAIN, check_network
+from ssd.preflight.network import BUILT_IN_BACKBONES, check_network
 
 CONTENT = b"weights"
 NAME = f"resnet18-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"
@@ -57,7 +57,7 @@ def only(findings: list[Finding]) -> Finding:
 
 def test_a_usual_backbone_from_scratch_needs_nothing() -> None:
     assert check_network(model(), "none") == []
-    assert set(PLAIN) == {*backbones.RESNETS, "vgg16"}
+    assert set(BUILT_IN_BACKBONES) == {*backbones.RESNETS, "vgg16"}
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_weights_that_the_host_lacks_are_found(
 def test_without_a_network_the_place_of_the_file_is_said(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hosts, "why_not", lambda *_: "no connection, or it was lost")
+    monkeypatch.setattr(hosts, "unavailable_reason", lambda *_: "no connection, or it was lost")
     text = only(check_network(model(weights="coco", backbone="vgg16", input_size=300), "coco")).text
     assert text.startswith("the coco weights of vgg16 are not on this machine and cannot be downloaded (")
     assert f"put https://download.pytorch.org/models/ssd300_vgg16_coco-b556d3b4.pth into {cache}" in text
@@ -125,10 +125,10 @@ def test_without_a_network_the_place_of_the_file_is_said(
 def test_a_host_that_drops_everything_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a firewall or a name server does: the wait is bounded, however many files there are."""
     release = lb.threading.Event()
-    monkeypatch.setattr(hosts, "SECONDS", -0.95)
-    monkeypatch.setattr(hosts, "why_not", lambda *_: str(release.wait(30)))
+    monkeypatch.setattr(hosts, "TIMEOUT_S", -0.95)
+    monkeypatch.setattr(hosts, "unavailable_reason", lambda *_: str(release.wait(30)))
     urls = [f"http://host{number}/a" for number in range(9)]
-    assert all("no answer in" in reason for reason in hosts.ask(dict.fromkeys(urls)).values())
+    assert all("no answer in" in reason for reason in hosts.probe(dict.fromkeys(urls)).values())
     release.set()
 
 

@@ -106,7 +106,7 @@ def test_a_set_in_data_raw_needs_no_archive(archives: Loopback, tmp_path: Path) 
 def test_hosts_with_the_same_answer_are_named_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hosts, "why_not", lambda *_: "no connection")
+    monkeypatch.setattr(hosts, "unavailable_reason", lambda *_: "no connection")
     (finding, _) = check("voc2007", tmp_path)
     assert "(thor.robots.ox.ac.uk, host.robots.ox.ac.uk, data.pjreddie.com: no connection)" in finding.text
     assert "(0.46 GB)" in finding.text

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -19,20 +19,13 @@ from loopback import Loopback
 
 import ssd
 from ssd.errors import UserError
-from ssd.source.fetch import MAX_REDIRECTS, RemoteFile, RetryPolicy, fetch, why_not
+from ssd.source.fetch import MAX_REDIRECTS, RemoteFile, RetryPolicy, fetch, unavailable_reason
 
 CONTENT = random.Random(0).randbytes(400_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 QUICK = RetryPolicy(attempts=3, wait=0.002, connect=20.0, read=20.0)
 SHORT = RetryPolicy(attempts=3, wait=0.002, connect=20.0, read=0.5)
 HALF = 200_000
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with lb.serving() as running:
-        yield running
 
 
 def a_file(*urls: str) -> RemoteFile:
@@ -329,12 +322,15 @@ def test_a_host_is_asked_without_a_download(server: Loopback) -> None:
 
     url, slow = server.serve("/a.tar", CONTENT), server.serve("/slow.tar", CONTENT, stalls)
     moved = server.serve("/moved.tar", b"", lb.redirect(url))
-    assert [why_not(place, len(CONTENT), 20.0) for place in (url, moved)] == ["", ""]
-    assert why_not(slow, len(CONTENT), 0.05) == ""
-    assert why_not(url, 5, 20.0) == "holds 400000 bytes, expected 5"
-    assert why_not(f"{server.base}/b.tar", None, 20.0) == "HTTP 404"
+    assert [unavailable_reason(place, len(CONTENT), 20.0) for place in (url, moved)] == ["", ""]
+    assert unavailable_reason(slow, len(CONTENT), 0.05) == ""
+    assert unavailable_reason(url, 5, 20.0) == "holds 400000 bytes, expected 5"
+    assert unavailable_reason(f"{server.base}/b.tar", None, 20.0) == "HTTP 404"
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
-        assert why_not(f"http://127.0.0.1:{port}/a.tar", None, 20.0) == "no connection, or it was lost"
+        assert (
+            unavailable_reason(f"http://127.0.0.1:{port}/a.tar", None, 20.0)
+            == "no connection, or it was lost"
+        )
     assert server.requests == []

@@ -1,4 +1,4 @@
-"""`make check`, and the same look at the beginning of download and preprocess."""
+"""`make check`, and the same check at the beginning of download and preprocess."""
 
 import shutil
 from collections.abc import Callable
@@ -7,9 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import loopback as lb
 import pytest
 import torch
+from loopback import Loopback
 from waiting import Ended
 
 from ssd.preflight import hosts, sources
@@ -29,7 +29,7 @@ ALL_MISSING: dict[str, Any] = {
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without a network, a GPU and disk space."""
-    monkeypatch.setattr(hosts, "why_not", lambda *_: "no connection")
+    monkeypatch.setattr(hosts, "unavailable_reason", lambda *_: "no connection")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
 
@@ -62,7 +62,7 @@ def test_where_nothing_is_missing_it_is_one_line_and_nothing_is_written(
     ended = run_stage("check", **{"train.device": "cpu", "train.precision": "fp32"})
     assert (ended.code, ended.stderr) == (0, "")
     (line,) = ended.stdout.splitlines()
-    assert line.startswith("nothing is missing: shapes; resnet18 from weights none; cpu in float32; ")
+    assert line.startswith("nothing is missing: shapes; resnet18, weights: none; cpu in float32; ")
     assert line.endswith(" GB needed")
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
 
@@ -88,19 +88,17 @@ def test_a_temporary_experiment_looks_in_the_main_workspace(
 
 
 def test_download_fetches_nothing_while_weights_are_missing(
-    run_stage: RunStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_stage: RunStage, server: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The archive could be had; it is asked for, and left where it is."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with lb.serving() as server:
-        url = server.serve("/PennFudanPed.zip", b"archive")
-        (archive,) = ARCHIVES["penn_fudan"]
-        tiny = replace(archive, file=RemoteFile("PennFudanPed.zip", 7, "", (url,)))
-        for module in (downloading, sources):
-            monkeypatch.setattr(module, "ARCHIVES", {"penn_fudan": (tiny,)})
-        ended = run_stage("download", **{"data.source": "penn_fudan", "model.weights": "mine.pth"})
-        assert ended.code == 2
-        (line,) = ended.stderr.splitlines()
-        assert line.startswith(f"params.yaml: model.weights: {tmp_path / 'mine.pth'}: no such file")
-        assert (server.heads, server.requests) == (["/PennFudanPed.zip"], [])
+    url = server.serve("/PennFudanPed.zip", b"archive")
+    (archive,) = ARCHIVES["penn_fudan"]
+    tiny = replace(archive, file=RemoteFile("PennFudanPed.zip", 7, "", (url,)))
+    for module in (downloading, sources):
+        monkeypatch.setattr(module, "ARCHIVES", {"penn_fudan": (tiny,)})
+    ended = run_stage("download", **{"data.source": "penn_fudan", "model.weights": "mine.pth"})
+    assert ended.code == 2
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"params.yaml: model.weights: {tmp_path / 'mine.pth'}: no such file")
+    assert (server.heads, server.requests) == (["/PennFudanPed.zip"], [])
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]

@@ -15,7 +15,7 @@ from waiting import Ended
 from ssd.detections_file import read_detections
 from ssd.loading.tensor_file import TensorFile
 from ssd.loss import LossSettings
-from ssd.metrics import summary as summary_module
+from ssd.metrics import scoring
 from ssd.metrics.coco import coco_result, evaluate_coco
 from ssd.models.config import paper_config
 from ssd.models.saved import save_model
@@ -117,7 +117,7 @@ def test_the_loss_is_that_of_the_model_s_own_criterion(workspace: Path, run_stag
 def test_what_was_mended_in_the_test_split_is_said(workspace: Path, run_stage: Run) -> None:
     ended = run_stage("evaluate", **PLAIN)
     assert (metrics(workspace)["num_mended"], metrics(workspace)["num_dropped"]) == (2, 1)
-    assert "2 mended and 1 dropped" in ended.stdout
+    assert "preprocess mended 2 and dropped 1 annotations (or images) of the test split" in ended.stdout
     (workspace / "reports/preprocess/problems.json").unlink()
     ended = run_stage("evaluate", **PLAIN)
     assert ended.code == 2
@@ -128,9 +128,7 @@ def test_what_was_mended_in_the_test_split_is_said(workspace: Path, run_stage: R
 def test_evaluators_that_disagree_stop_the_stage(
     workspace: Path, run_stage: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        summary_module, "coco_result", lambda *inputs: replace(coco_result(*inputs), map75=0.987)
-    )
+    monkeypatch.setattr(scoring, "coco_result", lambda *inputs: replace(coco_result(*inputs), map75=0.987))
     ended = run_stage("evaluate", **PLAIN)
     assert ended.code == 2
     assert "COCO's map75 is 0." in ended.stderr and "0.987 by ssd/metrics/coco.py" in ended.stderr

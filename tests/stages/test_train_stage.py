@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from flagged_objects import Flagged, write_flagged
 
 from ssd.loading.tensor_file import TensorFile
 from ssd.params import Params
 from ssd.processes.world import World
-from ssd.tensor_writer import AnnotatedImage, write_tensor_file
 from stages import train
 
 
@@ -26,10 +26,8 @@ def test_difficult_objects_are_trained_on_in_the_training_split_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The boxes of the priors are those that are trained on."""
-    objects = [(0, 0, 5, 5), (2, 2, 8, 8)], [1, 1], [False, True], [False, False]
-    (tmp_path / "data/tensors").mkdir(parents=True)
     for path in (train.TRAIN_FILE, train.VAL_FILE):
-        write_tensor_file(tmp_path / path, [AnnotatedImage("a", b"", (9, 9), *objects)], ["cat"])
+        write_flagged(tmp_path / path, [[Flagged(), Flagged(difficult=True)]])
     monkeypatch.chdir(tmp_path)
     given: dict[str, Any] = {}
 

@@ -19,7 +19,7 @@ from ssd.structures import Detections, Objects
 
 TOLERANCE = 1e-6
 
-NAMES = {
+TORCHMETRICS_NAMES = {
     "map": "map",
     "map50": "map_50",
     "map75": "map_75",
@@ -43,8 +43,8 @@ ALL_AREAS, ALL_DETECTIONS = 0, 2
 class CocoFigures:
     """COCO's figures; None where there is no object to find.
 
-    figures: the twelve, by the names of NAMES; per_class_map, per_class_map50: AP and AP50 of each class, in
-    label order.
+    figures: the twelve, by the names of TORCHMETRICS_NAMES; per_class_map, per_class_map50: AP and AP50 of
+    each class, in label order.
     """
 
     figures: dict[str, float | None]
@@ -83,7 +83,7 @@ def published_coco(
     found = metric.compute()
     precision = _class_precision(found)
     return CocoFigures(
-        figures={ours: _known(found[theirs].numpy()) for ours, theirs in NAMES.items()},
+        figures={ours: _known(found[theirs].numpy()) for ours, theirs in TORCHMETRICS_NAMES.items()},
         per_class_map={name: _of_class(precision, label) for label, name in enumerate(class_names, 1)},
         per_class_map50={
             name: _of_class(precision, label, slice(1)) for label, name in enumerate(class_names, 1)
@@ -125,8 +125,8 @@ def check_agreement(published: CocoFigures, own: CocoResult) -> None:
         if not np.isclose(_number(theirs), _number(ours), rtol=0, atol=TOLERANCE, equal_nan=True):
             raise UserError(
                 f"COCO's {what} is {theirs} by torchmetrics, but {ours} by ssd/metrics/coco.py, with which "
-                "training validates; install the locked requirements.txt again, or report it with "
-                "reports/evaluate/detections.json"
+                "training validates; install the locked requirements.txt again, or report it with the "
+                "detections that were scored"
             )
 
 
