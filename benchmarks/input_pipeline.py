@@ -135,7 +135,7 @@ def ours(file: TensorFile, batch_size: int, cache: DecodedCache | None) -> Calla
     """The input pipeline of `ssd.training` up to the network: float32 [B, 3, S, S]."""
     augment = augment_params(**STRENGTHS)
     dataset = DetectionDataset(file, SIDE, augment, cache=cache)
-    sampler = EpochBatches(len(file), batch_size, SIDE, seed=0)
+    sampler = EpochBatches(range(len(file)), batch_size, SIDE, seed=0)
     loader = make_loader(dataset, sampler, workers=0)
 
     def batches() -> Iterator[Batch]:

@@ -73,7 +73,7 @@ def detect(model: SSD, loss: LossSettings, file: TensorFile, params: EvaluatePar
         PostProcessor(model.priors, settings),
         make_loader(
             DetectionDataset(file, side),
-            EpochBatches(len(file), params.batch_size, side, seed=None),
+            EpochBatches(range(len(file)), params.batch_size, side, seed=None),
             params.workers,
             pin_memory=hardware.device.type == "cuda",
         ),

@@ -55,7 +55,9 @@ def run(
     world: World = ALONE,
 ) -> SplitResult:
     model = model or build_model()
-    batches = EpochBatches(len(file), batch_size, SIDE, seed=None, rank=world.rank, world_size=world.size)
+    batches = EpochBatches(
+        range(len(file)), batch_size, SIDE, seed=None, rank=world.rank, world_size=world.size
+    )
     return run_split(
         model,
         MultiBoxLoss(model.priors),

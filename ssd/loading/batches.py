@@ -21,17 +21,16 @@ class EpochBatches(Sampler[list[SampleKey]]):
     batch with fewer than two images per process is dropped: batch norm has no variance over one image on a
     1x1 feature map.
 
-    Evaluation (without a seed): every image once over all processes, in the order of the file.
+    Evaluation (without a seed): every image once over all processes, in the given order.
 
     Args:
-        num_images: of the split.
+        images: rows of the tensor file, each once.
         batch_size: images per batch over all processes.
         side: input size, pixels.
         seed: of the order; None for evaluation.
         rank, world_size: this process, and the number of processes.
-        weights: float [num_images], relative frequency of each image (see `repeat_factors`); None samples
+        weights: float [len(images)], relative frequency of each image (see `repeat_factors`); None samples
             each image once per epoch. Training only.
-        images: rows of the tensor file, [num_images]; None takes the first `num_images`. Training only.
 
     Attributes:
         epoch: to yield next; set it before each pass.
@@ -44,7 +43,7 @@ class EpochBatches(Sampler[list[SampleKey]]):
 
     def __init__(
         self,
-        num_images: int,
+        images: Sequence[int],
         batch_size: int,
         side: int,
         *,
@@ -52,7 +51,6 @@ class EpochBatches(Sampler[list[SampleKey]]):
         rank: int = 0,
         world_size: int = 1,
         weights: Tensor | None = None,
-        images: list[int] | None = None,
     ) -> None:
         if seed is not None and batch_size < 2 * world_size:
             raise UserError(
@@ -60,9 +58,9 @@ class EpochBatches(Sampler[list[SampleKey]]):
                 f"allowed: from {2 * world_size}, two per process",
                 key="train.batch_size",
             )
-        self.num_images, self.batch_size, self.side = num_images, batch_size, side
+        self.images, self.num_images = images, len(images)
+        self.batch_size, self.side = batch_size, side
         self.seed, self.rank, self.world_size, self.weights = seed, rank, world_size, weights
-        self.images = torch.arange(num_images) if images is None else torch.tensor(images, dtype=torch.int64)
         self.epoch = 0
         self.start = 0
         self.side_of: Callable[[int, int], int] | None = None
@@ -78,7 +76,7 @@ class EpochBatches(Sampler[list[SampleKey]]):
         """Batches of a whole epoch on this process, whatever `start` is."""
         if self.seed is not None:
             return -(-self.num_used // self.batch_size)
-        return -(-len(self._own_rows()) // self._own_batch_size)
+        return -(-len(self._own_images()) // self._own_batch_size)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         batches = self._training_batches() if self.seed is not None else self._evaluation_batches()
@@ -95,16 +93,19 @@ class EpochBatches(Sampler[list[SampleKey]]):
         rows = torch.repeat_interleave(counts)
         showings = torch.arange(self.num_images) - (counts.cumsum(0) - counts)[rows]
         order = torch.randperm(self.num_images, generator=generator)[: self.num_used]
-        drawn = list(zip(self.images[rows[order]].tolist(), showings[order].tolist(), strict=True))
+        drawn = [
+            (self.images[row], showing)
+            for row, showing in zip(rows[order].tolist(), showings[order].tolist(), strict=True)
+        ]
         batches = (drawn[first : first + self.batch_size] for first in range(0, len(drawn), self.batch_size))
         return [batch[self.rank :: self.world_size] for batch in batches]
 
     def _evaluation_batches(self) -> list[list[tuple[int, int]]]:
-        own, size = self._own_rows(), self._own_batch_size
-        return [[(row, 0) for row in own[first : first + size]] for first in range(0, len(own), size)]
+        own, size = self._own_images(), self._own_batch_size
+        return [[(image, 0) for image in own[first : first + size]] for first in range(0, len(own), size)]
 
-    def _own_rows(self) -> range:
-        return range(self.rank, self.num_images, self.world_size)
+    def _own_images(self) -> Sequence[int]:
+        return self.images[self.rank :: self.world_size]
 
     @property
     def _own_batch_size(self) -> int:
@@ -152,20 +153,19 @@ def training_batches(
     Raises:
         UserError: there are fewer than two images per process.
     """
-    images = file.images_with_objects() if params.skip_empty else list(range(len(file)))
+    images: Sequence[int] = file.images_with_objects() if params.skip_empty else range(len(file))
     weights: Tensor | None = None
     if params.repeat_threshold > 0:
         labels = [file.objects(index).labels for index in images]
         weights = repeat_factors(labels, params.repeat_threshold)
     batches = EpochBatches(
-        len(images),
+        images,
         params.batch_size,
         side,
         seed=params.seed,
         rank=rank,
         world_size=world_size,
         weights=weights,
-        images=images,
     )
     if len(batches) == 0:
         what = f"{len(images)} image(s) to train on"

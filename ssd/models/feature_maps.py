@@ -32,7 +32,6 @@ def feature_maps(backbone: nn.Module, auxiliary: Sequence[nn.Module], images: Te
     return maps
 
 
-@lru_cache
 def map_shapes(
     backbone: str, strides: tuple[int, ...], auxiliary: Auxiliary, input_size: int, side: int | None = None
 ) -> Shapes:
@@ -48,6 +47,13 @@ def map_shapes(
         UserError: there is no such backbone, or it has no feature maps of these strides, or does not take
             images of `input_size`.
     """
+    return _read_shapes(backbone, strides, auxiliary, input_size, input_size if side is None else side)
+
+
+@lru_cache
+def _read_shapes(
+    backbone: str, strides: tuple[int, ...], auxiliary: Auxiliary, input_size: int, side: int
+) -> Shapes:
     with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
         body = build_backbone(backbone, strides).eval()
         try:
@@ -60,7 +66,7 @@ def map_shapes(
             _, channels, cells, _ = maps[-1].shape
             stages.append(auxiliary_stage(auxiliary, len(stages), channels, cells).eval())
             maps.append(stages[-1](maps[-1]))
-        if side is not None and side != input_size:
+        if side != input_size:
             maps = feature_maps(body, stages, torch.empty(1, 3, side, side))
     shapes = [(x.shape[1], x.shape[2], x.shape[3]) for x in maps]
     return tuple(shapes[:num_own]), tuple(shapes[num_own:])

@@ -25,6 +25,11 @@ COPYING = ("ext2", "ext3", "ext4", "tmpfs", "vfat", "exfat", "f2fs")
 SHAPES_BYTES_PER_PIXEL = 0.65
 """Of the JPEGs of `shapes`, at most: 0.61 at 64 pixels, 0.33 at 192, 0.25 at 512."""
 
+SHAPES_ANNOTATION_BYTES = 1100
+"""Of the annotation of one image of `shapes`, at most: 970 on average."""
+
+MOUNTS = Path("/proc/self/mountinfo")
+
 
 @dataclass(frozen=True)
 class Places:
@@ -120,8 +125,8 @@ def _sizes(data: DataParams, preprocess: PreprocessParams, places: Places) -> tu
     """Bytes of the data set as download writes it and, at most, of its tensors."""
     if data.source == "shapes":
         count = data.shapes_train + data.shapes_val + data.shapes_test
-        size = int(count * data.shapes_side**2 * SHAPES_BYTES_PER_PIXEL)
-        return size, size
+        images = int(count * data.shapes_side**2 * SHAPES_BYTES_PER_PIXEL)
+        return images + count * SHAPES_ANNOTATION_BYTES, images
     if data.source in ARCHIVES:
         size = sum(archive.num_unpacked or archive.file.num_bytes for archive in ARCHIVES[data.source])
         return size, size
@@ -173,7 +178,7 @@ def file_system(folder: Path) -> str:
     device = folder.stat().st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
     try:
-        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+        lines = MOUNTS.read_text(encoding="utf-8").splitlines()
     except OSError:
         return ""
     # See proc(5): the third field is major:minor; after " - " comes the type.

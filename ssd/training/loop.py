@@ -87,9 +87,9 @@ class Trainer:
             self.sampler.side_of = partial(side_of_batch, params, self.input_size)
         pin_memory = hardware.device.type == "cuda"
         self.loader = make_loader(dataset, self.sampler, params.workers, pin_memory=pin_memory)
-        val_data, num_val_images = DetectionDataset(val_file, self.input_size), len(val_file)
+        val_data = DetectionDataset(val_file, self.input_size)
         val_sampler = EpochBatches(
-            num_val_images,
+            range(len(val_file)),
             params.val_batch_size or 2 * params.batch_size,
             self.input_size,
             seed=None,

@@ -31,9 +31,10 @@ def flat(batches: list[list[int]]) -> list[int]:
 @given(counts, st.integers(8, 20), worlds, st.integers(0, 3))
 def test_processes_share_out_the_batches_of_one(num_images: int, size: int, world: int, epoch: int) -> None:
     ranks = [
-        EpochBatches(num_images, size, 300, seed=3, rank=rank, world_size=world) for rank in range(world)
+        EpochBatches(range(num_images), size, 300, seed=3, rank=rank, world_size=world)
+        for rank in range(world)
     ]
-    alone = EpochBatches(num_images, size, 300, seed=3)
+    alone = EpochBatches(range(num_images), size, 300, seed=3)
     for sampler in (alone, *ranks):
         sampler.epoch = epoch
     shares = [indices(sampler) for sampler in ranks]
@@ -49,7 +50,8 @@ def test_processes_share_out_the_batches_of_one(num_images: int, size: int, worl
 @given(counts, st.integers(1, 20), worlds)
 def test_evaluation_sees_every_image_once_over_all_processes(num_images: int, size: int, world: int) -> None:
     ranks = [
-        EpochBatches(num_images, size, 300, seed=None, rank=rank, world_size=world) for rank in range(world)
+        EpochBatches(range(num_images), size, 300, seed=None, rank=rank, world_size=world)
+        for rank in range(world)
     ]
     assert [len(sampler) for sampler in ranks] == [len(indices(sampler)) for sampler in ranks]
     for rank, sampler in enumerate(ranks):
@@ -57,24 +59,29 @@ def test_evaluation_sees_every_image_once_over_all_processes(num_images: int, si
     assert ranks[0].num_used == num_images
 
 
+def test_the_images_are_those_that_are_given_in_their_order_without_a_seed() -> None:
+    assert indices(EpochBatches([5, 2, 9], 2, 300, seed=None)) == [[5, 2], [9]]
+    assert sorted(flat(indices(EpochBatches([5, 2, 9], 3, 300, seed=0)))) == [2, 5, 9]
+
+
 def test_a_trailing_batch_of_one_is_left_out_of_training_only() -> None:
-    assert [len(batch) for batch in EpochBatches(7, 3, 300, seed=0)] == [3, 3]
-    assert [len(batch) for batch in EpochBatches(8, 3, 300, seed=0)] == [3, 3, 2]
-    assert [len(batch) for batch in EpochBatches(7, 3, 300, seed=None)] == [3, 3, 1]
-    assert len(EpochBatches(1, 3, 300, seed=0)) == 0
+    assert [len(batch) for batch in EpochBatches(range(7), 3, 300, seed=0)] == [3, 3]
+    assert [len(batch) for batch in EpochBatches(range(8), 3, 300, seed=0)] == [3, 3, 2]
+    assert [len(batch) for batch in EpochBatches(range(7), 3, 300, seed=None)] == [3, 3, 1]
+    assert len(EpochBatches(range(1), 3, 300, seed=0)) == 0
 
 
 def test_every_epoch_has_an_order_of_its_own_and_a_seed_repeats_it() -> None:
-    sampler, again = EpochBatches(50, 10, 300, seed=1), EpochBatches(50, 10, 300, seed=1)
+    sampler, again = EpochBatches(range(50), 10, 300, seed=1), EpochBatches(range(50), 10, 300, seed=1)
     first = indices(sampler)
-    assert first == indices(again) != indices(EpochBatches(50, 10, 300, seed=2))
+    assert first == indices(again) != indices(EpochBatches(range(50), 10, 300, seed=2))
     assert sorted(flat(first)) == list(range(50))
     sampler.epoch = 1
     assert first != indices(sampler)
 
 
 def test_start_goes_on_in_the_middle_of_the_epoch() -> None:
-    sampler = EpochBatches(50, 8, 300, seed=1)
+    sampler = EpochBatches(range(50), 8, 300, seed=1)
     sampler.side_of = lambda epoch, batch: 300 + batch
     whole = list(sampler)
     sampler.start = 4
@@ -83,7 +90,7 @@ def test_start_goes_on_in_the_middle_of_the_epoch() -> None:
 
 
 def test_the_side_may_change_from_batch_to_batch() -> None:
-    sampler = EpochBatches(6, 2, 300, seed=1)
+    sampler = EpochBatches(range(6), 2, 300, seed=1)
     assert {key.side for batch in sampler for key in batch} == {300}
     sampler.epoch = 2
     sampler.side_of = lambda epoch, batch: 100 * epoch + batch
@@ -92,14 +99,14 @@ def test_the_side_may_change_from_batch_to_batch() -> None:
 
 def test_batches_too_small_for_batch_norm_are_an_error() -> None:
     with pytest.raises(UserError, match="train.batch_size: found 4 over 3 processes; allowed: from 6"):
-        EpochBatches(50, 4, 300, seed=1, world_size=3)
+        EpochBatches(range(50), 4, 300, seed=1, world_size=3)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(1, 9), min_size=1, max_size=40), st.integers(0, 5))
 def test_weighted_images_come_as_often_as_their_weight_says(weights: list[float], seed: int) -> None:
     num_images = len(weights)
-    sampler = EpochBatches(num_images, num_images + 1, 300, seed=seed, weights=torch.tensor(weights))
+    sampler = EpochBatches(range(num_images), num_images + 1, 300, seed=seed, weights=torch.tensor(weights))
     keys = list(chain.from_iterable(sampler))
     seen = Counter(key.index for key in keys)
     assert len(keys) == sampler.num_used == (num_images if num_images > 1 else 0)
@@ -110,7 +117,7 @@ def test_weighted_images_come_as_often_as_their_weight_says(weights: list[float]
 
 
 def test_expected_counts_are_met_over_epochs() -> None:
-    sampler = EpochBatches(4, 8, 300, seed=0, weights=torch.tensor([1.0, 1.0, 1.0, 2.0]))
+    sampler = EpochBatches(range(4), 8, 300, seed=0, weights=torch.tensor([1.0, 1.0, 1.0, 2.0]))
     seen: Counter[int] = Counter()
     for sampler.epoch in range(500):
         seen.update(flat(indices(sampler)))
@@ -119,14 +126,16 @@ def test_expected_counts_are_met_over_epochs() -> None:
 
 def test_equal_weights_show_every_image_once() -> None:
     for seed in range(30):
-        sampler = EpochBatches(37, 37, 300, seed=seed, weights=torch.full((37,), 1.7))
+        sampler = EpochBatches(range(37), 37, 300, seed=seed, weights=torch.full((37,), 1.7))
         assert sorted(flat(indices(sampler))) == list(range(37))
 
 
 def test_weighted_processes_share_out_the_batches_of_one() -> None:
     weights = torch.linspace(1, 4, 30)
-    ranks = [EpochBatches(30, 10, 300, seed=3, rank=r, world_size=2, weights=weights) for r in range(2)]
-    alone = EpochBatches(30, 10, 300, seed=3, weights=weights)
+    ranks = [
+        EpochBatches(range(30), 10, 300, seed=3, rank=r, world_size=2, weights=weights) for r in range(2)
+    ]
+    alone = EpochBatches(range(30), 10, 300, seed=3, weights=weights)
     together = [sorted(a + b) for a, b in zip(*ranks, strict=True)]
     assert together == [sorted(batch) for batch in alone]
 

@@ -41,7 +41,7 @@ def file(tmp_path: Path) -> TensorFile:
 def epochs(file: TensorFile, cache: DecodedCache | None, workers: int) -> list[list[Batch]]:
     augment = augment_params(flip=0.5, zoom_out=0.5, zoom_max=2.0, crop=0.5, mosaic=0.5)
     dataset = DetectionDataset(file, 32, augment, seed=1, cache=cache)
-    sampler = EpochBatches(len(file), 3, 32, seed=1)
+    sampler = EpochBatches(range(len(file)), 3, 32, seed=1)
     loader = make_loader(dataset, sampler, workers)
     return [list(loader) for sampler.epoch in range(2)]
 

@@ -47,7 +47,7 @@ def file(tmp_path: Path) -> TensorFile:
 def load(file: TensorFile, batch_size: int, workers: int, *epochs: int) -> list[list[Batch]]:
     """The batches of training epochs, with all augmentation, or of an evaluation if there are none."""
     augment = ALL if epochs else None
-    sampler = EpochBatches(len(file), batch_size, 32, seed=5 if epochs else None)
+    sampler = EpochBatches(range(len(file)), batch_size, 32, seed=5 if epochs else None)
     loader = make_loader(DetectionDataset(file, 32, augment, seed=5), sampler, workers)
     if not epochs:
         return [list(loader)]

@@ -8,7 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from default_params import augment_params
+from object_crops import (
+    AROUND,
+    BOXES,
+    CROP,
+    HEIGHT,
+    RESIZED,
+    WHOLE,
+    WIDTH,
+    area_of,
+    changed,
+    generator,
+    objects_of,
+    share_by_hand,
+    views_of,
+)
 from torchvision.io import encode_png
 from torchvision.transforms import RandomResizedCrop
 
@@ -19,33 +33,7 @@ from ssd.loading.mosaic import mosaic
 from ssd.loading.object_crop import choose, crop_view, visible_share
 from ssd.loading.tensor_file import TensorFile
 from ssd.loading.view import View
-from ssd.params import AugmentParams
-from ssd.structures import Objects
 from ssd.tensor_writer import AnnotatedImage, write_tensor_file
-
-CROP = augment_params(
-    "object_crop",
-    object_crop=0.5,
-    resized_crop=0.3,
-    object_min=1.5,
-    object_max=6.0,
-    crop_area=0.1,
-    crop_ratio=2.0,
-    target_visible=0.8,
-    others_visible=0.4,
-    crop_tries=20,
-)
-
-
-def changed(augment: AugmentParams, **changes: object) -> AugmentParams:
-    return AugmentParams.model_validate(augment.model_dump() | changes)
-
-
-AROUND = changed(CROP, object_crop=1.0, resized_crop=0.0)
-RESIZED = changed(CROP, object_crop=0.0, resized_crop=1.0)
-HEIGHT, WIDTH = 150, 200
-WHOLE = View(0, 0, WIDTH, HEIGHT)
-BOXES = torch.tensor([[20.0, 30.0, 50.0, 70.0], [150.0, 40.0, 162.0, 54.0]])
 
 # Objects of every awkward kind in an image of 150 x 200; together and alone.
 AWKWARD = {
@@ -59,31 +47,6 @@ AWKWARD = {
     "at the bottom right": [190.7, 120.1, 200.0, 150.0],
     "the left half": [0.0, 0.0, 100.0, 150.0],
 }
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def objects_of(boxes: torch.Tensor, ignored: torch.Tensor | None = None) -> Objects:
-    flags = torch.zeros(len(boxes), dtype=torch.bool) if ignored is None else ignored
-    return Objects(boxes, torch.arange(1, len(boxes) + 1), flags)
-
-
-def views_of(
-    boxes: torch.Tensor, augment: AugmentParams, num_views: int, size: tuple[int, int]
-) -> list[View]:
-    return [sample_view(*size, objects_of(boxes), augment, generator(seed)) for seed in range(num_views)]
-
-
-def share_by_hand(view: View, box: list[float]) -> float:
-    across = max(min(view.x2, box[2]) - max(view.x1, box[0]), 0)
-    down = max(min(view.y2, box[3]) - max(view.y1, box[1]), 0)
-    return across * down / ((box[2] - box[0]) * (box[3] - box[1]))
-
-
-def area_of(view: View) -> float:
-    return (view.x2 - view.x1) * (view.y2 - view.y1)
 
 
 SETTINGS = {
@@ -150,44 +113,6 @@ def test_the_side_is_a_log_uniform_multiple_of_the_longer_side_of_the_object() -
     assert np.quantile(logs, [0.25, 0.5, 0.75]) == pytest.approx([0.25, 0.5, 0.75], abs=0.05)
     ratios = [math.log2((v.x2 - v.x1) / (v.y2 - v.y1)) for v in views_of(boxes, small, 1500, (600, 900))]
     assert np.quantile(ratios, [0.25, 0.5, 0.75]) == pytest.approx([-0.5, 0, 0.5], abs=0.08)
-
-
-def test_a_crop_shaped_as_the_box_is_a_multiple_of_its_width_and_height() -> None:
-    """A tall person in the middle of a large image: the multiple is log-uniform, the aspect ratio fixed."""
-    boxes, settings = torch.tensor([[500.0, 700.0, 537.0, 800.0]]), changed(AROUND, object_shape="box")
-    views = views_of(boxes, settings, 1500, (1500, 1000))
-    sizes = np.array([(view.x2 - view.x1, view.y2 - view.y1) for view in views])
-    np.testing.assert_allclose(sizes[:, 0], 0.37 * sizes[:, 1], atol=0.7)
-    logs = np.log(sizes[:, 1] / 100 / 1.5) / math.log(4)
-    assert np.quantile(logs, [0.25, 0.5, 0.75]) == pytest.approx([0.25, 0.5, 0.75], abs=0.05)
-    assert min(share_by_hand(view, boxes[0].tolist()) for view in views) >= 0.8
-
-
-def test_a_crop_shaped_as_the_box_ends_at_the_image() -> None:
-    """A person of two thirds of the height: crops have the whole height, and still various widths."""
-    boxes, settings = torch.tensor([[300.0, 50.0, 374.0, 250.0]]), changed(AROUND, object_shape="box")
-    views = views_of(boxes, settings, 300, (300, 900))
-    assert {view.y2 - view.y1 for view in views} == {300}
-    widths = [view.x2 - view.x1 for view in views]
-    assert 111 <= min(widths) < 120 and 430 < max(widths) <= 444
-
-
-def test_persons_come_out_in_their_own_shape_or_as_wide_as_high() -> None:
-    """The median aspect ratio of crops, and of a person of 0.37 in the square input of the network."""
-    boxes = torch.tensor([[500.0, 700.0, 537.0, 800.0]])
-    for shape, of_crops, in_input in (("free", 1.0, 0.37), ("box", 0.37, 1.0)):
-        views = views_of(boxes, changed(AROUND, object_shape=shape, target_visible=1.0), 600, (1500, 1000))
-        targets = [objects_in_view(objects_of(boxes), view, AROUND).boxes[0] for view in views]
-        persons = [((x2 - x1) / (y2 - y1)).item() for x1, y1, x2, y2 in targets]
-        crops = [(view.x2 - view.x1) / (view.y2 - view.y1) for view in views]
-        assert np.median(crops) == pytest.approx(of_crops, rel=0.05)
-        assert np.median(persons) == pytest.approx(in_input, rel=0.05)
-
-
-def test_a_crop_shaped_as_the_box_depends_on_no_limit_of_the_other_crops() -> None:
-    settings = changed(AROUND, object_shape="box")
-    others = changed(settings, crop_area=0.9, crop_ratio=1.0)
-    assert views_of(BOXES, settings, 50, (HEIGHT, WIDTH)) == views_of(BOXES, others, 50, (HEIGHT, WIDTH))
 
 
 def test_a_tiny_object_s_crop_is_as_small_as_allowed() -> None:

@@ -81,10 +81,11 @@ def test_as_many_images_are_drawn_as_there_are_and_each_as_often_as_any_other() 
 def test_an_interval_is_as_wide_as_theory_says() -> None:
     """One object an image, four of five of them found and nothing else: AP is a mean of zeros and ones."""
     num_images, box = 400, torch.tensor([[0.0, 0, 10, 10]])
+    scores = torch.rand(num_images, 1, generator=torch.Generator().manual_seed(0))
     truth = [Objects(box, torch.tensor([1]), torch.tensor([False]))] * num_images
     found = [
-        Detections(box[:hit], torch.rand(1)[:hit], torch.tensor([1])[:hit])
-        for hit in (int(image % 5 > 0) for image in range(num_images))
+        Detections(box[:hit], scores[image, :hit], torch.tensor([1])[:hit])
+        for image, hit in enumerate([0, 1, 1, 1, 1] * (num_images // 5))
     ]
     intervals = bootstrap_coco(match_classes(found, truth, NAMES), NAMES, num_images, 1000)
     half = 1.96 * (0.8 * 0.2 / num_images) ** 0.5

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_coco_map import NAMES, crowded_images, one_image, random_images
+from detected_images import NAMES, crowded_images, one_image, random_images
 
 from benchmarks.evaluation import coco_dataset, coco_results, pycocotools_stats
 from ssd.errors import UserError

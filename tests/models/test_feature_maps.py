@@ -30,6 +30,12 @@ def test_the_last_map_has_one_cell_at_the_size_that_the_network_is_made_for() ->
         assert more[-1] == (256, 1, 1)
 
 
+def test_shapes_at_the_size_that_the_network_is_made_for_are_read_off_once() -> None:
+    shapes = map_shapes("resnet18", (), NORMED, 96)
+    assert map_shapes("resnet18", (), NORMED, 96, 96) is shapes
+    assert map_shapes("resnet18", (), NORMED, 96, 64) != shapes
+
+
 def test_single_stages_are_one_convolution_of_stride_2_each() -> None:
     """C5 to C7 of the small-data recipe: 10x10, 5x5, 3x3, 1x1."""
     model = SSD(paper_config("resnet34", 300, 2, heads="conv1x1", width=64))

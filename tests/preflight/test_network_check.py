@@ -119,7 +119,7 @@ def test_without_a_network_the_place_of_the_file_is_said(
     monkeypatch.setattr(hosts, "unavailable_reason", lambda *_: "no connection, or it was lost")
     text = only(check_network(model(weights="coco", backbone="vgg16", input_size=300), "coco")).text
     assert text.startswith("the coco weights of vgg16 are not on this machine and cannot be downloaded (")
-    assert f"put https://download.pytorch.org/models/ssd300_vgg16_coco-b556d3b4.pth into {cache}" in text
+    assert f"put {published.COCO_WEIGHTS.url} into {cache}" in text
 
 
 def test_a_host_that_drops_everything_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Disk space: what is still to be written, once, against what is free on each disk."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,8 @@ from voc_folder import write_folder
 
 from ssd.params import Source
 from ssd.preflight import space
-from ssd.preflight.space import Need, Places, check_space, copies, dvc_cache, list_needs
+from ssd.preflight.space import Need, Places, check_space, copies, dvc_cache, file_system, list_needs
+from ssd.source.shapes import write_shapes
 
 VOC2007 = 460_032_000 + 451_020_800
 LINKED = '[cache]\n    type = "hardlink,copy"\n'
@@ -115,8 +117,15 @@ def test_a_folder_of_one_s_own_is_as_large_as_its_files(places: Places) -> None:
     assert found["data/tensors"] == size - annotations - 1_000_000 + 640 * 640
 
 
-def test_shapes_take_what_they_take(places: Places) -> None:
-    assert needs(places, "shapes")["data/raw"] == int(10 * 64 * 64 * 0.65)
+@pytest.mark.parametrize("side", [64, 192])
+def test_drawn_shapes_take_no_more_than_was_estimated(places: Places, side: int) -> None:
+    estimated = needs(places, "shapes", shapes_side=side)
+    write_shapes(places.root / "drawn", num_train=5, num_val=2, num_test=3, side=side, seed=1)
+    files = [path for path in (places.root / "drawn").rglob("*") if path.is_file()]
+    whole = sum(path.stat().st_size for path in files)
+    images = sum(path.stat().st_size for path in files if path.suffix == ".jpg")
+    assert whole <= estimated["data/raw"] < 2.5 * whole
+    assert images <= estimated["data/tensors"] < 2.5 * images
 
 
 def test_too_little_space_is_one_line_with_its_parts(
@@ -133,5 +142,21 @@ def test_too_little_space_is_one_line_with_its_parts(
     )
 
 
-def test_this_machine_s_file_system_is_told_or_not(tmp_path: Path) -> None:
-    assert space.file_system(tmp_path).isalnum() or space.file_system(tmp_path) == ""
+def test_the_file_system_is_that_of_the_folder_s_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fields may be optional before the dash; a device that is not listed has no known file system."""
+    device = tmp_path.stat().st_dev
+    own, other = f"{os.major(device)}:{os.minor(device)}", f"{os.major(device)}:{os.minor(device) + 1}"
+    root = f"36 35 {other} / / rw,noatime shared:1 - ext4 /dev/sda1 rw"
+    mounts = tmp_path / "mountinfo"
+    monkeypatch.setattr(space, "MOUNTS", mounts)
+    for line, expected in (
+        (f"98 36 {own} /sub /a\\040b rw shared:2 master:1 - fuse.overlayfs overlay rw", "fuse.overlayfs"),
+        (f"98 36 {own} / /data rw - xfs /dev/sdb1 rw", "xfs"),
+        (f"98 36 {other} / /data rw - xfs /dev/sdb1 rw", ""),
+    ):
+        mounts.write_text(f"{root}\n{line}\n")
+        assert file_system(tmp_path) == expected
+    mounts.unlink()
+    assert file_system(tmp_path) == ""
