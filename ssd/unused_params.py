@@ -16,7 +16,7 @@ def warn_of_unused_training(
     Args:
         params: the `train` section.
         num_batches: per epoch.
-        num_val_images: 0 if there is no validation.
+        num_val_images: that have an object to score; 0 if there is no validation.
         hardware, num_processes: of the training.
     """
     num_steps, on_cpu = params.epochs * num_batches, hardware.device.type == "cpu"
@@ -33,6 +33,11 @@ def warn_of_unused_training(
         log.warning("train.small_epochs: not used: train.small_scale is 1")
     if params.small_epochs >= params.epochs and params.small_scale < 1:
         log.warning("train.small_epochs: no epoch is trained at model.input_size")
+    if params.select_by == "train_loss" and params.small_epochs > 0 and params.small_scale < 1:
+        log.warning(
+            "train.select_by: train_loss compares epochs of different input sizes (train.small_epochs), "
+            "whose losses are of different priors and objects"
+        )
     _warn_of_unused_loss(params)
     num_images = -(-params.batch_size // num_processes)
     most = max(num_images // 2, 1)
@@ -55,7 +60,7 @@ def _warn_without_val(params: TrainParams) -> None:
         (params.val_batch_size > 0, "val_batch_size: not used"),
     ):
         if used:
-            log.warning("train.%s: there is no val split", line)
+            log.warning("train.%s: there is no val split with objects", line)
 
 
 def _warn_of_unused_loss(params: TrainParams) -> None:

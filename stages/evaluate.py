@@ -99,9 +99,9 @@ def count_mends(path: Path) -> dict[str, int]:
     """
     try:
         problems = json.loads(path.read_text())["problems"]
-    except (FileNotFoundError, ValueError, KeyError):
+        actions = Counter(problem["action"] for problem in problems if problem["split"] == "test")
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         raise UserError(f"{path}: missing or damaged", path=path) from None
-    actions = Counter(problem["action"] for problem in problems if problem["split"] == "test")
     return {"num_mended": actions["mended"], "num_dropped": actions["dropped"]}
 
 

@@ -54,7 +54,11 @@ class TrainLog(Reporter):
         resume = run_file.read_text() if run_file.is_file() else None
         sections = {"model", "augment", "train"}
         warn_of_unused_training(
-            params.train, len(trainer.sampler), len(trainer.val_file), trainer.hardware, trainer.world.size
+            params.train,
+            len(trainer.sampler),
+            len(trainer.val_file.images_with_objects()),
+            trainer.hardware,
+            trainer.world.size,
         )
         warn_of_unused_augmentation(params.augment)
         with stage_run(params, "train", sections=sections, name=name, resume=resume) as run:

@@ -36,14 +36,22 @@ def test_settings_of_a_training_that_are_not_used_are_warned_of(
         "train.lr is never reached",
         "training never stops early",
         "only the last weights are kept",
-        "train.select_by: the last weights are kept: there is no val split",
-        "train.val_batch_size: not used: there is no val split",
+        "train.select_by: the last weights are kept: there is no val split with objects",
+        "train.val_batch_size: not used: there is no val split with objects",
         "train.sync_bn: not used",
         "train.deterministic: not used",
         "no epoch is trained at model.input_size",
         "4 micro-batches would have fewer than the two images that batch norm needs; 2 are used",
     ):
         assert line in caplog.text
+
+
+def test_losses_of_two_input_sizes_do_not_compare(
+    make_params: Callable[..., Params], caplog: pytest.LogCaptureFixture
+) -> None:
+    changes = {"train.epochs": 1000, "train.select_by": "train_loss", "train.small_epochs": 2}
+    warn_of_unused_training(make_params(**changes).train, 4, 1, CPU, 1)
+    assert "train_loss compares epochs of different input sizes" in caplog.text
 
 
 def test_the_training_loss_needs_no_val_split(

@@ -106,8 +106,9 @@ class DetectionDataset(Dataset[Sample]):
                 others = torch.randint(len(self), (3,), generator=generator).tolist()
                 parts = [(image, objects), *map(self.part, others)]
                 canvas, target = mosaic(parts, key.side, self.augment, generator)
+                target = _drop_subpixel(target, key.side)
                 if self.augment.policy != "object_crop" or not _lost_all(parts, target):
-                    return Sample(canvas, _drop_subpixel(target, key.side), key.index, None)
+                    return Sample(canvas, target, key.index, None)
             view = sample_view(height, width, objects, self.augment, generator)
         target = objects_in_view(objects, view, self.augment)
         if self.augment is not None and self.augment.policy != "none":

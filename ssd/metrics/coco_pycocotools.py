@@ -19,32 +19,19 @@ from ssd.structures import Detections, Objects
 
 TOLERANCE = 1e-6
 
-TORCHMETRICS_NAMES = {
-    "map": "map",
-    "map50": "map_50",
-    "map75": "map_75",
-    "map_small": "map_small",
-    "map_medium": "map_medium",
-    "map_large": "map_large",
-    "ar1": "mar_1",
-    "ar10": "mar_10",
-    "ar100": "mar_100",
-    "ar_small": "mar_small",
-    "ar_medium": "mar_medium",
-    "ar_large": "mar_large",
-}
-"""COCO's twelve figures: our names and those of torchmetrics."""
+ALL, SMALL, MEDIUM, LARGE = range(4)
+"""Places of the sizes of objects in pycocotools' arrays."""
 
-ALL_AREAS, ALL_DETECTIONS = 0, 2
-"""Places in pycocotools' arrays: objects of any size; the largest of the three numbers of detections."""
+TOP1, TOP10, TOP100 = range(3)
+"""Places of the numbers of detections."""
 
 
 @dataclass(frozen=True)
 class CocoFigures:
     """COCO's figures; None where there is no object to find.
 
-    figures: the twelve, by the names of TORCHMETRICS_NAMES; per_class_map, per_class_map50: AP and AP50 of
-    each class, in label order.
+    figures: the twelve, see `_twelve`; per_class_map, per_class_map50: AP and AP50 of each class, in label
+    order.
     """
 
     figures: dict[str, float | None]
@@ -83,7 +70,7 @@ def published_coco(
     found = metric.compute()
     precision = _class_precision(found)
     return CocoFigures(
-        figures={ours: _known(found[theirs].numpy()) for ours, theirs in TORCHMETRICS_NAMES.items()},
+        figures=_twelve(found),
         per_class_map={name: _of_class(precision, label) for label, name in enumerate(class_names, 1)},
         per_class_map50={
             name: _of_class(precision, label, slice(1)) for label, name in enumerate(class_names, 1)
@@ -91,12 +78,33 @@ def published_coco(
     )
 
 
+def _twelve(found: dict[str, Any]) -> dict[str, float | None]:
+    """COCO's twelve figures, as pycocotools' summary takes their means.
+
+    From its float64 arrays: torchmetrics has the means in float32, in which a figure can miss its interval.
+    """
+    if "precision" not in found:  # without any image
+        found = {"precision": np.full((10, 1, 1, 4, 3), -1.0), "recall": np.full((10, 1, 4, 3), -1.0)}
+    precision, recall = np.asarray(found["precision"]), np.asarray(found["recall"])
+    sizes = {"": ALL, "_small": SMALL, "_medium": MEDIUM, "_large": LARGE}
+    precisions = {f"map{name}": precision[..., place, TOP100] for name, place in sizes.items()}
+    precisions |= {"map50": precision[0, ..., ALL, TOP100], "map75": precision[5, ..., ALL, TOP100]}
+    recalls = {
+        "ar1": recall[..., ALL, TOP1],
+        "ar10": recall[..., ALL, TOP10],
+        "ar100": recall[..., ALL, TOP100],
+        **{f"ar{name}": recall[..., place, TOP100] for name, place in sizes.items() if name},
+    }
+    order = ("map", "map50", "map75", "map_small", "map_medium", "map_large")
+    return {**{key: _known(precisions[key]) for key in order}, **{k: _known(v) for k, v in recalls.items()}}
+
+
 def _class_precision(found: dict[str, Any]) -> dict[int, Floats]:
     """Precision [IoU thresholds, recall points] of each label in the data; -1 where it has no object."""
     if "precision" not in found:  # without any image
         return {}
     labels: Tensor = found["classes"].view(-1)  # a number where there is one
-    precision: Floats = found["precision"].numpy()[..., ALL_AREAS, ALL_DETECTIONS]
+    precision: Floats = found["precision"].numpy()[..., ALL, TOP100]
     return {label: precision[:, :, column] for column, label in enumerate(labels.tolist())}
 
 

@@ -16,9 +16,10 @@ def find_missing(params: Params, weights: str, places: Places) -> list[Finding]:
         weights: `model.weights`, a file's path made absolute.
         places: the folders of the pipeline.
     """
-    source = check_source(params.data, places.raw, places.root)
-    space: list[Finding] = []
-    with collected(space):  # the same error as in `source`, or a folder that cannot be read
-        space += check_space(list_needs(params.data, params.preprocess, places))
-    devices = check_devices(params.train, params.evaluate)
-    return list(dict.fromkeys([*check_network(params.model, weights), *source, *space, *devices]))
+    findings = check_network(params.model, weights)
+    with collected(findings):
+        findings += check_source(params.data, places.raw, places.root)
+    with collected(findings):  # the same error as before, or a folder that cannot be read
+        findings += check_space(list_needs(params.data, params.preprocess, places))
+    findings += check_devices(params.train, params.evaluate)
+    return list(dict.fromkeys(findings))

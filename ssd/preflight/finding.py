@@ -33,8 +33,10 @@ class Finding:
 
 @contextmanager
 def collected(findings: list[Finding], *, fatal: bool = True) -> Iterator[None]:
-    """Append the UserError that ends the block, if one does, to `findings`."""
+    """Append the UserError or OSError that ends the block, if one does, to `findings`."""
     try:
         yield
     except UserError as error:
         findings.append(Finding.from_error(error, fatal=fatal))
+    except OSError as error:
+        findings.append(Finding("", f"{error.filename}: {error.strerror}", fatal=fatal))

@@ -20,28 +20,41 @@ def check_network(model: ModelParams, weights: str) -> list[Finding]:
         model: the `model` section.
         weights: `model.weights`, a file's path made absolute.
     """
-    if weights == "none" and model.backbone in BUILT_IN_BACKBONES and not model.strides:
+    usual = model.priors == "paper" and not model.prior_steps and not model.strides
+    if usual and weights == "none" and model.backbone in BUILT_IN_BACKBONES and model.input_scale != "caffe":
         return []
     findings: list[Finding] = []
     with collected(findings):
-        _check_backbone(model)
+        _check_config(model)
         if weights != "none":
             findings += _check_weights(model, weights)
+        _check_input_scale(model, weights)
     return findings
 
 
-def _check_backbone(model: ModelParams) -> None:
-    """Build the backbone without memory for its weights.
+def _check_config(model: ModelParams) -> None:
+    """Compute the feature maps and the priors of the network, without memory for its weights.
+
+    The priors of k-means are not known yet; the paper's take their place.
 
     Raises:
-        UserError: there is no such network, it has no maps of these strides, or it needs timm.
+        UserError: there is no such backbone, it has no maps of these strides or does not take images of this
+            size, it needs timm, or the lists of priors do not fit its maps.
     """
-    import torch
+    from ssd.models.config import model_config
 
-    from ssd.models.backbones import build_backbone
+    model_config(_without_kmeans(model), num_classes=2)
 
-    with torch.device("meta"):
-        build_backbone(model.backbone, tuple(model.strides))
+
+def _check_input_scale(model: ModelParams, weights: str) -> None:
+    """Raise UserError if `model.input_scale` contradicts the weights, or nothing tells it."""
+    from ssd.models.input_scale import resolve_input_scale
+
+    resolve_input_scale(model.input_scale, model.backbone, weights)
+
+
+def _without_kmeans(model: ModelParams) -> ModelParams:
+    return model.model_copy(update={"priors": "paper"}) if model.priors == "kmeans" else model
 
 
 def _check_weights(model: ModelParams, weights: str) -> list[Finding]:
@@ -79,8 +92,6 @@ def _check_published(backbone: str, weights: str) -> list[Finding]:
 def _check_file(model: ModelParams, weights: str) -> None:
     """Load a file of weights into a network without memory, which compares names and shapes.
 
-    The priors of k-means are not known yet; the paper's take their place.
-
     Raises:
         UserError: the file does not exist, cannot be read, or does not fit.
     """
@@ -93,10 +104,8 @@ def _check_file(model: ModelParams, weights: str) -> None:
 
     state = read_state(Path(weights))
     num_classes = num_classes_of(state) if is_ssd300_vgg16(state) else 2
-    if model.priors == "kmeans":
-        model = model.model_copy(update={"priors": "paper"})
     with torch.device("meta"):
-        network = SSD(model_config(model, num_classes))
+        network = SSD(model_config(_without_kmeans(model), num_classes))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter")
         load_weights(network, weights)

@@ -46,11 +46,15 @@ class Places:
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that are still to be written into a folder, which may not exist yet."""
+    """Bytes that are still to be written into a folder, which may not exist yet.
+
+    is_estimate: they may turn out to be fewer, so that too little space for them is only a warning.
+    """
 
     name: str
     folder: Path
     num_bytes: int
+    is_estimate: bool = False
 
 
 def list_needs(data: DataParams, preprocess: PreprocessParams, places: Places) -> list[Need]:
@@ -75,14 +79,15 @@ def list_needs(data: DataParams, preprocess: PreprocessParams, places: Places) -
     needs = [
         Need("data.archives", places.root / Path(data.archives).expanduser(), archives),
         Need(str(places.raw), places.raw, raw),
-        Need(str(places.tensors), places.tensors, tensors + packed),
-        Need("DVC's cache", cache, cached),
+        Need(str(places.tensors), places.tensors, tensors + packed, is_estimate=True),
+        Need("DVC's cache", cache, cached, is_estimate=True),
     ]
     return [need for need in needs if need.num_bytes > 0]
 
 
 def check_space(needs: Sequence[Need]) -> list[Finding]:
-    """Compare the needs with the free space of each file system."""
+    """Compare the needs with the free space of each file system; fatal if those alone that are no estimates
+    exceed it."""
     disks: dict[int, list[Need]] = defaultdict(list)
     for need in needs:
         disks[existing(need.folder).stat().st_dev].append(need)
@@ -95,7 +100,8 @@ def check_space(needs: Sequence[Need]) -> list[Finding]:
                 f"about {needed / 1e9:.2f} GB of disk space are needed ({parts}), {free / 1e9:.2f} GB are "
                 f"free on the disk of {existing(group[0].folder)}; make room, or move these folders"
             )
-            findings.append(Finding("data.source", text))
+            certain = sum(need.num_bytes for need in group if not need.is_estimate)
+            findings.append(Finding("data.source", text, fatal=certain > free))
     return findings
 
 
@@ -140,8 +146,10 @@ def _own_sizes(data: DataParams, places: Places) -> Iterator[tuple[bool, int]]:
     copied = places.raw / data.source
     source = copied if copied.is_dir() else find_own_folder(data, places.root)
     try:
-        names = copied.rglob("*.*") if copied.is_dir() else own_files(data, source)
-        for path in (source / name for name in names):
+        paths = (
+            copied.rglob("*.*") if copied.is_dir() else (source / name for name in own_files(data, source))
+        )
+        for path in paths:
             is_image = path.suffix.lower() in COCO_SUFFIXES
             yield is_image, path.stat().st_size
     except OSError as error:

@@ -80,12 +80,15 @@ def digest(samples: Sequence[AnnotatedImage], class_names: Sequence[str]) -> str
 
 
 def _classes_without_training_object(result: Preprocessed) -> list[str]:
-    """Class names without an object in train; difficult ones only count with `train.train_on_difficult`."""
+    """Class names without an object in train, but for crowds and difficult ones.
+
+    Difficult ones only count with `train.train_on_difficult`.
+    """
     trained = {
         label
         for sample in result.splits["train"].samples
-        for label, difficult in zip(sample.labels, sample.difficult, strict=True)
-        if not difficult
+        for label, *ignored in zip(sample.labels, sample.difficult, sample.crowd, strict=True)
+        if not any(ignored)
     }
     return [name for label, name in enumerate(result.class_names, start=1) if label not in trained]
 

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 BLOCK = 64 * 1024  # bytes per read; at most this much is lost when a connection breaks
 MAX_REDIRECTS = 10
 TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
-NO_HEAD_STATUS = {405, 501}  # the server has the file, perhaps, but does not answer HEAD requests
+NO_HEAD_STATUS = {401, 403, 405, 501}  # the server has the file, perhaps, but does not answer HEAD requests
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ def unavailable_reason(url: str, num_bytes: int | None, seconds: float) -> str:
                 return ""
         if response.status_code in TRANSIENT_STATUS | NO_HEAD_STATUS:
             return ""
-        _first_byte(response, 0, num_bytes or int(response.headers.get("Content-Length", 0)))
+        length = response.headers.get("Content-Length", "0")
+        _first_byte(response, 0, num_bytes or (int(length) if length.isdecimal() else 0))
     except _MirrorError as failure:
         return str(failure)
     return ""

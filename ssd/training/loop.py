@@ -97,6 +97,8 @@ class Trainer:
             world_size=world_size,
         )
         self.val_loader = make_loader(val_data, val_sampler, params.workers, pin_memory=pin_memory)
+        # Without an object in it, a validation has losses, but no score that could rise.
+        self.can_score = params.select_by == "val_loss" or bool(val_file.images_with_objects())
         self.progress = Progress()
         self.watchdog = Watchdog()
         self.folder: CheckpointFolder | None = None
@@ -284,7 +286,7 @@ class Trainer:
         row = self.world.broadcast(row)
         progress.history.append(row)
         selected = score(row, params.select_by)
-        if result is not None or params.select_by == "train_loss":
+        if params.select_by == "train_loss" or (result is not None and self.can_score):
             self._observe(-math.inf if selected is None else selected)
         if self.folder:
             self.folder.save_weights(self.step.best_model().state_dict(), row.epoch, selected)

@@ -11,7 +11,7 @@ import torch
 from default_params import default_params
 from loopback import Loopback
 from safetensors.torch import save_file
-from torchvision.models import resnet18
+from torchvision.models import resnet18, vgg16
 from torchvision.models.detection import ssd300_vgg16
 
 from ssd.models import backbones
@@ -65,6 +65,30 @@ def test_a_usual_backbone_from_scratch_needs_nothing() -> None:
 )
 def test_an_unknown_backbone_or_stride_is_found(changes: dict[str, object], key: str) -> None:
     assert only(check_network(model(**changes), "none")).key == key
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"prior_steps": [8.0]}, "model.prior_steps"),
+        ({"input_scale": "caffe"}, "model.input_scale"),
+        ({"backbone": "vgg16", "input_scale": "imagenet", "weights": "imagenet"}, "model.input_scale"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_found(
+    changes: dict[str, object], key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssd.preflight.network._check_published", lambda *_: [])
+    assert only(check_network(model(**changes), model(**changes).weights)).key == key
+
+
+def test_a_whole_vgg16_of_unknown_origin_is_found(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        state = vgg16().state_dict()
+    kept = {key: torch.zeros(value.shape) for key, value in state.items() if key.startswith("features.")}
+    save_file(kept, tmp_path / "vgg.safetensors")
+    finding = only(check_network(model(backbone="vgg16"), str(tmp_path / "vgg.safetensors")))
+    assert finding.key == "model.input_scale"
 
 
 def test_timm_that_is_not_installed_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

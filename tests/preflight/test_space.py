@@ -128,6 +128,24 @@ def test_drawn_shapes_take_no_more_than_was_estimated(places: Places, side: int)
     assert images <= estimated["data/tensors"] < 2.5 * images
 
 
+def test_a_copied_folder_is_found_from_the_current_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in preprocess: download has copied the user's folder to data/raw, which is a relative path."""
+    write_folder(tmp_path / "data/raw/voc_dir", {"train": ["a", "b"]})
+    monkeypatch.chdir(tmp_path)
+    relative = Places(tmp_path, Path("data/raw"), Path("data/tensors"))
+    assert needs(relative, "voc_dir")["data/tensors"] > 0
+
+
+def test_too_little_space_for_an_estimate_is_a_warning(free: Callable[[int], None], tmp_path: Path) -> None:
+    certain, estimate = Need("raw", tmp_path, 10), Need("tensors", tmp_path, 10, is_estimate=True)
+    free(15)
+    assert [finding.fatal for finding in check_space([certain, estimate])] == [False]
+    free(5)
+    assert [finding.fatal for finding in check_space([certain, estimate])] == [True]
+
+
 def test_too_little_space_is_one_line_with_its_parts(
     places: Places, free: Callable[[int], None], tmp_path: Path
 ) -> None:

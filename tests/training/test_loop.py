@@ -158,6 +158,16 @@ def test_with_nothing_to_find_in_val_the_last_epoch_is_kept(
     assert (result.best_epoch, result.best_score) == (2, None)
 
 
+def test_validations_that_cannot_score_do_not_stop_a_training(
+    make_params: MakeParams, shapes_file: TensorFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A val split may hold crowds, difficult objects or none."""
+    monkeypatch.setattr(TensorFile, "images_with_objects", lambda _: [])
+    monkeypatch.setattr("ssd.training.loop.validation_scores", lambda *_: Scores())
+    params = make_params(**{**SMALL, "train.epochs": 3, "train.early_stop": 1})
+    assert len(run(trainer(params, shapes_file), tmp_path / "run").history) == 3
+
+
 def test_training_stops_early_when_validation_gains_nothing(
     make_params: MakeParams, shapes_file: TensorFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
