@@ -6,16 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from default_params import default_content, read_yaml
+from default_params import read_yaml
 
+from recipes import build_recipe, recipe_params, recipe_priors
 from ssd.detector import Detector
 from ssd.export.onnx import open_onnx, to_onnx
 from ssd.export.torchscript import to_torchscript
 from ssd.files import write_bytes
 from ssd.hardware import choose_hardware
 from ssd.loading.tensor_file import TensorFile
-from ssd.models.build import build_model
-from ssd.models.ssd import SSD
 from ssd.params import Params, load_params
 from ssd.postprocess import PostProcessSettings
 from ssd.training.loop import Trainer
@@ -160,22 +159,15 @@ def test_params_that_are_not_valid_are_left_as_they_are(
     assert (workspace / "params.yaml").read_text() == text
 
 
-def build(name: str, num_classes: int) -> tuple[Params, SSD]:
-    content = default_content()
-    for section, values in read_yaml(REPOSITORY / f"recipes/{name}.yaml").items():
-        content[section].update(values)
-    params = Params.model_validate(content)
-    return params, build_model(params.model, num_classes, torch.zeros(0, 4), 0, "none")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NUM_PRIORS)
 def test_it_trains_and_each_kind_of_network_exports(
     name: str, shapes_file: TensorFile, tmp_path: Path
 ) -> None:
     """Two steps by its own optimizer, loss and augmentation; then files that agree with it."""
-    params, model = build(name, len(shapes_file.class_names))
+    params, model = recipe_params(name), build_recipe(name, len(shapes_file.class_names))
     assert len(model.priors) == NUM_PRIORS[name]
+    assert torch.equal(model.priors, recipe_priors(name))
     small = {"batch_size": 2, "workers": 0, "device": "cpu", "warmup_steps": 0}
     trainer = Trainer(
         model,
