@@ -34,7 +34,13 @@ TRAIN_FILE, VAL_FILE = Path("data/tensors/train.safetensors"), Path("data/tensor
 
 # Keys of the `train` section that do not change the weights: a training resumes after a change of them.
 NOT_IN_FINGERPRINT = {
-    *("workers", "cache", "device", "devices", "restarts", "keep_best", "checkpoint_minutes"),
+    "workers",
+    "cache",
+    "device",
+    "devices",
+    "restarts",
+    "keep_best",
+    "checkpoint_minutes",
     "val_batch_size",
 }
 

@@ -13,8 +13,21 @@ MODULES = [path for path in REPOSITORY.glob("ssd/**/*.py") if path.name != "__in
 
 # What every floor may stand on: errors, files, settings, processes of Python, the types that flow.
 GROUND = {
-    *("errors", "files", "hardware", "interrupt", "layouts", "parallel", "params", "params_errors"),
-    *("seeding", "structures", "tensor_writer", "tracking", "unused_params", "watchdog", "cross_validation"),
+    "errors",
+    "files",
+    "hardware",
+    "interrupt",
+    "layouts",
+    "parallel",
+    "params",
+    "params_errors",
+    "seeding",
+    "structures",
+    "tensor_writer",
+    "tracking",
+    "unused_params",
+    "watchdog",
+    "cross_validation",
     "detections_file",
 }
 

@@ -39,8 +39,15 @@ NAMES = ["default", *NUM_PRIORS]
 # Of a machine or a project: where data lies, what computes it, what is logged. Recipes leave them as they
 # are.
 NOT_IN_RECIPES = {
-    *("data.path", "data.archives", "data.mirrors", "preprocess.workers"),
-    *("train.device", "train.devices", "train.restarts", "train.cache", "train.checkpoint_minutes"),
+    "data.path",
+    "data.archives",
+    "data.mirrors",
+    "preprocess.workers",
+    "train.device",
+    "train.devices",
+    "train.restarts",
+    "train.cache",
+    "train.checkpoint_minutes",
     "evaluate.device",
 }
 

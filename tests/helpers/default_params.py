@@ -48,8 +48,15 @@ def in_yaml(value: object) -> str:
 
 OFF = dict.fromkeys(
     (
-        *("flip", "zoom_out", "crop", "object_crop", "resized_crop"),
-        *("photometric", "channel_shuffle", "mosaic", "mixup"),
+        "flip",
+        "zoom_out",
+        "crop",
+        "object_crop",
+        "resized_crop",
+        "photometric",
+        "channel_shuffle",
+        "mosaic",
+        "mixup",
     ),
     0.0,
 )

@@ -85,8 +85,11 @@ def files_of(folder: Path) -> set[str]:
 
 WANTED: dict[Source, set[str]] = {
     "coco": {
-        *("annotations/instances_train2017.json", "annotations/instances_val2017.json"),
-        *("train2017/a.jpg", "train2017/b.jpg", "val2017/c.jpg"),
+        "annotations/instances_train2017.json",
+        "annotations/instances_val2017.json",
+        "train2017/a.jpg",
+        "train2017/b.jpg",
+        "val2017/c.jpg",
     },
     "penn_fudan": {"PennFudanPed/PNGImages/a.png", "PennFudanPed/PedMasks/a_mask.png"},
 }

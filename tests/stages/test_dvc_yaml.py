@@ -18,9 +18,17 @@ NAMES = ["download", "preprocess", "train", "evaluate", "export", "report"]
 
 # Code of messages, checks and tracking, which changes no output of a stage.
 PLUMBING = {
-    *("ssd/errors.py", "ssd/interrupt.py", "ssd/watchdog.py", "ssd/unused_params.py"),
-    *("ssd/params.py", "ssd/params_errors.py", "ssd/tracking.py"),
-    *("stages/command.py", "stages/run.py", "stages/train_log.py", "stages/check.py"),
+    "ssd/errors.py",
+    "ssd/interrupt.py",
+    "ssd/watchdog.py",
+    "ssd/unused_params.py",
+    "ssd/params.py",
+    "ssd/params_errors.py",
+    "ssd/tracking.py",
+    "stages/command.py",
+    "stages/run.py",
+    "stages/train_log.py",
+    "stages/check.py",
     *(str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("ssd/preflight/[!_]*.py")),
 }
 

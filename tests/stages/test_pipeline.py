@@ -41,8 +41,11 @@ def outs(project: Path) -> dict[str, str]:
     """Digests of what the stages wrote in the end."""
     names = (
         *(f"data/tensors/{split}.safetensors" for split in ("train", "val", "test")),
-        *("models/model.pt", "reports/train/priors.json", "reports/metrics.json"),
-        *("models/export/ssd.onnx", "reports/detections.png"),
+        "models/model.pt",
+        "reports/train/priors.json",
+        "reports/metrics.json",
+        "models/export/ssd.onnx",
+        "reports/detections.png",
     )
     return {name: sha256(project / name) for name in names}
 

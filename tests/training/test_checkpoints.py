@@ -133,8 +133,11 @@ def test_a_resumed_training_goes_on_with_the_list_of_the_best(tmp_path: Path) ->
         for best in checkpoints.best:
             assert_same(checkpoints.read_weights(best), weights(best.epoch))
     assert names(tmp_path) == {
-        *("step-00000300.pt", "step-00000500.pt"),
-        *("best-0002.pt", "best-0003.pt", "best-0005.pt"),
+        "step-00000300.pt",
+        "step-00000500.pt",
+        "best-0002.pt",
+        "best-0003.pt",
+        "best-0005.pt",
     }
 
 
