@@ -72,10 +72,13 @@ def say(report: dict[str, Any], names: list[str]) -> None:
     print(f"compared {report['num_detections']} detections on {report['num_images']} images:")
     for name in names:
         file = report[name]
-        print(
-            f"{name:20s} {file['bytes'] / 1e6:6.1f} MB  scores within {file['largest_score_difference']:.1e}"
+        agreement = (
+            f"  scores within {file['largest_score_difference']:.1e}"
             f"  boxes within {file['largest_box_difference']:.1e} of the longer side"
-            f"  {file['latency_ms']:.1f} ms an image (PyTorch {report['pytorch']['latency_ms']:.1f} ms)"
+        )
+        print(
+            f"{name:20s} {file['bytes'] / 1e6:6.1f} MB{agreement if report['num_detections'] else ''}"
+            f"  {file['latency_ms']:.1f} ms per image (PyTorch {report['pytorch']['latency_ms']:.1f} ms)"
         )
     if report["num_detections"] == 0:
         print("nothing scores above export.score_threshold, so no box was compared; lower it, or train more")
