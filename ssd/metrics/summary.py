@@ -5,6 +5,7 @@ from typing import Any
 
 from ssd.metrics.bootstrap import SEED, Interval
 from ssd.metrics.scoring import Figures
+from ssd.metrics.voc import ClassResult
 
 DEFINITIONS = (
     "coco: torchmetrics' MeanAveragePrecision with pycocotools, on boxes; 101 recall points; the 100 best "
@@ -56,14 +57,16 @@ def summarise(figures: Figures, losses: Mapping[str, float], counts: Mapping[str
         },
         "training_criterion": dict(losses),
         **counts,
-        "per_class": [_of_class(figures, row) for row in range(len(figures.voc.classes))],
+        "per_class": [
+            _of_class(figures, name, curve)
+            for name, curve in zip(figures.coco.per_class_map, voc.classes, strict=True)
+        ],
         "definitions": definitions(figures.num_resamples),
     }
 
 
-def _of_class(figures: Figures, row: int) -> dict[str, Any]:
-    """The figures of the class in row `row`, label `row` + 1."""
-    name, curve = list(figures.coco.per_class_map)[row], figures.voc.classes[row]
+def _of_class(figures: Figures, name: str, curve: ClassResult) -> dict[str, Any]:
+    """The figures of one class; curve: Pascal's."""
     found: dict[str, Any] = {
         "class": name,
         "num_objects": curve.num_objects,
