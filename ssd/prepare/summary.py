@@ -26,7 +26,7 @@ def summarise(result: Preprocessed) -> dict[str, Any]:
     return {
         "class_names": result.class_names,
         "classes_without_training_object": untrained,
-        "warnings": [f"no object in train, or only difficult ones: {', '.join(untrained)}"]
+        "warnings": [f"no object in train, or only difficult and crowd ones: {', '.join(untrained)}"]
         if untrained
         else [],
         "notes": list(result.notes),

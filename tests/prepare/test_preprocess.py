@@ -330,7 +330,7 @@ def test_summary(folder: Path, lists: Lists) -> None:
     assert sizes["min"] == pytest.approx((2 / 1200) ** 0.5, abs=1e-4)
     assert sizes["p50"] == pytest.approx((0.25 + 0.5) / 2)
     assert summary["classes_without_training_object"] == ["bird"]
-    assert summary["warnings"] == ["no object in train, or only difficult ones: bird"]
+    assert summary["warnings"] == ["no object in train, or only difficult and crowd ones: bird"]
 
 
 def test_a_class_of_which_all_objects_are_difficult_is_warned_of(folder: Path, lists: Lists) -> None:
