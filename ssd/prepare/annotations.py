@@ -18,7 +18,8 @@ class AnnotatedObject:
     """An object as annotated, not yet validated.
 
     written: the four numbers of the box as stored in the file, for reports; box: the same box as xyxy in
-    pixels, 0-based, half-open, not validated (corners may be swapped, equal, or outside the image).
+    pixels, 0-based, half-open, or normalised to [0, 1] (see `Annotation`), not validated (corners may be
+    swapped, equal, or outside the image).
     difficult: Pascal VOC's flag; crowd: COCO's iscrowd, a box around several objects.
     """
 
@@ -34,12 +35,19 @@ class Annotation:
     """The content of one image's annotation.
 
     size: (height, width) in pixels as written, None if missing; flaws: one line per object that could not be
-    read and so is not among `objects`.
+    read and so is not among `objects`; normalised: boxes are fractions of the image's width and height, not
+    pixels.
     """
 
     size: tuple[int, int] | None
     objects: tuple[AnnotatedObject, ...]
     flaws: tuple[str, ...] = ()
+    normalised: bool = False
+
+    @property
+    def num_objects(self) -> int:
+        """Number of objects as written, those that could not be read included."""
+        return len(self.objects) + len(self.flaws)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +69,16 @@ class Problem:
     """A fault in the data, and how it was handled.
 
     file: relative to the folder of the data sets; box: the four numbers as written, None if the fault is not
-    about one box; action: "mended" or "dropped" (the object, or the image if there is no box).
+    about one box; action: "mended" or "dropped" (the object, or the image if there is no box); num_images,
+    num_objects: how many image files and annotated objects are dropped with it.
     """
 
     file: str
     box: Box | None
     reason: str
     action: Action
+    num_images: int = 0
+    num_objects: int = 0
 
 
 @dataclass(frozen=True)
