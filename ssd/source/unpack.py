@@ -1,4 +1,4 @@
-"""Unpacks archives that may be damaged or malicious: tar by folder names, zip by path patterns.
+"""Unpacks archives that may be damaged or malicious: tar by folder names, zip by the files' paths.
 
 Every entry is checked before the first byte is written, unwanted ones included. Only regular files are
 written, with default permissions: no links, and none of the archive's owners and modes.
@@ -9,7 +9,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
@@ -52,11 +52,18 @@ def unpack_tar(archive: Path, folder: Path, wanted: Sequence[str]) -> int:
     return len(files)
 
 
-def unpack_zip(archive: Path, folder: Path, wanted: Sequence[str]) -> int:
-    """Unpack the files of `archive` whose whole path matches a pattern of `wanted`; return their number.
+def unpack_zip(
+    archive: Path, folder: Path, wanted: Callable[[PurePosixPath], bool], needed: str = "file that is needed"
+) -> int:
+    """Unpack the files of `archive` that are `wanted`; return their number.
 
-    `wanted` holds glob patterns such as "annotations/instances_*.json", in which * does not match a slash.
     No file is written beyond its declared size; CRCs are checked while reading.
+
+    Args:
+        archive: the zip.
+        folder: is there.
+        wanted: whether to unpack a file, given its path in the archive.
+        needed: what the archive must hold, for the message where nothing is wanted.
 
     Raises:
         UserError: not a zip, truncated, damaged or encrypted, an entry whose path points outside `folder` or
@@ -68,11 +75,11 @@ def unpack_zip(archive: Path, folder: Path, wanted: Sequence[str]) -> int:
             for entry in entries:
                 _check_zip_entry(archive, entry)
             files = [
-                entry
-                for entry in entries
-                if not entry.is_dir() and is_wanted(PurePosixPath(entry.filename), wanted)
+                entry for entry in entries if not entry.is_dir() and wanted(PurePosixPath(entry.filename))
             ]
-            _check_zip_files(archive, folder, files, wanted)
+            if not files:
+                raise UserError(f"{archive}: holds no {needed}; not the archive expected")
+            _check_zip_files(archive, folder, files)
             for entry in tqdm(files, f"unpacking {archive.name}", unit="file", leave=False, disable=None):
                 _write_zip_entry(packed, entry, folder / PurePosixPath(entry.filename))
     except UserError:
@@ -85,9 +92,9 @@ def unpack_zip(archive: Path, folder: Path, wanted: Sequence[str]) -> int:
     return len(files)
 
 
-def is_wanted(path: PurePosixPath, wanted: Sequence[str]) -> bool:
-    """Whether the whole `path` matches one of the patterns, component by component."""
-    return any(len(path.parts) == pattern.count("/") + 1 and path.match(pattern) for pattern in wanted)
+def matches(patterns: Sequence[str], path: PurePosixPath) -> bool:
+    """Whether the whole `path` matches one of the glob patterns, in which * does not match a slash."""
+    return any(len(path.parts) == pattern.count("/") + 1 and path.match(pattern) for pattern in patterns)
 
 
 def _check_tar_end(archive: Path, offset: int) -> None:
@@ -132,11 +139,7 @@ def _check_zip_entry(archive: Path, entry: zipfile.ZipInfo) -> None:
         raise UserError(f"{refusal}: it is encrypted")
 
 
-def _check_zip_files(
-    archive: Path, folder: Path, files: Sequence[zipfile.ZipInfo], wanted: Sequence[str]
-) -> None:
-    if not files:
-        raise UserError(f"{archive}: holds no {' or '.join(wanted)}; not the archive expected")
+def _check_zip_files(archive: Path, folder: Path, files: Sequence[zipfile.ZipInfo]) -> None:
     if len({PurePosixPath(entry.filename) for entry in files}) < len(files):
         raise UserError(
             f"{archive}: has two files of one name; nothing was unpacked, delete it and run again"

@@ -3,15 +3,16 @@
 import shutil
 import stat
 import zipfile
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import pytest
 
 from ssd.errors import UserError
-from ssd.source.unpack import unpack_zip
+from ssd.source.unpack import matches, unpack_zip
 
-WANTED = ("annotations/instances_*.json", "val2017/*.jpg")
+WANTED = partial(matches, ("annotations/instances_*.json", "val2017/*.jpg"))
 FILES = {"annotations/instances_val2017.json": b"{}", "val2017/1.jpg": b"image" * 1000, "val2017/2.jpg": b"x"}
 UNWANTED = {
     "annotations/captions_val2017.json": b"{}",
@@ -60,6 +61,17 @@ def test_only_the_wanted_files_are_unpacked_with_plain_modes(tmp_path: Path) -> 
     assert found_in(tmp_path / "out") == FILES
     modes = {path.stat().st_mode & 0o111 for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert modes == {0}
+
+
+def test_what_is_wanted_is_any_rule_on_paths(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    archive = write_zip(tmp_path / "a.zip", FILES | UNWANTED)
+
+    def is_deep(path: PurePosixPath) -> bool:
+        return len(path.parts) == 3
+
+    assert unpack_zip(archive, tmp_path / "out", is_deep) == 2
+    assert set(found_in(tmp_path / "out")) == {"more/val2017/1.jpg", "val2017/more/1.jpg"}
 
 
 MALICIOUS = {
@@ -125,7 +137,9 @@ def test_a_truncated_archive_is_refused(tmp_path: Path, end: int) -> None:
 
 def test_an_archive_without_the_wanted_files_and_an_absent_one_are_refused(tmp_path: Path) -> None:
     archive = write_zip(tmp_path / "a.zip", UNWANTED)
-    assert "holds no annotations/instances_*.json or val2017/*.jpg" in message_of(archive, tmp_path / "out")
+    assert "holds no file that is needed" in message_of(archive, tmp_path / "out")
+    with pytest.raises(UserError, match=r"holds no val2017/\*\.jpg; not the archive expected"):
+        unpack_zip(archive, tmp_path / "out", WANTED, needed="val2017/*.jpg")
     assert "cannot be unpacked" in message_of(tmp_path / "absent.zip", tmp_path / "out")
 
 
