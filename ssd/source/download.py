@@ -21,7 +21,7 @@ from ssd.source.own_folder import (
 )
 from ssd.source.public_sets import ARCHIVES, Archive
 from ssd.source.shapes import write_shapes
-from ssd.source.unpack import is_wanted, unpack_tar, unpack_zip
+from ssd.source.unpack import matches, unpack_tar, unpack_zip
 
 log = logging.getLogger(__name__)
 
@@ -143,8 +143,8 @@ def _unpack(archive: Archive, path: Path, folder: Path) -> None:
         wanted = partial(_is_wanted_below, archive.folder, archive.wanted)
         copy_folder("data.archives", path, folder / archive.folder, wanted)
     else:
-        unpack_zip(path, folder, archive.wanted)
+        unpack_zip(path, folder, partial(matches, archive.wanted), needed=" or ".join(archive.wanted))
 
 
 def _is_wanted_below(folder: str, wanted: tuple[str, ...], name: PurePosixPath) -> bool:
-    return is_wanted(folder / name, wanted)
+    return matches(wanted, folder / name)

@@ -1,8 +1,10 @@
 """Unpacking: the wanted files and nothing else, nothing outside the folder, nothing from half an archive."""
 
 import io
+import shutil
 import tarfile
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -155,6 +157,65 @@ def test_what_is_no_tar_is_refused(tmp_path: Path) -> None:
     for archive in (page, packed):
         assert "not a whole tar archive" in message_of(archive, tmp_path / "out")
     assert "cannot be unpacked" in message_of(tmp_path / "absent.tar", tmp_path / "out")
+
+
+def test_of_two_files_of_one_name_the_later_one_is_taken_as_tar_does(tmp_path: Path) -> None:
+    archive, name = tmp_path / "a.tar", "VOCdevkit/JPEGImages/1.jpg"
+    with tarfile.open(archive, "w") as tar:
+        for folder, content in (("", b"old"), ("./", b"new")):
+            tar.addfile(entry(folder + name, size=3), io.BytesIO(content))
+    assert unpack_tar(archive, tmp_path / "out", WANTED) == 1
+    assert found_in(tmp_path / "out") == {name: b"new"}
+
+
+def sparse(**headers: str) -> bytes:
+    """A tar of one sparse file, of which it holds a hundred zeros."""
+    info, content = entry("VOCdevkit/JPEGImages/1.jpg", size=100), io.BytesIO()
+    info.pax_headers = {f"GNU.sparse.{key}": value for key, value in headers.items()}
+    with tarfile.open(fileobj=content, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(info, io.BytesIO(bytes(100)))
+    return content.getvalue()
+
+
+def test_a_sparse_file_is_refused(tmp_path: Path) -> None:
+    archive = tmp_path / "a.tar"
+    archive.write_bytes(sparse(map="0,50,60,10", size=str(10**12)))
+    assert "nothing was unpacked: it is sparse" in message_of(archive, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def too_deep() -> bytes:
+    """Headers of long names, each of which names the next one."""
+    header = entry("@LongLink", tarfile.GNUTYPE_LONGNAME, size=20).tobuf(tarfile.GNU_FORMAT)
+    return (header + b"VOCdevkit/JPEGImages".ljust(tarfile.BLOCKSIZE, b"\0")) * 2000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        sparse(map="0,fifty", size="100"),
+        sparse(major="1", minor="0"),
+        too_deep(),
+        entry("@LongLink", tarfile.GNUTYPE_LONGNAME, size=10**17).tobuf(tarfile.GNU_FORMAT),
+    ],
+    ids=["sparse 0.1", "sparse 1.0", "deep", "longer than any memory"],
+)
+def test_a_header_that_makes_no_sense_is_one_line(tmp_path: Path, content: bytes) -> None:
+    archive = tmp_path / "a.tar"
+    archive.write_bytes(content + bytes(2 * tarfile.BLOCKSIZE))
+    assert "not a whole tar archive" in message_of(archive, tmp_path / "out")
+
+
+def test_too_little_room_is_told_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Usage(NamedTuple):
+        free: int
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(100))
+    archive = write_tar(tmp_path / "a.tar", FILES)
+    assert "needs 5,020 bytes" in message_of(archive, tmp_path / "out")
+    assert found_in(tmp_path / "out") == {}
 
 
 def test_an_archive_without_the_wanted_folders_is_refused(tmp_path: Path) -> None:
