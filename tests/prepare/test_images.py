@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from torchvision.io import ImageReadMode, decode_image
 from voc_folder import encode, picture
 
+from ssd.layouts import IMAGE_SUFFIXES
 from ssd.prepare.images import ImageError, PackedImage, pack_image
 
 
@@ -372,3 +374,10 @@ def test_running_out_of_memory_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("PIL.JpegImagePlugin.JpegImageFile.load", out_of_memory)
     with pytest.raises(MemoryError):
         pack(encode(picture()))
+
+
+@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
+def test_every_suffix_of_an_image_is_of_a_format_that_is_decoded(suffix: str, tmp_path: Path) -> None:
+    image = picture().convert("1" if suffix == ".pbm" else "RGB")
+    image.save(tmp_path / f"a{suffix}")
+    assert pack((tmp_path / f"a{suffix}").read_bytes()).size == (30, 40)
