@@ -16,11 +16,12 @@ from ssd.errors import UserError
 
 SPLITS = ("train", "val", "test")
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-"""In upper or lower case; if an image exists with several, the first of these is used."""
-
-COCO_SUFFIXES = (*IMAGE_SUFFIXES, ".bmp", ".gif", ".webp")
-"""Of images with COCO annotations, which name them with their suffix."""
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jfif", ".mpo", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+)
+"""Of the formats that preprocess decodes (`ssd.prepare.images.FORMATS`), in upper or lower case; if an image
+exists with several, the first of these is used."""
 
 OWN_SOURCES = ("voc_dir", "coco_json", "yolo_dir")
 """Values of `data.source` for a folder of the user's own."""

@@ -68,7 +68,7 @@ class TensorFile:
         return torch.from_numpy(self._images[start:end].copy())
 
     def image(self, index: int) -> Tensor:
-        """Decode image `index` to uint8 RGB [3, H, W], in its stored orientation.
+        """Decode image `index` to uint8 RGB [3, H, W]; preprocess has turned it as EXIF shows it.
 
         Raises:
             UserError: it does not decode.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssd.errors import UserError
-from ssd.layouts import COCO_SUFFIXES
+from ssd.layouts import IMAGE_SUFFIXES
 from ssd.params import DataParams, PreprocessParams
 from ssd.preflight.finding import Finding
 from ssd.source.download import archive_path, find_own_folder, own_files
@@ -150,7 +150,7 @@ def _own_sizes(data: DataParams, places: Places) -> Iterator[tuple[bool, int]]:
             copied.rglob("*.*") if copied.is_dir() else (source / name for name in own_files(data, source))
         )
         for path in paths:
-            is_image = path.suffix.lower() in COCO_SUFFIXES
+            is_image = path.suffix.lower() in IMAGE_SUFFIXES
             yield is_image, path.stat().st_size
     except OSError as error:
         raise UserError(f"{source} cannot be read: {error}", key="data.path") from None

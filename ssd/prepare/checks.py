@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from ssd.prepare.annotations import Annotation, Box, Problem
+from ssd.prepare.orientation import UPRIGHT, swaps_sides, turn_box
 
 T = TypeVar("T")
 
@@ -23,39 +24,85 @@ class CheckedObject:
 
 
 def check_annotation(
-    annotation: Annotation, file: str, size: tuple[int, int], class_names: Sequence[str]
+    annotation: Annotation,
+    file: str,
+    size: tuple[int, int],
+    class_names: Sequence[str],
+    orientation: int = UPRIGHT,
 ) -> tuple[list[CheckedObject], list[Problem]]:
     """The valid objects of an annotation, mended where possible, and the problems found.
 
     Args:
         file: the annotation's name in `Problem`.
-        size: (height, width) in pixels of the decoded image, to which the boxes refer.
+        size: (height, width) in pixels of the decoded image as shown, to which the boxes are to refer.
         class_names: without background.
+        orientation: EXIF orientation by which the image was turned (see `boxes_as_shown`).
     """
-    problems = [Problem(file, None, flaw, "dropped") for flaw in annotation.flaws]
-    if annotation.size is not None and annotation.size != size:
-        (height, width), (found_height, found_width) = annotation.size, size
-        reason = f"size {width}x{height} is written, the image is {found_width}x{found_height}"
-        problems.append(Problem(file, None, f"{reason}; boxes kept", "mended"))
+    problems = [Problem(file, None, flaw, "dropped", num_objects=1) for flaw in annotation.flaws]
+    boxes, reason = boxes_as_shown(annotation, size, orientation)
+    if reason:
+        problems.append(Problem(file, None, reason, "mended"))
     labels = {name: label for label, name in enumerate(class_names, start=1)}
     objects: list[CheckedObject] = []
     seen: set[tuple[int, Box, bool]] = set()
-    for found in annotation.objects:
+
+    def drop(written: Box, reason: str) -> None:
+        problems.append(Problem(file, written, reason, "dropped", num_objects=1))
+
+    for found, as_shown in zip(annotation.objects, boxes, strict=True):
         if found.name not in labels:
-            problems.append(Problem(file, found.written, f"unknown class {found.name!r}", "dropped"))
+            drop(found.written, f"unknown class {found.name!r}")
             continue
-        box, reasons = mend_box(found.box, size)
+        box, reasons = mend_box(as_shown, size)
         if box is None:
-            problems.append(Problem(file, found.written, reasons[-1], "dropped"))
+            drop(found.written, reasons[-1])
             continue
         label = labels[found.name]
         if (label, box, found.crowd) in seen:
-            problems.append(Problem(file, found.written, f"duplicate of another {found.name}", "dropped"))
+            drop(found.written, f"duplicate of another {found.name}")
             continue
         seen.add((label, box, found.crowd))
         problems += [Problem(file, found.written, reason, "mended") for reason in reasons]
         objects.append(CheckedObject(label, box, found.difficult, found.crowd))
     return objects, problems
+
+
+def boxes_as_shown(
+    annotation: Annotation, size: tuple[int, int], orientation: int
+) -> tuple[list[Box], str | None]:
+    """The boxes of an annotation in pixels of the image as shown, and what was mended or is doubtful.
+
+    Of a photo that EXIF turns by a quarter, some tools count pixels of the image as stored, most of the image
+    as shown. The size that they write tells; where it does not, as shown is right for LabelImg since 2020,
+    Label Studio and whatever writes YOLO's normalised boxes. (Half a turn, orientation 2 to 4, leaves the
+    size as it is.)
+
+    Args:
+        size: (height, width) in pixels of the image as shown.
+        orientation: EXIF orientation of the image, 1 to 8.
+    """
+    height, width = size
+    if annotation.normalised:
+        return [_in_pixels(found.box, height, width) for found in annotation.objects], None
+    boxes = [found.box for found in annotation.objects]
+    if annotation.size is None or annotation.size == size:
+        return boxes, None
+    written_height, written_width = annotation.size
+    reason = f"size {written_width}x{written_height} is written, the image is {width}x{height}"
+    if not swaps_sides(orientation) or annotation.size != (width, height):
+        return boxes, f"{reason}; boxes kept"
+    turned = [turn_box(box, size, orientation) for box in boxes]
+    return turned, f"{reason} as EXIF orientation {orientation} shows it; boxes turned" if turned else None
+
+
+def _in_pixels(box: Box, height: int, width: int) -> Box:
+    """A box in pixels, of the same box normalised to [0, 1].
+
+    Six decimals, as tools write them, leave a rounding error below 0.01 pixels, which must not count as
+    outside the image.
+    """
+    x1, y1, x2, y2 = box
+    return round(x1 * width, 2), round(y1 * height, 2), round(x2 * width, 2), round(y2 * height, 2)
 
 
 def mend_box(box: Box, size: tuple[int, int]) -> tuple[Box | None, list[str]]:

@@ -1,7 +1,8 @@
 """Checks that an image decodes, and converts it to what the tensor file stores: JPEG or PNG, 8-bit RGB.
 
-EXIF orientation is ignored, here and wherever these images are decoded: annotation tools that write Pascal
-VOC XML count pixels in the stored orientation.
+Images are stored as they are shown: EXIF orientation is applied here, once, and what is stored has none.
+Transparency is dropped and the colour below it kept, as by torchvision, by Pillow's conversion to RGB and by
+OpenCV, so that training sees what a user of the exported files sees. 16 bits per channel are scaled to 8.
 
 This module does not import torch, so that worker processes start quickly.
 """
@@ -15,19 +16,36 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
+from ssd.prepare.orientation import UPRIGHT, read_orientation, turn_image
+from ssd.prepare.plain_files import is_plain_jpeg, is_plain_png
+
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 """Formats that are decoded, whatever the suffix. Pillow's others are disabled: one starts a program."""
 
+TIFF_COMPRESSIONS = ("raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits", "jpeg")
+"""Pillow's names. libtiff's decoders of other ones (fax, old JPEG, LogLuv) are rare, and often had flaws."""
+
+LARGEST_SIDE = 65_500
+"""Pixels; the most that libjpeg writes."""
+
 _DAMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
     EOFError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    RecursionError,
+    SyntaxError,
+    TypeError,
+    ValueError,
     struct.error,
+    zlib.error,
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
-"""What Pillow raises for damaged and for oversized images."""
+"""What Pillow raises for damaged and for oversized images. MemoryError is neither."""
 
 
 class ImageError(ValueError):
@@ -38,58 +56,82 @@ class ImageError(ValueError):
 class PackedImage:
     """An image ready for the tensor file.
 
-    content: JPEG or PNG, 8-bit RGB; size, original_size: (height, width) in pixels, after and before
-    downscaling; reencoded: whether `content` differs from the file's bytes.
+    content: JPEG or PNG, 8-bit RGB, as shown; size, original_size: (height, width) in pixels as shown, after
+    and before downscaling; orientation: 1 to 8, how the file's image was turned (see
+    `ssd.prepare.orientation`); reencoded: whether `content` differs from the file's bytes.
     """
 
     content: bytes
     size: tuple[int, int]
     original_size: tuple[int, int]
+    orientation: int
     reencoded: bool
 
 
 def pack_image(content: bytes, max_side: int, jpeg_quality: int) -> PackedImage:
-    """Decode an image completely; re-encode it only if it is too large or not a plain RGB JPEG or PNG.
+    """Decode an image completely; re-encode it only if it is turned, too large or no plain RGB JPEG or PNG.
 
     Args:
-        content: a JPEG, PNG, BMP, GIF or WebP file; only the first of several frames is used.
+        content: a file of one of FORMATS; only the first of several frames is used.
         max_side: an image whose longer side has more pixels is downscaled to it.
         jpeg_quality: for re-encoded images.
 
     Raises:
-        ImageError: it does not decode completely, or has more pixels than Pillow allows (89 million).
+        ImageError: it does not decode completely, has more pixels than Pillow allows (89 million) or than
+            LARGEST_SIDE on a side, or is of a kind that cannot be converted to 8-bit RGB.
+        MemoryError: there is too little memory to decode it.
     """
-    image = _decode(content)
-    original_size = image.height, image.width
-    longer = max(original_size)
-    if longer <= max_side and _is_plain_rgb(image, content):
-        return PackedImage(content, original_size, original_size, reencoded=False)
+    image, orientation = _decode(content)
+    height, width = size = image.height, image.width
+    longer = max(size)
+    if longer <= max_side and orientation == UPRIGHT and _is_plain_rgb(image, content):
+        return PackedImage(content, size, size, UPRIGHT, reencoded=False)
     rgb = _to_rgb(image)
+    if image.format != "TIFF":  # which Pillow turns in load()
+        rgb = turn_image(rgb, orientation)
+    original_size = rgb.height, rgb.width
     if longer > max_side:
         height, width = (max(round(side * max_side / longer), 1) for side in original_size)
         # Pillow widens its filters when downscaling, so the result is antialiased.
         rgb = rgb.resize((width, height), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     rgb.save(buffer, "JPEG", quality=jpeg_quality)
-    return PackedImage(buffer.getvalue(), (rgb.height, rgb.width), original_size, reencoded=True)
+    size = rgb.height, rgb.width
+    return PackedImage(buffer.getvalue(), size, original_size, orientation, reencoded=True)
 
 
-def _decode(content: bytes) -> Image.Image:
+def _decode(content: bytes) -> tuple[Image.Image, int]:
+    """The image, loaded, and its EXIF orientation."""
     if not content:
         raise ImageError("the file is empty")
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd EXIF
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                _check_header(image)
                 # For PNG, verify() reads to the end and checks the checksums, which load() does not.
                 image.verify()
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                orientation = read_orientation(image) if image.format == "TIFF" else UPRIGHT
                 image.load()
-                return image
+                return image, orientation if image.format == "TIFF" else read_orientation(image)
     except UnidentifiedImageError:
         raise ImageError(f"not one of {', '.join(FORMATS)}") from None
+    except ImageError:
+        raise
     except _DAMAGE as error:
-        raise ImageError(f"does not decode ({error})") from None
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"does not decode ({reason})") from None
+
+
+def _check_header(image: Image.Image) -> None:
+    """Refuse, before it is decoded, what would take too much memory or a decoder that is not used."""
+    if max(image.size) > LARGEST_SIDE:
+        raise ImageError(f"{image.width} x {image.height} pixels; allowed: up to {LARGEST_SIDE} per side")
+    compression = image.info.get("compression")
+    if image.format == "TIFF" and compression not in TIFF_COMPRESSIONS:
+        raise ImageError(f"TIFF with the compression {compression}; save it without or with LZW")
 
 
 def _is_plain_rgb(image: Image.Image, content: bytes) -> bool:
@@ -97,41 +139,18 @@ def _is_plain_rgb(image: Image.Image, content: bytes) -> bool:
     if image.mode != "RGB":
         return False
     if image.format == "PNG":
-        return "transparency" not in image.info and _is_plain_png(image, content)
-    return image.format in ("JPEG", "MPO")  # MPO: a JPEG followed by further ones
-
-
-def _is_plain_png(image: Image.Image, content: bytes) -> bool:
-    """Whether a PNG has 8 bits per channel, no interlacing and a pixel stream of exactly the expected length.
-
-    Pillow tolerates a stream that ends without its checksum; torchvision 0.29 crashes on it (a segmentation
-    fault, so no later check could name the image).
-    """
-    bit_depth, interlaced = content[24], content[28]
-    if bit_depth != 8 or interlaced:
-        return False
-    num_bytes = image.height * (1 + 3 * image.width)  # each row starts with one byte, its filter type
-    stream = zlib.decompressobj()
-    try:
-        pixels = stream.decompress(_png_stream(content), num_bytes + 1)
-    except zlib.error:
-        return False
-    return stream.eof and len(pixels) == num_bytes
-
-
-def _png_stream(content: bytes) -> bytes:
-    """The data of all IDAT chunks. A chunk has a length (4 bytes), type (4), data, checksum (4)."""
-    parts = []
-    start = 8
-    while (kind := content[start + 4 : start + 8]) != b"IEND":
-        (length,) = struct.unpack_from(">I", content, start)
-        if kind == b"IDAT":
-            parts.append(content[start + 8 : start + 8 + length])
-        start += 12 + length
-    return b"".join(parts)
+        return "transparency" not in image.info and is_plain_png(content)
+    return image.format in ("JPEG", "MPO") and is_plain_jpeg(content)  # MPO: a JPEG followed by further ones
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit greyscale, which convert() would clip at 255
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        # 16-bit greyscale, which convert() would clip at 255.
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return image.convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ImageError("32-bit or floating-point pixels, of an unknown range; save it with 8 or 16 bits")
+    image.info.pop("transparency", None)  # of some kinds of which Pillow would warn
+    try:
+        return image.convert("RGB")
+    except ValueError:
+        raise ImageError(f"its colours are {image.mode}; save it as RGB") from None

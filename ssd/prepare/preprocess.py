@@ -35,14 +35,15 @@ class DecodedImage:
 class KeptImage:
     """A decoded image whose bytes are in the spool, at `place`.
 
-    size, original_size: (height, width) in pixels, after and before downscaling; digest: SHA-256 of the image
-    file.
+    size, original_size: (height, width) in pixels as shown, after and before downscaling; orientation: by
+    which the image was turned; digest: SHA-256 of the image file.
     """
 
     ref: ImageRef
     place: slice
     size: tuple[int, int]
     original_size: tuple[int, int]
+    orientation: int
     reencoded: bool
     digest: bytes
 
@@ -125,14 +126,14 @@ def preprocess(
         scratch: a folder with space for all images, which are kept there in an unnamed temporary file.
 
     Raises:
-        UserError: a worker process was killed.
+        UserError: a worker process was killed, or there is too little memory to decode an image.
     """
     spool = Spool(scratch)
     images, problems = _read_splits(listing, params, spool)
     images, leaks = drop_leaks(images, key=lambda image: image.digest)
     for leak in leaks:
         reason = f"the same image as {leak.original.ref.image_file} in {leak.owner}"
-        problems[leak.split].append(Problem(leak.member.ref.image_file, None, reason, "dropped"))
+        problems[leak.split].append(_dropped_image(leak.member.ref, reason))
     names = list(class_names) or _annotated_classes(images, listing.class_source_ids)
     content = spool.view()
     splits = {split: _check_split(images[split], names, problems[split], content) for split in images}
@@ -176,7 +177,11 @@ def all_problems(result: Preprocessed) -> list[tuple[str, Problem]]:
 
 
 def decode_image(path: Path, max_side: int, jpeg_quality: int) -> DecodedImage | str:
-    """Read, decode and pack an image file; return the reason if it is missing or damaged."""
+    """Read, decode and pack an image file; return the reason if it is missing or damaged.
+
+    Raises:
+        UserError: there is too little memory to decode it.
+    """
     try:
         content = path.read_bytes()
         packed = pack_image(content, max_side, jpeg_quality)
@@ -184,6 +189,10 @@ def decode_image(path: Path, max_side: int, jpeg_quality: int) -> DecodedImage |
         return f"not readable ({error.strerror})"
     except ImageError as error:
         return str(error)
+    except MemoryError:
+        raise UserError(
+            f"{path}: too little memory to decode it; free some, or set preprocess.workers to fewer"
+        ) from None
     return DecodedImage(packed, hashlib.sha256(content).digest())
 
 
@@ -198,14 +207,26 @@ def _read_splits(
     decoded = ordered_map(decode, [ref.path for _, ref in refs], params.workers, "preprocess")
     for (split, ref), result in zip(refs, decoded, strict=True):
         if isinstance(result, str):
-            problems[split].append(Problem(ref.image_file, None, result, "dropped"))
+            problems[split].append(_dropped_image(ref, result))
             continue
         packed = result.packed
-        place = spool.add(packed.content)
         images[split].append(
-            KeptImage(ref, place, packed.size, packed.original_size, packed.reencoded, result.digest)
+            KeptImage(
+                ref,
+                spool.add(packed.content),
+                packed.size,
+                packed.original_size,
+                packed.orientation,
+                packed.reencoded,
+                result.digest,
+            )
         )
     return images, problems
+
+
+def _dropped_image(ref: ImageRef, reason: str) -> Problem:
+    num_objects = ref.annotation.num_objects
+    return Problem(ref.image_file, None, reason, "dropped", num_images=1, num_objects=num_objects)
 
 
 def _annotated_classes(images: Mapping[str, Sequence[KeptImage]], class_source_ids: Set[str]) -> list[str]:
@@ -223,7 +244,7 @@ def _check_split(
     for image in images:
         ref = image.ref
         objects, own_problems = check_annotation(
-            ref.annotation, ref.annotation_file, image.original_size, names
+            ref.annotation, ref.annotation_file, image.original_size, names, image.orientation
         )
         samples.append(_sample(image, objects, content))
         found += own_problems

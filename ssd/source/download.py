@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from ssd.errors import UserError
 from ssd.files import replacing_folder
-from ssd.layouts import COCO_SUFFIXES, IMAGE_SUFFIXES, find_coco_files
+from ssd.layouts import IMAGE_SUFFIXES, find_coco_files
 from ssd.params import DataParams
 from ssd.source.fetch import RemoteFile, fetch
 from ssd.source.own_folder import (
@@ -100,9 +100,8 @@ def own_files(data: DataParams, source: Path) -> list[PurePosixPath]:
 
 
 def _is_own(data: DataParams, name: PurePosixPath) -> bool:
-    is_coco = data.source == "coco_json"
-    wanted = (*COCO_SUFFIXES, ".json") if is_coco else (*IMAGE_SUFFIXES, ".txt", ".yaml")
-    return name.suffix.lower() in wanted
+    others = (".json",) if data.source == "coco_json" else (".txt", ".yaml")
+    return name.suffix.lower() in (*IMAGE_SUFFIXES, *others)
 
 
 def archive_path(archive: Archive, data: DataParams, root: Path) -> Path:

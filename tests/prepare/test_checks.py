@@ -102,8 +102,8 @@ def test_a_box_with_two_faults_has_two_problems() -> None:
 def test_problems_name_the_file_and_the_box_as_written() -> None:
     _, problems = check(dog((10, 5, 10, 5)), replace(dog((1, 1, 9, 9)), name="cow"), dog((0, 1, 9, 9)))
     assert problems == [
-        Problem("a.xml", (10, 5, 10, 5), "zero size", "dropped"),
-        Problem("a.xml", (1, 1, 9, 9), "unknown class 'cow'", "dropped"),
+        Problem("a.xml", (10, 5, 10, 5), "zero size", "dropped", num_objects=1),
+        Problem("a.xml", (1, 1, 9, 9), "unknown class 'cow'", "dropped", num_objects=1),
         Problem("a.xml", (0, 1, 9, 9), "reaches over the image's edge by a pixel or less; clipped", "mended"),
     ]
 
@@ -112,7 +112,7 @@ def test_a_repeated_object_counts_once() -> None:
     cat = replace(dog((1, 1, 9, 9)), name="cat")
     objects, problems = check(dog((1, 1, 9, 9)), cat, dog((1, 1, 9, 9)), dog((1, 1, 9, 10)))
     assert [(found.label, found.box[3]) for found in objects] == [(2, 9), (1, 9), (2, 10)]
-    assert problems == [Problem("a.xml", (1, 1, 9, 9), "duplicate of another dog", "dropped")]
+    assert problems == [Problem("a.xml", (1, 1, 9, 9), "duplicate of another dog", "dropped", num_objects=1)]
 
 
 def test_where_the_written_size_is_wrong_the_image_is_right() -> None:
@@ -130,7 +130,7 @@ def test_objects_that_could_not_be_read_are_reported() -> None:
     annotation = Annotation(SIZE, (), ("object 1 (dog): no bndbox",))
     objects, problems = check_annotation(annotation, "a.xml", SIZE, NAMES)
     assert objects == []
-    assert problems == [Problem("a.xml", None, "object 1 (dog): no bndbox", "dropped")]
+    assert problems == [Problem("a.xml", None, "object 1 (dog): no bndbox", "dropped", num_objects=1)]
 
 
 def test_of_two_splits_with_the_same_member_test_keeps_it_then_val() -> None:

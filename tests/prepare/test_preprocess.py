@@ -4,8 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from coco_folder import annotation, image, write_images, write_json
 from data_params import data_params, preprocess_params
+from PIL import Image
+from torchvision.io import ImageReadMode, decode_image
 from voc_folder import (
     DOG,
     annotation_xml,
@@ -21,7 +24,7 @@ from ssd.errors import UserError
 from ssd.loading.tensor_file import TensorFile
 from ssd.params import PreprocessParams
 from ssd.prepare import preprocess as preprocessing
-from ssd.prepare.annotations import Catalogue, Problem
+from ssd.prepare.annotations import AnnotatedObject, Annotation, Catalogue, ImageRef, Problem
 from ssd.prepare.coco import read_coco
 from ssd.prepare.preprocess import Preprocessed, Spool, all_problems, declared_classes, raise_if_unusable
 from ssd.prepare.splits import make_splits
@@ -112,6 +115,13 @@ def test_an_image_that_cannot_be_used_is_dropped_and_told(folder: Path, lists: L
     assert problem.reason.startswith(reason)
 
 
+def test_an_image_that_does_not_decode_takes_its_objects_with_it(folder: Path, lists: Lists) -> None:
+    unreadable = "<object><name>dog</name></object>"
+    write_image(folder, "b", b"<html>", annotation_xml(DOG, object_xml("dog", (1, 1, 9, 9)), unreadable))
+    ((_, problem),) = all_problems(preprocess(lists, [], params()))
+    assert (problem.num_images, problem.num_objects) == (1, 3)
+
+
 def test_more_pixels_than_allowed_drop_the_image(
     folder: Path, lists: Lists, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +129,77 @@ def test_more_pixels_than_allowed_drop_the_image(
     monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 1200)
     result = preprocess(lists, [], params())
     assert [problem.file for _, problem in all_problems(result)] == ["own/JPEGImages/b.jpg"]
+
+
+def test_too_little_memory_for_an_image_is_no_damage(lists: Lists, monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_memory(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(preprocessing, "pack_image", out_of_memory)
+    with pytest.raises(UserError, match=r"\.jpg: too little memory.*preprocess\.workers"):
+        preprocess(lists, [], params())
+
+
+PHOTO = Image.new("RGB", (400, 300))  # as the camera stores it
+PHOTO.paste((255, 255, 255), (40, 60, 200, 160))
+SHOWN_BOX = (140, 40, 240, 200)  # of the photo turned by a quarter, to 300x400
+PHOTO_EXIF = Image.Exif()
+PHOTO_EXIF[0x0112] = 6
+
+
+def true_box(tensors: Preprocessed) -> tuple[float, ...]:
+    """Where the only training image is white, as training decodes it; its one box must be there."""
+    (sample,) = tensors.splits["train"].samples
+    pixels = decode_image(torch.frombuffer(bytearray(sample.encoded), dtype=torch.uint8), ImageReadMode.RGB)
+    rows, columns = (pixels[0] > 127).any(dim=1).nonzero(), (pixels[0] > 127).any(dim=0).nonzero()
+    return columns[0].item(), rows[0].item(), columns[-1].item() + 1, rows[-1].item() + 1
+
+
+@pytest.mark.parametrize(
+    ("corners", "width", "height", "num_mended"),
+    [((41, 61, 200, 160), 400, 300, 1), ((141, 41, 240, 200), 300, 400, 0)],
+    ids=["counted as stored", "counted as shown"],
+)
+def test_voc_boxes_are_on_a_photo_that_exif_turns(
+    folder: Path, lists: Lists, corners: tuple[int, int, int, int], width: int, height: int, num_mended: int
+) -> None:
+    xml = annotation_xml(object_xml("dog", corners), width=width, height=height)
+    write_image(folder, "a", encode(PHOTO, exif=PHOTO_EXIF), xml)
+    write_lists(folder, {"train": ["a"]})
+    result = preprocess(lists, [], params())
+    assert [box for sample in result.splits["train"].samples for box in sample.boxes] == [SHOWN_BOX]
+    assert true_box(result) == SHOWN_BOX
+    assert result.splits["train"].num_reencoded == 1
+    assert [problem.action for _, problem in all_problems(result)] == ["mended"] * num_mended
+    assert all("boxes turned" in problem.reason for _, problem in all_problems(result))
+
+
+def test_coco_boxes_are_on_a_photo_that_exif_turns_and_shrink_with_it(tmp_path: Path) -> None:
+    write_images(tmp_path / "raw/train", "a.jpg")
+    (tmp_path / "raw/train/a.jpg").write_bytes(encode(PHOTO, exif=PHOTO_EXIF))
+    entries = [annotation(1, 1, bbox=[40, 60, 160, 100])]
+    entry = {**image(1, "a.jpg"), "width": 400, "height": 300}
+    write_json(tmp_path / "raw/annotations/instances_train.json", [entry], entries)
+    listing = make_splits(read_coco(tmp_path / "raw"), data_params("coco_json"), params())
+    result = preprocessing.preprocess(listing, ["dog"], params(max_side=200), tmp_path)
+    (sample,) = result.splits["train"].samples
+    assert sample.size == (200, 150)
+    assert sample.boxes == [(70, 20, 120, 100)]
+    assert true_box(result) == (70, 20, 120, 100)
+
+
+def test_normalised_boxes_are_on_a_photo_that_exif_turns(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(encode(PHOTO, exif=PHOTO_EXIF))
+    box = 140 / 300, 40 / 400, 240 / 300, 200 / 400
+    found = Annotation(None, (AnnotatedObject("dog", box, box),), normalised=True)
+    catalogue = Catalogue(
+        {"train": [ImageRef("a", tmp_path / "a.jpg", "a.jpg", "a.txt", found)]}, {"train": []}
+    )
+    listing = make_splits(catalogue, data_params("yolo_dir"), params(val_fraction=0.0))
+    result = preprocessing.preprocess(listing, ["dog"], params(), tmp_path)
+    assert result.splits["train"].samples[0].boxes == [SHOWN_BOX]
+    assert true_box(result) == SHOWN_BOX
+    assert all_problems(result) == []
 
 
 def test_problems_of_boxes_are_told_with_their_split(folder: Path, lists: Lists) -> None:
@@ -130,9 +211,12 @@ def test_problems_of_boxes_are_told_with_their_split(folder: Path, lists: Lists)
     write_image(folder, "t", None, annotation_xml(DOG, *bad))
     result = preprocess(lists, ["dog"], params())
     assert all_problems(result) == [
-        ("test", Problem("own/Annotations/t.xml", (9, 9, 9, 9), "zero size", "dropped")),
+        ("test", Problem("own/Annotations/t.xml", (9, 9, 9, 9), "zero size", "dropped", num_objects=1)),
         ("test", Problem("own/Annotations/t.xml", (20, 9, 10, 19), "corners in the wrong order", "mended")),
-        ("test", Problem("own/Annotations/t.xml", (1, 1, 9, 9), "unknown class 'cow'", "dropped")),
+        (
+            "test",
+            Problem("own/Annotations/t.xml", (1, 1, 9, 9), "unknown class 'cow'", "dropped", num_objects=1),
+        ),
     ]
     assert len(result.splits["test"].samples[0].boxes) == 2
 
@@ -149,8 +233,8 @@ def test_the_same_bytes_under_two_names_stay_in_test_only(folder: Path, lists: L
     }
     reason = "the same image as own/JPEGImages/t.jpg in test"
     assert all_problems(result) == [
-        ("train", Problem("own/JPEGImages/b.jpg", None, reason, "dropped")),
-        ("val", Problem("own/JPEGImages/v.jpg", None, reason, "dropped")),
+        ("train", Problem("own/JPEGImages/b.jpg", None, reason, "dropped", num_images=1, num_objects=1)),
+        ("val", Problem("own/JPEGImages/v.jpg", None, reason, "dropped", num_images=1, num_objects=1)),
     ]
 
 
@@ -226,7 +310,7 @@ def test_a_crowd_of_coco_reaches_the_tensor_file_with_its_problems(tmp_path: Pat
                 name, (0, 0, 40, 31), "reaches over the image's edge by a pixel or less; clipped", "mended"
             ),
         ),
-        ("train", Problem(name, (5, 5, 0, 9), "zero size", "dropped")),
+        ("train", Problem(name, (5, 5, 0, 9), "zero size", "dropped", num_objects=1)),
     ]
     assert summarise(result)["splits"]["train"]["num_crowd"] == 1
 

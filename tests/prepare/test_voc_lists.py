@@ -30,7 +30,7 @@ def test_an_image_is_found_by_the_stem(tmp_path: Path) -> None:
     images = tmp_path / "own/JPEGImages"
     (images / "a.jpg").rename(images / "a.JPEG")
     (images / "b.jpg").rename(images / "b.Png")
-    (images / "c.jpg").rename(images / "c.gif")
+    (images / "c.jpg").rename(images / "c.svg")
     catalogue = read_voc(lists)
     assert [ref.path.name for ref in catalogue.images["train"]] == ["a.JPEG", "b.Png"]
     reason = "there is no .jpg, .jpeg or .png of this name"
