@@ -34,6 +34,7 @@ Source = Literal[
     "voc0712",
     "coco",
     "penn_fudan",
+    "folder",
     "voc_dir",
     "coco_json",
     "yolo_dir",

@@ -6,16 +6,19 @@ Reads data/raw; writes data/tensors/{train,val,test}.safetensors and
 reports/preprocess/{summary,problems}.json.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ssd.files import write_json
 from ssd.layouts import SPLITS
 from ssd.params import Params
-from ssd.prepare.preprocess import Preprocessed, all_problems, declared_classes, preprocess, raise_if_unusable
+from ssd.prepare.annotations import Found, Problem
+from ssd.prepare.folder_files import listing as first_names
+from ssd.prepare.preprocess import declared_classes, preprocess, raise_if_unusable
 from ssd.prepare.sources import read_source
 from ssd.prepare.splits import make_splits
-from ssd.prepare.summary import list_problems, summarise
+from ssd.prepare.summary import every_problem, list_problems, summarise
 from ssd.tensor_writer import write_tensor_file
 from stages.check import stop_if_incomplete
 from stages.command import command
@@ -29,6 +32,7 @@ COLUMNS = {
     "no objects": "num_images_without_objects",
     "objects": "num_objects",
     "difficult": "num_difficult",
+    "crowd": "num_crowd",
     "shrunk": "num_shrunk",
     "problems": "num_problems",
 }
@@ -38,35 +42,53 @@ COLUMNS = {
 def main(params: Params) -> None:
     stop_if_incomplete(params)
     catalogue = read_source(params.data, RAW)
+    print_found(catalogue.found)
     listing = make_splits(catalogue, params.data, params.preprocess)
     class_names = declared_classes(params.data, catalogue)
     result = preprocess(listing, class_names, params.preprocess, scratch=RAW.parent)
     # The reports come before the refusal, which points to them.
-    summary = summarise(result)
+    summary = summarise(result, catalogue.found)
+    problems = every_problem(result, catalogue.found)
     write_json(REPORTS / "summary.json", summary)
-    write_json(REPORTS / "problems.json", list_problems(result))
-    print_problems(result)
-    raise_if_unusable(result, strict=params.preprocess.strict, report=REPORTS / "problems.json")
+    write_json(REPORTS / "problems.json", list_problems(problems))
+    print_problems(problems)
+    print_summary(summary)
+    unused, strict = catalogue.found.unused, params.preprocess.strict
+    raise_if_unusable(result, strict=strict, report=REPORTS / "problems.json", unused=unused)
     for split in SPLITS:
         write_tensor_file(TENSORS / f"{split}.safetensors", result.splits[split].samples, result.class_names)
-    print_summary(summary)
 
 
-def print_problems(result: Preprocessed) -> None:
-    """Print the first problems, and where the others are."""
-    problems = all_problems(result)
-    for split, problem in problems[:NUM_PRINTED]:
+def print_found(found: Found) -> None:
+    """Print what the user's folder was taken for, and what makes up its splits."""
+    if found.layout:
+        print(f"read as {found.layout}: {found.num_images} images, {found.num_objects} objects")
+        for split, source in found.made_of.items():
+            print(f"  {split}: {source}")
+
+
+def print_problems(problems: Sequence[tuple[str, Problem]]) -> None:
+    """Print the first problems, those of one reason together, and where the others are."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for split, problem in problems:
         box = "" if problem.box is None else f" [{', '.join(f'{value:g}' for value in problem.box)}]"
-        print(f"{problem.action} ({split}) {problem.file}{box}: {problem.reason}")
-    if len(problems) > NUM_PRINTED:
-        print(f"... and {len(problems) - NUM_PRINTED} more in {REPORTS / 'problems.json'}")
+        groups.setdefault((problem.action, split, problem.reason), []).append(f"{problem.file}{box}")
+    for (action, split, reason), places in list(groups.items())[:NUM_PRINTED]:
+        where = f" ({split})" if split else ""
+        print(f"{action}{where} {first_names(places, limit=3)}: {reason}")
+    if len(groups) > NUM_PRINTED:
+        print(f"... and {len(groups) - NUM_PRINTED} kinds more in {REPORTS / 'problems.json'}")
 
 
 def print_summary(summary: dict[str, Any]) -> None:
-    """Print a line for each split, then warnings and notes."""
+    """Print a line for each split, the account of all images and objects, then warnings and notes."""
     print("".join(f"{title:>12}" for title in ["split", *COLUMNS]))
     for name, split in summary["splits"].items():
         print("".join(f"{value:>12}" for value in [name, *(split[key] for key in COLUMNS.values())]))
+    print("".join(f"{title:>12}" for title in ["", "found", "kept", "dropped"]))
+    for kind in ("images", "objects"):
+        counts = [summary["account"][f"num_{kind}_{what}"] for what in ("found", "kept", "dropped")]
+        print("".join(f"{value:>12}" for value in [kind, *counts]))
     for kind in ("warning", "note"):
         for line in summary[f"{kind}s"]:
             print(f"{kind}: {line}")

@@ -43,7 +43,7 @@ FLOORS: dict[str, set[str]] = {
     "postprocess": {"boxes", "matching"},
     "loading": {"boxes"},
     "models": {"boxes"},
-    "preflight": {"source", "models", "processes"},
+    "preflight": {"source", "prepare", "models", "processes"},
     "detector": {"models", "postprocess"},
     "evaluation": {"loading", "loss", "models", "postprocess", "processes"},
     "export": {"boxes", "postprocess", "detector"},

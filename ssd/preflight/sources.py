@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from ssd.errors import UserError
 from ssd.layouts import OWN_SOURCES
 from ssd.params import DataParams
 from ssd.preflight.finding import Finding, collected
 from ssd.preflight.hosts import list_reasons, probe
-from ssd.source.download import archive_path, find_own_folder, with_mirrors
+from ssd.prepare.folder_files import read_folder
+from ssd.prepare.recognise import recognise
+from ssd.source.download import archive_path, with_mirrors
 from ssd.source.fetch import RemoteFile
+from ssd.source.own_folder import find_own
 from ssd.source.public_sets import ARCHIVES
 
 
@@ -27,10 +31,20 @@ def check_source(data: DataParams, raw_folder: Path, root: Path) -> list[Finding
     findings: list[Finding] = []
     with collected(findings, fatal=not present):
         if data.source in OWN_SOURCES:
-            find_own_folder(data, root)
+            _check_own(data, root)
         elif not present:
             findings += _check_archives(data, root)
     return findings
+
+
+def _check_own(data: DataParams, root: Path) -> None:
+    """Find the user's own data and, in a folder, the format of its annotations."""
+    place = find_own(data.path, root)
+    if place.is_dir():
+        try:
+            recognise(read_folder(place), data.source)
+        except OSError as error:
+            raise UserError(f"{place} cannot be read: {error}", key="data.path") from None
 
 
 def _check_archives(data: DataParams, root: Path) -> list[Finding]:

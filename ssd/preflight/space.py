@@ -7,16 +7,18 @@ or DVC's cache.type begins with a kind of link.
 import configparser
 import os
 import shutil
+import zipfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ssd.errors import UserError
 from ssd.layouts import IMAGE_SUFFIXES
 from ssd.params import DataParams, PreprocessParams
 from ssd.preflight.finding import Finding
-from ssd.source.download import archive_path, find_own_folder, own_files
+from ssd.source.download import archive_path
+from ssd.source.own_folder import find_own, is_own
 from ssd.source.public_sets import ARCHIVES
 
 COPYING = ("ext2", "ext3", "ext4", "tmpfs", "vfat", "exfat", "f2fs")
@@ -142,18 +144,20 @@ def _sizes(data: DataParams, preprocess: PreprocessParams, places: Places) -> tu
 
 
 def _own_sizes(data: DataParams, places: Places) -> Iterator[tuple[bool, int]]:
-    """Of each file of the user's own folder that is copied: whether it is an image, and its bytes."""
+    """Of each file of the user's own data that is copied: whether it is an image, and its bytes."""
     copied = places.raw / data.source
-    source = copied if copied.is_dir() else find_own_folder(data, places.root)
+    source = copied if copied.is_dir() else find_own(data.path, places.root)
     try:
-        paths = (
-            copied.rglob("*.*") if copied.is_dir() else (source / name for name in own_files(data, source))
-        )
-        for path in paths:
-            is_image = path.suffix.lower() in IMAGE_SUFFIXES
-            yield is_image, path.stat().st_size
-    except OSError as error:
+        if source.is_file():
+            with zipfile.ZipFile(source) as packed:
+                sizes = [(entry.filename, entry.file_size) for entry in packed.infolist()]
+        else:
+            sizes = [(str(path), path.stat().st_size) for path in source.rglob("*.*") if path.is_file()]
+    except (OSError, zipfile.BadZipFile) as error:
         raise UserError(f"{source} cannot be read: {error}", key="data.path") from None
+    for name, size in sizes:
+        if is_own(PurePosixPath(name).relative_to(source) if source.is_dir() else PurePosixPath(name)):
+            yield PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES, size
 
 
 def dvc_cache(root: Path) -> Path:

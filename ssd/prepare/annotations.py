@@ -1,16 +1,16 @@
 """The common form of all data set layouts: images, their annotations and problems, by split.
 
-Readers (voc.py, coco.py, penn_fudan.py, yolo.py) return a `Catalogue`; later code does not depend on the
+Readers (voc.py, coco.py, ...) return a `Catalogue`; later code does not depend on the
 layout of the data set.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 Box = tuple[float, float, float, float]
-Action = Literal["mended", "dropped"]
+Action = Literal["mended", "dropped", "unused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +36,14 @@ class Annotation:
 
     size: (height, width) in pixels as written, None if missing; flaws: one line per object that could not be
     read and so is not among `objects`; normalised: boxes are fractions of the image's width and height, not
-    pixels.
+    pixels; filename: the image's name as written, "" if missing.
     """
 
     size: tuple[int, int] | None
     objects: tuple[AnnotatedObject, ...]
     flaws: tuple[str, ...] = ()
     normalised: bool = False
+    filename: str = ""
 
     @property
     def num_objects(self) -> int:
@@ -69,8 +70,8 @@ class Problem:
     """A fault in the data, and how it was handled.
 
     file: relative to the folder of the data sets; box: the four numbers as written, None if the fault is not
-    about one box; action: "mended" or "dropped" (the object, or the image if there is no box); num_images,
-    num_objects: how many image files and annotated objects are dropped with it.
+    about one box; action: "mended", "dropped" (the object, or the image if there is no box) or "unused" (a
+    file that no split uses); num_images, num_objects: number of image files and annotated objects lost by it.
     """
 
     file: str
@@ -79,6 +80,23 @@ class Problem:
     action: Action
     num_images: int = 0
     num_objects: int = 0
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a data set holds, counted before anything is dropped.
+
+    num_images: image files; num_objects: annotated objects in all annotations; layout: what the files were
+    taken for, in words, "" for a public data set; made_of: by split, what defines it; unused: images and
+    annotations that no split uses; notes: remarks on how they were read.
+    """
+
+    num_images: int
+    num_objects: int
+    layout: str = ""
+    made_of: Mapping[str, str] = field(default_factory=dict)
+    unused: Sequence[Problem] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,4 +109,5 @@ class Catalogue:
 
     images: Mapping[str, Sequence[ImageRef]]
     problems: Mapping[str, Sequence[Problem]]
+    found: Found
     class_names: tuple[str, ...] = ()

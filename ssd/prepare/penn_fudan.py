@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ssd.errors import UserError
-from ssd.prepare.annotations import AnnotatedObject, Annotation, Box, Catalogue, ImageRef, Problem
+from ssd.prepare.annotations import AnnotatedObject, Annotation, Box, Catalogue, Found, ImageRef, Problem
 
 CLASS = "person"
 
@@ -33,11 +33,12 @@ def read_penn_fudan(folder: Path) -> Catalogue:
         mask_file = mask.relative_to(folder).as_posix()
         annotation = read_mask(mask)
         if isinstance(annotation, str):
-            problems.append(Problem(mask_file, None, annotation, "dropped"))
+            problems.append(Problem(mask_file, None, annotation, "dropped", num_images=1))
         else:
             name = path.relative_to(folder).as_posix()
             refs.append(ImageRef(path.stem, path, name, mask_file, annotation))
-    return Catalogue({"train": refs}, {"train": problems}, (CLASS,))
+    found = Found(len(refs) + len(problems), sum(ref.annotation.num_objects for ref in refs))
+    return Catalogue({"train": refs}, {"train": problems}, found, (CLASS,))
 
 
 def read_mask(path: Path) -> Annotation | str:

@@ -142,16 +142,20 @@ def preprocess(
     return Preprocessed(names, {split: splits[split] for split in SPLITS}, listing.test_is_val, listing.notes)
 
 
-def raise_if_unusable(result: Preprocessed, *, strict: bool, report: str | Path) -> None:
+def raise_if_unusable(
+    result: Preprocessed, *, strict: bool, report: str | Path, unused: Sequence[Problem] = ()
+) -> None:
     """Reject data that cannot be used for training or testing or, if `strict`, that has any problem.
 
     Args:
         report: the file that lists the problems, for the message.
+        unused: files of the data set that no split uses. What its lists leave out is no problem.
 
     Raises:
         UserError: train or test has no images, train has no objects, or (strict) there are problems.
     """
     problems = all_problems(result)
+    problems += [("no split", found) for found in unused if found.action == "dropped"]
     first = ""
     if problems:
         split, problem = problems[0]

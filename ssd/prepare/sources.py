@@ -1,16 +1,21 @@
 """The reader of each `data.source` and, for sources in VOC layout, its lists and class names.
 
-`ssd.source.download` stores every source in `<raw>/<source>/`, in the public layout of the data set.
+`ssd.source.download` stores every source in `<raw>/<source>/`: a public data set in its own layout, a user's
+folder as it is.
 """
 
 from pathlib import Path
 
+from ssd.errors import UserError
 from ssd.params import DataParams, Source
 from ssd.prepare.annotations import Catalogue
 from ssd.prepare.coco import read_coco
+from ssd.prepare.folder_files import read_folder
 from ssd.prepare.penn_fudan import read_penn_fudan
-from ssd.prepare.voc import VocList, own_lists, read_voc
-from ssd.prepare.yolo import read_yolo
+from ssd.prepare.recognise import recognise
+from ssd.prepare.voc import VocList, read_voc
+from ssd.prepare.voc_folder import read_voc_folder
+from ssd.prepare.yolo_folder import read_yolo_folder
 
 VOC_CLASSES = (
     "aeroplane",
@@ -70,25 +75,41 @@ def read_source(data: DataParams, raw_folder: Path) -> Catalogue:
     """
     folder = raw_folder / data.source
     match data.source:
-        case "coco" | "coco_json":
-            return read_coco(folder)
+        case "coco":
+            return read_coco(read_folder(folder))
         case "penn_fudan":
             return read_penn_fudan(folder)
-        case "yolo_dir":
-            return read_yolo(folder, data.classes)
+        case "folder" | "voc_dir" | "coco_json" | "yolo_dir":
+            return read_own(data, folder)
         case _:
-            names = () if data.source in ("shapes", "voc_dir") else VOC_CLASSES
+            names = () if data.source == "shapes" else VOC_CLASSES
             return read_voc(voc_lists(data.source, raw_folder), names)
 
 
+def read_own(data: DataParams, folder: Path) -> Catalogue:
+    """Read a user's folder in the format that `data.source` names or, if that is "folder", that it is in.
+
+    Raises:
+        UserError: it is in none of the formats, in several, or invalid.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder", path=folder)
+    files = read_folder(folder)
+    match recognise(files, data.source):
+        case "voc_dir":
+            return read_voc_folder(files)
+        case "coco_json":
+            return read_coco(files)
+        case _:
+            return read_yolo_folder(files, data.classes)
+
+
 def voc_lists(source: Source, raw_folder: Path) -> dict[str, list[VocList]]:
-    """The lists that make up "train", "val" and "test" of a source in VOC layout; "train" is always there.
+    """The lists that make up "train", "val" and "test" of a public source in VOC layout.
 
     If "val" or "test" is absent, the source has no such list: a fraction of the images is to be held out.
     """
     devkit = raw_folder / source / "VOCdevkit"
-    if source == "voc_dir":
-        return own_lists(devkit / "own")
     return {
         split: [VocList(devkit / name, item) for name, item in pairs]
         for split, pairs in LISTS[source].items()

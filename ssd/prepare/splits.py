@@ -53,7 +53,9 @@ def make_splits(catalogue: Catalogue, data: DataParams, params: PreprocessParams
     images, leaks = drop_leaks(catalogue.images, key=lambda ref: ref.id)
     for leak in leaks:
         reason = f"is listed for {leak.owner} as well"
-        problems[leak.split].append(Problem(leak.member.image_file, None, reason, "dropped"))
+        lost = leak.member if leak.member.annotation_file != leak.original.annotation_file else None
+        num_objects = lost.annotation.num_objects if lost else 0
+        problems[leak.split].append(Problem(leak.member.image_file, None, reason, "dropped", 0, num_objects))
     if params.test_fraction > 0 and (data.folds or "test" in images):
         why = "data.folds makes the test split" if data.folds else "the data set has a test split"
         log.warning("preprocess.test_fraction: not used: %s", why)

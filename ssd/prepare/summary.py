@@ -5,18 +5,54 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from ssd.prepare.annotations import Found, Problem
 from ssd.prepare.preprocess import Preprocessed, Split, all_problems
 from ssd.tensor_writer import AnnotatedImage
 
 QUANTILES = {"min": 0.0, "p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
 
 
-def summarise(result: Preprocessed) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Account:
+    """How many images and objects were found, and what became of them: kept + dropped = found."""
+
+    num_images_found: int
+    num_images_kept: int
+    num_images_dropped: int
+    num_objects_found: int
+    num_objects_kept: int
+    num_objects_dropped: int
+
+
+def account(result: Preprocessed, found: Found) -> Account:
+    """Compare what the data set holds with what is kept; each count is made on its own."""
+    kept = {id(split): split for split in result.splits.values()}.values()  # test and val may be the same
+    problems = [problem for _, problem in every_problem(result, found)]
+    return Account(
+        found.num_images,
+        sum(len(split.samples) for split in kept),
+        sum(problem.num_images for problem in problems),
+        found.num_objects,
+        sum(len(sample.labels) for split in kept for sample in split.samples),
+        sum(problem.num_objects for problem in problems),
+    )
+
+
+def every_problem(result: Preprocessed, found: Found) -> list[tuple[str, Problem]]:
+    """(split, problem) pairs: those of the splits, then unused files, with split ""."""
+    return [*all_problems(result), *(("", problem) for problem in found.unused)]
+
+
+def summarise(result: Preprocessed, found: Found) -> dict[str, Any]:
     """The content of summary.json.
+
+    `layout` and `made_of`: what the user's folder was taken for, and what makes up its splits. `account`: how
+    many images and objects were found, kept and dropped.
 
     Per split: numbers of images, objects and problems, `relative_box_size` (quantiles of
     sqrt(box area / image area), null without objects) and `digest`, a SHA-256 that changes with any
@@ -24,18 +60,24 @@ def summarise(result: Preprocessed) -> dict[str, Any]:
     """
     untrained = _classes_without_training_object(result)
     return {
+        "layout": found.layout,
+        "made_of": dict(found.made_of),
+        "account": asdict(account(result, found)),
         "class_names": result.class_names,
         "classes_without_training_object": untrained,
         "warnings": [f"no object in train, or only difficult and crowd ones: {', '.join(untrained)}"]
         if untrained
         else [],
-        "notes": list(result.notes),
+        "notes": [*found.notes, *result.notes],
         "splits": {name: summarise_split(split, result.class_names) for name, split in result.splits.items()},
     }
 
 
-def list_problems(result: Preprocessed) -> dict[str, Any]:
-    """The content of problems.json: all problems with split, file, box as written, reason and action."""
+def list_problems(every: Sequence[tuple[str, Problem]]) -> dict[str, Any]:
+    """The content of problems.json: `every_problem` with split, file, box as written, reason and action.
+
+    num_images, num_objects: number of image files and objects lost by it. The split of an unused file is "".
+    """
     problems = [
         {
             "split": split,
@@ -43,11 +85,14 @@ def list_problems(result: Preprocessed) -> dict[str, Any]:
             "box": None if problem.box is None else list(problem.box),
             "reason": problem.reason,
             "action": problem.action,
+            "num_images": problem.num_images,
+            "num_objects": problem.num_objects,
         }
-        for split, problem in all_problems(result)
+        for split, problem in every
     ]
     actions = Counter(problem["action"] for problem in problems)
-    return {"num_mended": actions["mended"], "num_dropped": actions["dropped"], "problems": problems}
+    counts = {f"num_{action}": actions[action] for action in ("mended", "dropped", "unused")}
+    return {**counts, "problems": problems}
 
 
 def summarise_split(split: Split, class_names: Sequence[str]) -> dict[str, Any]:

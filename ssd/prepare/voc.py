@@ -1,28 +1,20 @@
-"""Reads the layout of the Pascal VOC development kit: lists of image ids, images, XML annotations.
+"""Reads the public data sets of Pascal VOC: lists of image ids, images, XML annotations.
 
 `<folder>/{JPEGImages,Annotations,ImageSets/Main}`: Everingham et al., "The Pascal Visual Object Classes (VOC)
 Challenge", IJCV 2010, and the documentation of the development kit.
 """
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree.ElementTree import Element  # the type; defusedxml does the parsing
-
-from defusedxml.ElementTree import ParseError, fromstring
 
 from ssd.errors import UserError
 from ssd.layouts import IMAGE_SUFFIXES
-from ssd.prepare.annotations import AnnotatedObject, Annotation, Box, Catalogue, ImageRef, Problem
+from ssd.prepare.annotations import Catalogue, Found, ImageRef, Problem
+from ssd.prepare.voc_xml import AnnotationError, parse_annotation
 
-_UTF8_MARK = b"\xef\xbb\xbf"
 _FLAGGED_LINE = re.compile(r"(.+?)\s+(?:-1|0|1)")
-
-
-class AnnotationError(ValueError):
-    """An annotation that cannot be read at all; its message says why."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +41,13 @@ def read_voc(lists: Mapping[str, Sequence[VocList]], class_names: Sequence[str] 
     labels = folder_labels(item.folder for items in lists.values() for item in items)
     files = {folder: _image_paths(folder) for folder in labels}
     problems: dict[str, list[Problem]] = {split: [] for split in lists}
-    images = {split: _read_lists(items, labels, files, problems[split]) for split, items in lists.items()}
-    return Catalogue(images, problems, tuple(class_names))
-
-
-def own_lists(folder: Path) -> dict[str, list[VocList]]:
-    """The lists of a user's folder. Where trainval is the train split, it includes val, so val is unused."""
-    lists = {name: VocList(folder, name) for name in ("train", "val", "test")}
-    found = {name: [item] for name, item in lists.items() if item.path.is_file()}
-    if "train" not in found:
-        found.pop("val", None)
-        found["train"] = [VocList(folder, "trainval")]
-    return found
+    num_objects: dict[str, int] = {}
+    images = {
+        split: _read_lists(items, labels, files, problems[split], num_objects)
+        for split, items in lists.items()
+    }
+    found = Found(num_images=len(num_objects), num_objects=sum(num_objects.values()))
+    return Catalogue(images, problems, found, tuple(class_names))
 
 
 def folder_labels(folders: Iterable[Path]) -> dict[Path, str]:
@@ -87,8 +74,12 @@ def _read_lists(
     labels: Mapping[Path, str],
     files: Mapping[Path, Mapping[str, Path]],
     problems: list[Problem],
+    num_objects: dict[str, int],
 ) -> list[ImageRef]:
-    """The images of a split's lists; duplicate, missing and invalid entries are appended to `problems`."""
+    """The images of a split's lists; duplicate, missing and invalid entries are appended to `problems`.
+
+    The number of annotated objects of each image that exists is added to `num_objects`, by its id.
+    """
     images: list[ImageRef] = []
     seen: set[str] = set()
     for item in items:
@@ -103,7 +94,12 @@ def _read_lists(
             else:
                 seen.add(image_id)
                 found = _read_image(image_id, item.folder, label, stem, files[item.folder].get(stem))
-                problems.append(found) if isinstance(found, Problem) else images.append(found)
+                if isinstance(found, ImageRef):
+                    images.append(found)
+                    num_objects[image_id] = found.annotation.num_objects
+                else:
+                    problems.append(found)
+                    num_objects |= {image_id: 0} if found.num_images else {}
     return images
 
 
@@ -114,7 +110,7 @@ def _read_image(image_id: str, folder: Path, label: str, stem: str, path: Path |
     try:
         annotation = parse_annotation(folder / "Annotations" / f"{stem}.xml")
     except AnnotationError as error:
-        return Problem(annotation_file, None, str(error), "dropped")
+        return Problem(annotation_file, None, str(error), "dropped", num_images=1)
     return ImageRef(image_id, path, f"{label}/JPEGImages/{path.name}", annotation_file, annotation)
 
 
@@ -137,109 +133,3 @@ def read_list(path: str | Path) -> list[str]:
     flagged = [_FLAGGED_LINE.fullmatch(line) for line in lines]
     # The column is dropped only if every line has it: an id may itself end in " 1".
     return [match[1] for match in flagged if match] if all(flagged) else lines
-
-
-def parse_annotation(source: bytes | Path) -> Annotation:
-    """Parse an annotation, given as XML content or as its path.
-
-    `part` elements (head, hand and foot in the person layout task) belong to their object and are not
-    objects themselves. size and difficult are optional; filename, truncated and pose are not read.
-
-    Raises:
-        AnnotationError: it is missing, not well-formed XML, not an annotation, or defines entities.
-    """
-    root = _parse_xml(_read(source) if isinstance(source, Path) else source)
-    if root.tag != "annotation":
-        raise AnnotationError(f"the outermost element is <{root.tag}>, not <annotation>")
-    objects, flaws = [], []
-    for number, element in enumerate(root.findall("object"), start=1):
-        try:
-            objects.append(_parse_object(element))
-        except AnnotationError as error:
-            flaws.append(f"object {number} ({_text(element, 'name') or 'without name'}): {error}")
-    return Annotation(_parse_size(root), tuple(objects), tuple(flaws))
-
-
-def half_open(box: Box) -> Box:
-    """Convert a Pascal VOC box (1-based, inclusive corners) to xyxy in pixels, 0-based, half-open.
-
-    Swapped corners stay swapped: sorting the result gives the box of the sorted corners. Equal corners stay
-    equal: in Pascal VOC such a box is one pixel wide, but annotation tools write it for zero width.
-    """
-    xmin, ymin, xmax, ymax = box
-    x1, x2 = _half_open_side(xmin, xmax)
-    y1, y2 = _half_open_side(ymin, ymax)
-    return x1, y1, x2, y2
-
-
-def _half_open_side(first: float, last: float) -> tuple[float, float]:
-    if first == last:
-        return first - 1, last - 1
-    return (first - 1, last) if first < last else (first, last - 1)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise AnnotationError("there is no such annotation") from None
-    except OSError as error:
-        raise AnnotationError(f"not readable ({error.strerror})") from None
-
-
-def _parse_xml(content: bytes) -> Element:
-    try:
-        # An XML declaration must come first; some tools write an empty line before it.
-        return fromstring(content.removeprefix(_UTF8_MARK).lstrip())
-    except ParseError as error:
-        raise AnnotationError(f"not well-formed XML ({error})") from None
-    except (ValueError, LookupError) as error:  # also what defusedxml raises for entities
-        raise AnnotationError(f"not readable as XML ({str(error) or type(error).__name__})") from None
-
-
-def _parse_object(element: Element) -> AnnotatedObject:
-    name = _text(element, "name")
-    if not name:
-        raise AnnotationError("no name")
-    # find() searches direct children only, so the bndbox of a part is not taken for the object's.
-    corners = element.find("bndbox")
-    if corners is None:
-        raise AnnotationError("no bndbox")
-    xmin, ymin, xmax, ymax = (_coordinate(corners, tag) for tag in ("xmin", "ymin", "xmax", "ymax"))
-    written = xmin, ymin, xmax, ymax
-    return AnnotatedObject(name, written, half_open(written), difficult=_flag(element, "difficult"))
-
-
-def _coordinate(corners: Element, tag: str) -> float:
-    if corners.find(tag) is None:
-        raise AnnotationError(f"no {tag}")
-    text = _text(corners, tag)
-    value = _number(text)
-    if value is None:
-        raise AnnotationError(f"{tag} is {text!r}, not a finite number")
-    return value
-
-
-def _flag(element: Element, tag: str) -> bool:
-    """True for `true` and non-zero numbers; tools that do not set a flag omit it or write "Unspecified"."""
-    text = _text(element, tag)
-    return text.lower() == "true" or bool(_number(text))
-
-
-def _parse_size(root: Element) -> tuple[int, int] | None:
-    """(height, width) in pixels, or None if missing or not numbers: the image itself has them."""
-    height, width = _number(_text(root, "size/height")), _number(_text(root, "size/width"))
-    return None if height is None or width is None else (round(height), round(width))
-
-
-def _number(text: str) -> float | None:
-    """`text` as a finite number, else None."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _text(element: Element, path: str) -> str:
-    return " ".join((element.findtext(path) or "").split())

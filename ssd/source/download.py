@@ -8,24 +8,14 @@ from pathlib import Path, PurePosixPath
 
 from ssd.errors import UserError
 from ssd.files import replacing_folder
-from ssd.layouts import IMAGE_SUFFIXES, find_coco_files
 from ssd.params import DataParams
 from ssd.source.fetch import RemoteFile, fetch
-from ssd.source.own_folder import (
-    copy_folder,
-    copy_voc_folder,
-    existing_folder,
-    find_voc_folder,
-    voc_files,
-    wanted_files,
-)
+from ssd.source.own_folder import copy_folder, copy_own, find_own
 from ssd.source.public_sets import ARCHIVES, Archive
 from ssd.source.shapes import write_shapes
 from ssd.source.unpack import matches, unpack_tar, unpack_zip
 
 log = logging.getLogger(__name__)
-
-YOLO_FOLDERS = ("images/train", "labels/train")
 
 
 def download(data: DataParams, raw_folder: Path, root: Path) -> None:
@@ -47,10 +37,8 @@ def download(data: DataParams, raw_folder: Path, root: Path) -> None:
         match data.source:
             case "shapes":
                 _draw_shapes(data, folder / "VOCdevkit/shapes")
-            case "voc_dir":
-                copy_voc_folder(data.path, root, folder / "VOCdevkit/own")
-            case "coco_json" | "yolo_dir":
-                copy_folder("data.path", find_own_folder(data, root), folder, partial(_is_own, data))
+            case "folder" | "voc_dir" | "coco_json" | "yolo_dir":
+                copy_own(find_own(data.path, root), folder)
         for archive, path in found:
             _unpack(archive, path, folder)
 
@@ -64,44 +52,6 @@ def _draw_shapes(data: DataParams, folder: Path) -> None:
         side=data.shapes_side,
         seed=data.shapes_seed,
     )
-
-
-def find_own_folder(data: DataParams, root: Path) -> Path:
-    """The user's own folder, in the layout of `data.source`: voc_dir, coco_json or yolo_dir.
-
-    Raises:
-        UserError: it is missing or in another layout.
-    """
-    key = "data.path"
-    if data.source == "voc_dir":
-        return find_voc_folder(data.path, root)
-    if data.source == "coco_json":
-        source = existing_folder(key, data.path, root, needed="one with annotations in COCO JSON")
-        find_coco_files(source)
-        return source
-    needed = " and ".join(YOLO_FOLDERS)
-    source = existing_folder(key, data.path, root, needed=f"one with {needed}")
-    for name in YOLO_FOLDERS:
-        if not (source / name).is_dir():
-            raise UserError(f"{data.path} lacks {name}; needed are {needed}", key=key)
-    return source
-
-
-def own_files(data: DataParams, source: Path) -> list[PurePosixPath]:
-    """Paths, relative to the user's own folder, of the files that are copied.
-
-    Raises:
-        UserError: a symbolic link points to a folder, or there is no such file.
-        OSError: a folder cannot be read.
-    """
-    if data.source == "voc_dir":
-        return voc_files(source)
-    return wanted_files("data.path", source, partial(_is_own, data))
-
-
-def _is_own(data: DataParams, name: PurePosixPath) -> bool:
-    others = (".json",) if data.source == "coco_json" else (".txt", ".yaml")
-    return name.suffix.lower() in (*IMAGE_SUFFIXES, *others)
 
 
 def archive_path(archive: Archive, data: DataParams, root: Path) -> Path:

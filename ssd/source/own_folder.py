@@ -4,8 +4,10 @@ Hidden files and folders are skipped. A symbolic link to a file is copied as the
 same folder.
 """
 
+import logging
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -13,8 +15,10 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from ssd.errors import UserError
+from ssd.layouts import MASK_FOLDERS, is_data_file, is_hidden
+from ssd.source.unpack import unpack_zip
 
-VOC_FOLDERS = ("JPEGImages", "Annotations", "ImageSets/Main")
+log = logging.getLogger(__name__)
 
 
 def existing_folder(key: str, path: str, root: Path, needed: str) -> Path:
@@ -46,6 +50,50 @@ def copy_folder(key: str, source: Path, target: Path, is_wanted: Callable[[PureP
     return len(files)
 
 
+def find_own(path: str, root: Path) -> Path:
+    """The user's own data that `data.path` names: a folder, or the zip of one.
+
+    Raises:
+        UserError: there is neither.
+    """
+    place = root / Path(path).expanduser()
+    if place.suffix.lower() == ".zip" and place.is_file():
+        return place
+    return existing_folder(
+        "data.path", path, root, needed="a folder with images and annotations, or its .zip"
+    )
+
+
+def is_own(name: PurePosixPath) -> bool:
+    """Whether a file of the user's own data, by its path in it, may be an image, an annotation or a list."""
+    folders = name.parts[:-1]
+    hidden = any(is_hidden(part) or part in MASK_FOLDERS for part in folders) or is_hidden(name.name)
+    return is_data_file(name) and not hidden
+
+
+def copy_own(source: Path, target: Path) -> None:
+    """Copy or unpack the user's own data to `target`; the log says what else is there.
+
+    Raises:
+        UserError: as `copy_folder` and `ssd.source.unpack.unpack_zip`.
+    """
+    others: Counter[str] = Counter()
+
+    def is_wanted(name: PurePosixPath) -> bool:
+        if not is_own(name):
+            others[name.suffix.lower() or name.name] += 1
+            return False
+        return True
+
+    if source.is_file():
+        unpack_zip(source, target, is_wanted, "image")
+    else:
+        copy_folder("data.path", source, target, is_wanted)
+    if others:
+        kinds = ", ".join(f"{num} {kind}" for kind, num in sorted(others.items()))
+        log.info("%s: not copied, as neither images nor annotations: %s", source, kinds)
+
+
 def wanted_files(key: str, source: Path, is_wanted: Callable[[PurePosixPath], bool]) -> list[PurePosixPath]:
     """Paths, relative to `source`, of the files that `copy_folder` copies.
 
@@ -57,41 +105,6 @@ def wanted_files(key: str, source: Path, is_wanted: Callable[[PurePosixPath], bo
     if not files:
         raise UserError(f"{source} holds nothing of the data set", key=key)
     return files
-
-
-def copy_voc_folder(path: str, root: Path, target: Path) -> None:
-    """Check the folder that `data.path` names and copy its images, annotations and lists to `target`.
-
-    Args:
-        path: the value of `data.path`; a relative path is resolved against `root`, `~` is the home folder.
-        target: is created; contains JPEGImages, Annotations and ImageSets/Main afterwards.
-
-    Raises:
-        UserError: the folder is missing, not in VOC layout, without a list for training or not
-            readable, or a symbolic link points outside it.
-    """
-    source = find_voc_folder(path, root)
-    with _copying("data.path", source):
-        _copy("data.path", source, target, voc_files(source))
-        for name in VOC_FOLDERS:
-            (target / name).mkdir(parents=True, exist_ok=True)
-
-
-def find_voc_folder(path: str, root: Path) -> Path:
-    """The folder that `data.path` names, in VOC layout with a list for training.
-
-    Raises:
-        UserError: it is missing or not in that layout.
-    """
-    source = existing_folder("data.path", path, root, f"one that holds {', '.join(VOC_FOLDERS)}")
-    _check_voc_folders(path, source)
-    _check_voc_lists(path, source / "ImageSets/Main")
-    return source
-
-
-def voc_files(source: Path) -> list[PurePosixPath]:
-    """Paths, relative to `source`, of the files that `copy_voc_folder` copies."""
-    return [file for name in VOC_FOLDERS for file in _files_in(source, name)]
 
 
 @contextmanager
@@ -125,47 +138,5 @@ def _files_below(key: str, source: Path) -> Iterator[PurePosixPath]:
         yield from (here / name for name in sorted(files) if not name.startswith("."))
 
 
-def _files_in(source: Path, folder: str) -> list[PurePosixPath]:
-    """Paths of the files directly in `source / folder`, relative to `source`, sorted."""
-    found = sorted(path for path in (source / folder).iterdir() if not path.name.startswith("."))
-    return [PurePosixPath(folder, path.name) for path in found if path.is_file()]
-
-
 def _fail(error: OSError) -> None:
     raise error
-
-
-def _check_voc_folders(path: str, source: Path) -> None:
-    missing = [name for name in VOC_FOLDERS if not (source / name).is_dir()]
-    if missing:
-        meant = " or ".join(os.path.normpath(Path(path, near)) for near in _voc_folders_near(source))
-        hint = f"; perhaps you meant {meant}" if meant else ""
-        raise UserError(
-            f"{path} lacks {', '.join(missing)}; needed is a folder that holds "
-            f"{', '.join(VOC_FOLDERS)}{hint}",
-            key="data.path",
-        )
-
-
-def _check_voc_lists(path: str, lists: Path) -> None:
-    if any((lists / name).is_file() for name in ("train.txt", "trainval.txt")):
-        return
-    found = sorted(file.name for file in lists.glob("[!.]*.txt"))[:5]
-    raise UserError(
-        f"{path}/ImageSets/Main holds neither train.txt nor trainval.txt "
-        f"(found: {', '.join(found) or 'no list'}); needed is one of them, one image id per line",
-        key="data.path",
-    )
-
-
-def _voc_folders_near(source: Path) -> list[str]:
-    """Folders in VOC layout up to two levels below `source` (at most three), else the one above it."""
-    mains = sorted([*source.glob("*/ImageSets/Main"), *source.glob("*/*/ImageSets/Main")])
-    below = [main.parent.parent for main in mains if _is_voc_folder(main.parent.parent)]
-    if below:
-        return [str(folder.relative_to(source)) for folder in below[:3]]
-    return [".."] if _is_voc_folder(source / "..") else []
-
-
-def _is_voc_folder(folder: Path) -> bool:
-    return all((folder / name).is_dir() for name in VOC_FOLDERS)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from ssd.params import Source
 from ssd.source.fetch import RemoteFile
-from ssd.source.own_folder import VOC_FOLDERS
+
+VOC_FOLDERS = ("JPEGImages", "Annotations", "ImageSets/Main")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from ssd.errors import UserError
 from ssd.prepare.annotations import Catalogue, ImageRef, Problem
 from ssd.prepare.checks import mend_box
 from ssd.prepare.coco import read_coco
+from ssd.prepare.folder_files import read_folder
 
 FILE = "annotations/instances_train2017.json"
 
@@ -20,7 +21,7 @@ def read(
     """Write and read a data set whose images, if they are named a.jpg or b.jpg, are there."""
     write_images(folder / "train2017", "a.jpg", "b.jpg")
     write_json(folder / FILE, images, annotations, CATEGORIES if categories is None else categories)
-    return read_coco(folder)
+    return read_coco(read_folder(folder))
 
 
 def only_image(catalogue: Catalogue) -> ImageRef:
@@ -30,7 +31,7 @@ def only_image(catalogue: Catalogue) -> ImageRef:
 
 def message(folder: Path) -> str:
     with pytest.raises(UserError) as caught:
-        read_coco(folder)
+        read_coco(read_folder(folder))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -49,7 +50,7 @@ def test_boxes_classes_and_sizes_of_an_image(tmp_path: Path) -> None:
 
 def test_classes_are_all_categories_of_train_in_order_of_their_ids(tmp_path: Path) -> None:
     write_coco(tmp_path, train="a", val="b")
-    assert read_coco(tmp_path).class_names == ("person", "dog", "brush")
+    assert read_coco(read_folder(tmp_path)).class_names == ("person", "dog", "brush")
 
 
 def test_categories_of_one_name_are_one_class(tmp_path: Path) -> None:
@@ -65,7 +66,7 @@ def test_each_file_has_category_ids_of_its_own(tmp_path: Path) -> None:
     other = [{"id": 3, "name": "person"}, {"id": 4, "name": "dog"}]
     val = [image(1, "b.jpg")], [annotation(1, 1, category_id=3)]
     write_json(tmp_path / "annotations/instances_val2017.json", *val, other)
-    (ref,) = read_coco(tmp_path).images["val"]
+    (ref,) = read_coco(read_folder(tmp_path)).images["val"]
     assert [found.name for found in ref.annotation.objects] == ["person"]
 
 
@@ -105,9 +106,13 @@ def test_boxes_without_area_and_outside_are_for_the_check_to_drop(
         ({"category_id": 2}, "no category has its category_id, 2"),
         ({"category_id": [1]}, r"no category has its category_id, [1]"),
         ({"bbox": []}, "bbox is [], not four finite numbers"),
-        ({"bbox": [1, 2, "3", 4]}, "bbox is [1, 2, '3', 4], not four finite numbers"),
+        ({"bbox": [1, 2, "x", 4]}, "bbox is [1, 2, 'x', 4], not four finite numbers"),
         ({"bbox": [1, 2, float("nan"), 4]}, "bbox is [1, 2, nan, 4], not four finite numbers"),
-        ({"bbox": None}, "bbox is None, not four finite numbers"),
+        ({"bbox": None, "segmentation": []}, "bbox is None, not four finite numbers"),
+        (
+            {"bbox": None, "segmentation": [[1]]},
+            "has no bbox, and its segmentation is neither polygons nor uncompressed runs",
+        ),
     ],
 )
 def test_an_object_that_cannot_be_read_is_a_flaw_of_its_image(
@@ -124,10 +129,11 @@ def test_annotations_of_no_image_are_problems(tmp_path: Path) -> None:
     catalogue = read(tmp_path, [image(7, "a.jpg")], entries)
     assert len(only_image(catalogue).annotation.objects) == 1
     assert catalogue.problems["train"] == [
-        Problem(FILE, None, "annotation 5: no image has its image_id, 8", "dropped"),
-        Problem(FILE, None, "annotation number 3: no image has its image_id, None", "dropped"),
-        Problem(FILE, None, "annotation number 4: no image has its image_id, None", "dropped"),
+        Problem(FILE, None, "annotation 5: no image has its image_id, 8", "dropped", num_objects=1),
+        Problem(FILE, None, "annotation number 3: no image has its image_id, None", "dropped", num_objects=1),
+        Problem(FILE, None, "annotation number 4: no image has its image_id, None", "dropped", num_objects=1),
     ]
+    assert catalogue.found.num_objects == 4
 
 
 def test_a_missing_image_is_a_problem_that_tells_where_it_was_looked_for(tmp_path: Path) -> None:
@@ -139,14 +145,27 @@ def test_a_missing_image_is_a_problem_that_tells_where_it_was_looked_for(tmp_pat
 
 
 @pytest.mark.parametrize(
-    "name", ["../secret.jpg", "/etc/hostname", "a/../../b.jpg", "a\\b.jpg", "a\0", "", 5]
+    "name",
+    [
+        "../secret.jpg",
+        "/etc/hostname",
+        "a/../../b.jpg",
+        "..\\secret.jpg",
+        "a\0",
+        "",
+        5,
+        "x" * 300,
+        "\ud800.jpg",
+    ],
 )
 def test_file_names_do_not_lead_out_of_the_folder(tmp_path: Path, name: object) -> None:
     write_images(tmp_path, "secret.jpg")
-    catalogue = read(tmp_path / "data", [image(7, name)], [])  # type: ignore[arg-type]
+    catalogue = read(tmp_path / "data", [image(7, name)], [annotation(1, 7)])  # type: ignore[arg-type]
     assert catalogue.images == {"train": []}
     (problem,) = catalogue.problems["train"]
-    assert "not a path inside the folder; image 7" in problem.reason
+    assert "no path of a file; image 7" in problem.reason or "there is no such image in" in problem.reason
+    assert (problem.num_images, problem.num_objects) == (0, 1)
+    problem.file.encode()
 
 
 def test_an_image_listed_twice_counts_once(tmp_path: Path) -> None:
@@ -189,3 +208,23 @@ def test_what_is_not_cocos_json_is_an_error_of_one_line(
     found = message(tmp_path)
     assert expected in found
     assert FILE in found
+
+
+def test_a_key_that_is_there_twice_is_an_error(tmp_path: Path) -> None:
+    write_json(tmp_path / FILE, [image(7, "a.jpg")], [annotation(1, 7)])
+    text = (tmp_path / FILE).read_text()
+    (tmp_path / FILE).write_text(text[:-1] + ', "annotations": []}')
+    assert "the key 'annotations' is there twice" in message(tmp_path)
+
+
+def test_a_class_name_that_is_no_unicode_is_an_error(tmp_path: Path) -> None:
+    write_json(tmp_path / FILE, [image(7, "a.jpg")], [], [{"id": 1, "name": "\ud800"}])
+    assert "is not valid Unicode" in message(tmp_path)
+
+
+def test_the_box_around_a_mask_in_runs(tmp_path: Path) -> None:
+    """4 rows of 5 columns, column by column: ones in rows 1 and 2 of columns 1 and 2, and one in column 3."""
+    runs = {"size": [4, 5], "counts": [5, 2, 2, 2, 1, 1, 7]}
+    entries = [annotation(1, 7, bbox=None, segmentation=runs)]
+    (found,) = only_image(read(tmp_path, [image(7, "a.jpg")], entries)).annotation.objects
+    assert found.box == (1, 0, 4, 3)

@@ -76,7 +76,7 @@ def test_images_without_a_readable_mask_are_dropped(tmp_path: Path) -> None:
     assert catalogue.images == {"train": []}
     first, second, third = catalogue.problems["train"]
     missing = "there is no such mask"
-    assert first == Problem("PennFudanPed/PedMasks/a_mask.png", None, missing, "dropped")
+    assert first == Problem("PennFudanPed/PedMasks/a_mask.png", None, missing, "dropped", num_images=1)
     assert second.reason == "a mask has one channel of 8 bits, this is RGB"
     assert third.reason.startswith("does not decode")
 

@@ -24,8 +24,9 @@ from ssd.errors import UserError
 from ssd.loading.tensor_file import TensorFile
 from ssd.params import PreprocessParams
 from ssd.prepare import preprocess as preprocessing
-from ssd.prepare.annotations import AnnotatedObject, Annotation, Catalogue, ImageRef, Problem
+from ssd.prepare.annotations import AnnotatedObject, Annotation, Catalogue, Found, ImageRef, Problem
 from ssd.prepare.coco import read_coco
+from ssd.prepare.folder_files import read_folder
 from ssd.prepare.preprocess import Preprocessed, Spool, all_problems, declared_classes, raise_if_unusable
 from ssd.prepare.splits import make_splits
 from ssd.prepare.summary import list_problems, summarise
@@ -33,6 +34,9 @@ from ssd.prepare.voc import VocList, read_voc
 from ssd.tensor_writer import write_tensor_file
 
 Lists = dict[str, list[VocList]]
+
+FOUND = Found(num_images=0, num_objects=0)
+"""Where what the data set holds is not asked about."""
 
 
 def params(**changes: object) -> PreprocessParams:
@@ -180,7 +184,7 @@ def test_coco_boxes_are_on_a_photo_that_exif_turns_and_shrink_with_it(tmp_path: 
     entries = [annotation(1, 1, bbox=[40, 60, 160, 100])]
     entry = {**image(1, "a.jpg"), "width": 400, "height": 300}
     write_json(tmp_path / "raw/annotations/instances_train.json", [entry], entries)
-    listing = make_splits(read_coco(tmp_path / "raw"), data_params("coco_json"), params())
+    listing = make_splits(read_coco(read_folder(tmp_path / "raw")), data_params("coco_json"), params())
     result = preprocessing.preprocess(listing, ["dog"], params(max_side=200), tmp_path)
     (sample,) = result.splits["train"].samples
     assert sample.size == (200, 150)
@@ -192,9 +196,8 @@ def test_normalised_boxes_are_on_a_photo_that_exif_turns(tmp_path: Path) -> None
     (tmp_path / "a.jpg").write_bytes(encode(PHOTO, exif=PHOTO_EXIF))
     box = 140 / 300, 40 / 400, 240 / 300, 200 / 400
     found = Annotation(None, (AnnotatedObject("dog", box, box),), normalised=True)
-    catalogue = Catalogue(
-        {"train": [ImageRef("a", tmp_path / "a.jpg", "a.jpg", "a.txt", found)]}, {"train": []}
-    )
+    ref = ImageRef("a", tmp_path / "a.jpg", "a.jpg", "a.txt", found)
+    catalogue = Catalogue({"train": [ref]}, {"train": []}, FOUND)
     listing = make_splits(catalogue, data_params("yolo_dir"), params(val_fraction=0.0))
     result = preprocessing.preprocess(listing, ["dog"], params(), tmp_path)
     assert result.splits["train"].samples[0].boxes == [SHOWN_BOX]
@@ -244,7 +247,7 @@ def test_where_test_is_val_the_two_are_one(lists: Lists) -> None:
     assert result.splits["val"] is result.splits["test"]
     assert [sample.id for sample in result.splits["test"].samples] == ["t", "u"]
     assert all_problems(result) == []
-    assert "the test split is the val split" in str(summarise(result)["notes"])
+    assert "the test split is the val split" in str(summarise(result, FOUND)["notes"])
 
 
 def test_problems_of_a_test_that_is_val_are_told_once(folder: Path, lists: Lists) -> None:
@@ -281,7 +284,7 @@ def test_given_classes_keep_their_order(lists: Lists) -> None:
 def test_classes_are_those_of_params_for_an_own_folder_else_those_of_the_source(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    named, unnamed = Catalogue({}, {}, ("x", "y")), Catalogue({}, {})
+    named, unnamed = Catalogue({}, {}, Found(0, 0), ("x", "y")), Catalogue({}, {}, Found(0, 0))
     assert declared_classes(data_params("coco_json", classes=["b", "a"]), named) == ["b", "a"]
     assert declared_classes(data_params("coco_json"), named) == ["x", "y"]
     assert declared_classes(data_params("voc_dir"), unnamed) == []
@@ -295,7 +298,7 @@ def test_a_crowd_of_coco_reaches_the_tensor_file_with_its_problems(tmp_path: Pat
     boxes = [[1, 2, 8, 10], [0, 0, 40, 31], [5, 5, 0, 9]]
     entries = [annotation(number, 1, bbox=box, iscrowd=number % 2) for number, box in enumerate(boxes)]
     write_json(tmp_path / "raw/annotations/instances_train.json", [image(1, "a.jpg")], entries)
-    listing = make_splits(read_coco(tmp_path / "raw"), data_params("coco_json"), params())
+    listing = make_splits(read_coco(read_folder(tmp_path / "raw")), data_params("coco_json"), params())
     result = preprocessing.preprocess(listing, ["dog"], params(), tmp_path)
     write_tensor_file(tmp_path / "train.safetensors", result.splits["train"].samples, result.class_names)
     file = TensorFile(tmp_path / "train.safetensors")
@@ -312,7 +315,7 @@ def test_a_crowd_of_coco_reaches_the_tensor_file_with_its_problems(tmp_path: Pat
         ),
         ("train", Problem(name, (5, 5, 0, 9), "zero size", "dropped", num_objects=1)),
     ]
-    assert summarise(result)["splits"]["train"]["num_crowd"] == 1
+    assert summarise(result, FOUND)["splits"]["train"]["num_crowd"] == 1
 
 
 def test_images_wait_in_a_file_that_leaves_no_trace(folder: Path, lists: Lists) -> None:
@@ -394,7 +397,7 @@ def test_summary(folder: Path, lists: Lists) -> None:
     write_image(
         folder, "c", None, annotation_xml(object_xml("dog", (1, 1, 0, 2)), object_xml("cat", (1, 1, 10, 30)))
     )
-    summary = summarise(preprocess(lists, ["bird", "cat", "dog"], params(max_side=40)))
+    summary = summarise(preprocess(lists, ["bird", "cat", "dog"], params(max_side=40)), FOUND)
     train = summary["splits"]["train"]
     assert train.pop("digest")
     sizes = train.pop("relative_box_size")
@@ -419,12 +422,12 @@ def test_summary(folder: Path, lists: Lists) -> None:
 
 def test_a_class_of_which_all_objects_are_difficult_is_warned_of(folder: Path, lists: Lists) -> None:
     write_image(folder, "a", None, annotation_xml(object_xml("cat", (1, 1, 9, 9), difficult=True)))
-    assert summarise(preprocess(lists, [], params()))["classes_without_training_object"] == ["cat"]
+    assert summarise(preprocess(lists, [], params()), FOUND)["classes_without_training_object"] == ["cat"]
 
 
 def test_a_split_without_objects_or_images_can_be_summarised(lists: Lists) -> None:
     del lists["val"]
-    summary = summarise(preprocess(lists, [], params()))
+    summary = summarise(preprocess(lists, [], params()), FOUND)
     assert summary["splits"]["val"]["num_images"] == 0
     assert summary["splits"]["val"]["relative_box_size"] is None
 
@@ -432,12 +435,12 @@ def test_a_split_without_objects_or_images_can_be_summarised(lists: Lists) -> No
 def test_what_is_held_out_is_noted(lists: Lists) -> None:
     del lists["val"]
     result = preprocess(lists, [], params(val_fraction=0.4))
-    assert summarise(result)["notes"] == ["1 images were held out as val"]
+    assert summarise(result, FOUND)["notes"] == ["1 images were held out as val"]
 
 
 def test_the_digest_changes_with_every_part_of_a_split(folder: Path, lists: Lists) -> None:
     def digest() -> str:
-        return str(summarise(preprocess(lists, ["dog", "cat"], params()))["splits"]["train"]["digest"])
+        return str(summarise(preprocess(lists, ["dog", "cat"], params()), FOUND)["splits"]["train"]["digest"])
 
     digests = [digest(), digest()]
     assert digests[0] == digests[1]
@@ -458,9 +461,10 @@ def test_the_digest_changes_with_every_part_of_a_split(folder: Path, lists: List
 def test_the_list_of_problems_counts_what_was_done(folder: Path, lists: Lists) -> None:
     write_image(folder, "a", b"", None)
     write_image(folder, "t", None, annotation_xml(object_xml("dog", (0, 1, 9, 9))))
-    assert list_problems(preprocess(lists, [], params())) == {
+    assert list_problems(all_problems(preprocess(lists, [], params()))) == {
         "num_mended": 1,
         "num_dropped": 1,
+        "num_unused": 0,
         "problems": [
             {
                 "split": "train",
@@ -468,6 +472,8 @@ def test_the_list_of_problems_counts_what_was_done(folder: Path, lists: Lists) -
                 "box": None,
                 "reason": "the file is empty",
                 "action": "dropped",
+                "num_images": 1,
+                "num_objects": 1,
             },
             {
                 "split": "test",
@@ -475,6 +481,8 @@ def test_the_list_of_problems_counts_what_was_done(folder: Path, lists: Lists) -
                 "box": [0, 1, 9, 9],
                 "reason": "reaches over the image's edge by a pixel or less; clipped",
                 "action": "mended",
+                "num_images": 0,
+                "num_objects": 0,
             },
         ],
     }

@@ -181,29 +181,6 @@ def test_shapes_are_written_as_params_say(tmp_path: Path, monkeypatch: pytest.Mo
     }
 
 
-OWN = {
-    "all three": (("train", "val", "test"), {"train": "train", "val": "val", "test": "test"}),
-    "no test": (("train", "val"), {"train": "train", "val": "val"}),
-    "no val": (("train", "test"), {"train": "train", "test": "test"}),
-    "train alone": (("train",), {"train": "train"}),
-    "trainval": (("trainval", "test"), {"train": "trainval", "test": "test"}),
-    "trainval beside its val": (("trainval", "val"), {"train": "trainval"}),
-    "train before trainval": (
-        ("train", "val", "trainval", "test"),
-        {"train": "train", "val": "val", "test": "test"},
-    ),
-}
-
-
-@pytest.mark.parametrize(("given", "expected"), OWN.values(), ids=OWN.keys())
-def test_an_own_folders_lists_become_splits(
-    tmp_path: Path, given: tuple[str, ...], expected: dict[str, str]
-) -> None:
-    make_voc_folder(tmp_path / "own", *given)
-    download(data_params("voc_dir"), tmp_path / "raw", tmp_path)
-    assert lists_of("voc_dir", tmp_path / "raw") == {split: [f"own/{n}"] for split, n in expected.items()}
-
-
 def test_a_wrong_own_folder_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^data.path: own is not a folder"):
         download(data_params("voc_dir"), tmp_path / "raw", tmp_path)

@@ -9,7 +9,7 @@ from data_params import data_params, preprocess_params
 from voc_folder import write_folder
 
 from ssd.errors import UserError
-from ssd.prepare.annotations import AnnotatedObject, Annotation, Catalogue, ImageRef, Problem
+from ssd.prepare.annotations import AnnotatedObject, Annotation, Catalogue, Found, ImageRef, Problem
 from ssd.prepare.sources import read_source
 from ssd.prepare.splits import Listing, make_splits
 
@@ -25,7 +25,8 @@ def image(name: str) -> ImageRef:
 
 def catalogue(**splits: Sequence[str]) -> Catalogue:
     images = {split: [image(name) for name in names] for split, names in splits.items()}
-    return Catalogue(images, {split: [Problem(f"{split} list", None, "", "dropped")] for split in splits})
+    problems = {split: [Problem(f"{split} list", None, "", "dropped")] for split in splits}
+    return Catalogue(images, problems, Found(0, 0))
 
 
 def settled(found: Catalogue, *, folds: int = 0, fold: int = 0, **preprocess: object) -> Listing:

@@ -6,7 +6,8 @@ import pytest
 
 from ssd.errors import UserError
 from ssd.prepare.annotations import AnnotatedObject, Box
-from ssd.prepare.voc import AnnotationError, half_open, parse_annotation, read_list
+from ssd.prepare.voc import read_list
+from ssd.prepare.voc_xml import AnnotationError, half_open, parse_annotation
 
 BOX = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>40</ymax></bndbox>"
 
@@ -164,7 +165,8 @@ EXTERNAL = b"""<!DOCTYPE annotation [<!ENTITY x SYSTEM "file:///etc/passwd">]><a
         (b"<annotation>\xff</annotation>", "not well-formed XML"),
         (b'{"annotation": 1}', "not well-formed XML"),
         (b"<html/>", "the outermost element is <html>, not <annotation>"),
-        (b'<?xml version="1.0" encoding="gb2312"?><annotation/>', "not readable as XML"),
+        (b'<?xml version="1.0" encoding="gb2312"?><annotation>\xff</annotation>', "not readable as XML"),
+        (b'<?xml version="1.0" encoding="zip"?><annotation/>', "not readable as XML"),
         (b'<?xml version="1.0" encoding="no-such"?><annotation/>', "not"),
         (ENTITIES, "not readable as XML"),
         (EXTERNAL, "not readable as XML"),

@@ -7,7 +7,8 @@ from voc_folder import DOG, annotation_xml, write_folder, write_image, write_lis
 
 from ssd.errors import UserError
 from ssd.prepare.annotations import Catalogue, Problem
-from ssd.prepare.voc import VocList, folder_labels, parse_annotation, read_voc
+from ssd.prepare.voc import VocList, folder_labels, read_voc
+from ssd.prepare.voc_xml import parse_annotation
 
 
 def ids(catalogue: Catalogue) -> dict[str, list[str]]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import shutil
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -100,7 +101,7 @@ IMAGES: dict[Source, dict[str, list[str]]] = {
 
 
 def test_every_source_of_params_is_fetched_drawn_or_copied() -> None:
-    own = {"voc_dir", "coco_json", "yolo_dir"}
+    own = {"folder", "voc_dir", "coco_json", "yolo_dir"}
     assert set(ARCHIVES) | own | {"shapes"} == set(get_args(Source))
     assert set(LISTS) == {"shapes", "voc2007", "voc2012", "voc0712"}
 
@@ -152,16 +153,25 @@ def test_an_own_folder_in_yolo_layout_is_copied(tmp_path: Path) -> None:
     assert [ref.id for ref in catalogue.images["train"]] == ["images/train/a.jpg"]
 
 
-@pytest.mark.parametrize(
-    ("source", "expected"),
-    [("coco_json", "holds no annotations in COCO JSON"), ("yolo_dir", "own lacks images/train; needed are")],
-)
-def test_an_own_folder_in_another_layout_is_refused_before_it_is_copied(
-    tmp_path: Path, source: Source, expected: str
+def test_a_zip_of_ones_own_is_unpacked_without_what_is_not_needed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(UserError, match="own is not a folder"):
+    write_yolo(tmp_path / "own")
+    (tmp_path / "own/video.mp4").write_bytes(b"large")
+    shutil.make_archive(str(tmp_path / "export"), "zip", tmp_path, "own")
+    params = data_params("folder", path="export.zip")
+    with caplog.at_level("INFO"):
+        download(params, tmp_path / "raw", tmp_path)
+    assert "not copied, as neither images nor annotations: 1 .mp4" in caplog.text
+    assert not any("video" in name for name in files_of(tmp_path / "raw/folder"))
+    assert [ref.id for ref in read_source(params, tmp_path / "raw").images["train"]] == ["images/train/a.jpg"]
+
+
+@pytest.mark.parametrize("source", ["folder", "voc_dir", "coco_json", "yolo_dir"])
+def test_an_own_folder_that_is_missing_or_empty_leaves_nothing(tmp_path: Path, source: Source) -> None:
+    with pytest.raises(UserError, match=r"^data.path: own is not a folder .* or its \.zip"):
         download(data_params(source), tmp_path / "raw", tmp_path)
     (tmp_path / "own").mkdir()
-    with pytest.raises(UserError, match=expected):
+    with pytest.raises(UserError, match="own holds nothing of the data set"):
         download(data_params(source), tmp_path / "raw", tmp_path)
     assert files_of(tmp_path) == set()

@@ -3,25 +3,26 @@
 from pathlib import Path
 
 import pytest
-from coco_folder import image, write_coco, write_images, write_json
+from coco_folder import annotation, image, write_coco, write_images, write_json
 
 from ssd.errors import UserError
-from ssd.layouts import find_coco_files
 from ssd.prepare.coco import read_coco
+from ssd.prepare.coco_files import find_coco_files
+from ssd.prepare.folder_files import read_folder
 
 
 def write(folder: Path, *files: str) -> None:
     for name in files:
-        write_json(folder / name, [image(1, "a.jpg")], [])
+        write_json(folder / name, [image(1, "a.jpg")], [annotation(1, 1)])
 
 
 def splits_of(folder: Path) -> dict[str, str]:
-    return {split: str(file.path.relative_to(folder)) for split, file in find_coco_files(folder).items()}
+    return dict(find_coco_files(read_folder(folder)).splits)
 
 
 def message(folder: Path) -> str:
     with pytest.raises(UserError) as caught:
-        find_coco_files(folder)
+        find_coco_files(read_folder(folder))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -33,7 +34,7 @@ def test_cocos_own_layout(tmp_path: Path) -> None:
         "train": "annotations/instances_train2017.json",
         "val": "annotations/instances_val2017.json",
     }
-    images = read_coco(tmp_path).images
+    images = read_coco(read_folder(tmp_path)).images
     assert {split: [ref.id for ref in refs] for split, refs in images.items()} == {
         "train": ["train2017/a.jpg", "train2017/b.jpg"],
         "val": ["val2017/c.jpg"],
@@ -44,7 +45,7 @@ def test_cocos_own_layout(tmp_path: Path) -> None:
 def test_images_may_be_in_four_places(tmp_path: Path, place: str) -> None:
     write(tmp_path, "annotations/instances_train.json", "annotations/instances_test.json")
     write_images(tmp_path, place)
-    (ref,) = read_coco(tmp_path).images["train"]
+    (ref,) = read_coco(read_folder(tmp_path)).images["train"]
     assert ref.id == place
 
 
@@ -53,7 +54,7 @@ def test_a_file_beside_its_images_is_for_the_split_of_its_folder(tmp_path: Path)
         write(tmp_path, f"{folder}/_annotations.coco.json")
         write_images(tmp_path / folder, "a.jpg")
     assert list(splits_of(tmp_path)) == ["train", "val", "test"]
-    assert [ref.id for ref in read_coco(tmp_path).images["val"]] == ["valid/a.jpg"]
+    assert [ref.id for ref in read_coco(read_folder(tmp_path)).images["val"]] == ["valid/a.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ def test_a_file_alone_is_all_train(tmp_path: Path, file: str, image_file: str) -
     write(tmp_path, file)
     write_images(tmp_path, image_file)
     assert splits_of(tmp_path) == {"train": file}
-    assert [ref.id for ref in read_coco(tmp_path).images["train"]] == [image_file]
+    assert [ref.id for ref in read_coco(read_folder(tmp_path)).images["train"]] == [image_file]
 
 
 def test_a_file_with_the_usual_name_counts_before_others(tmp_path: Path) -> None:
