@@ -253,6 +253,29 @@ def test_problems_of_a_test_that_is_val_are_told_once(folder: Path, lists: Lists
     assert [split for split, _ in all_problems(result)] == ["test"]
 
 
+def test_images_that_look_alike_in_two_splits_are_warned_of_and_kept(folder: Path, lists: Lists) -> None:
+    write_image(folder, "b", encode(picture(4), quality=40), None)  # t is picture 4, of better quality
+    result = preprocess(lists, [], params())
+    assert [sample.id for sample in result.splits["train"].samples] == ["a", "b", "c"]
+    assert all_problems(result) == []
+    (warning,) = result.warnings
+    names = "own/JPEGImages/b.jpg ~ own/JPEGImages/t.jpg"
+    assert warning == f"1 image(s) of train look like images of test: {names}"
+    assert summarise(result)["warnings"] == [warning]
+
+
+def test_the_same_picture_with_other_boxes_is_warned_of_and_with_the_same_boxes_not(
+    folder: Path, lists: Lists
+) -> None:
+    content = (folder / "JPEGImages/a.jpg").read_bytes()
+    write_image(folder, "b", content, None)
+    assert preprocess(lists, [], params()).warnings == ()
+    write_image(folder, "b", None, annotation_xml(object_xml("dog", (5, 5, 20, 21))))
+    names = "own/JPEGImages/a.jpg = own/JPEGImages/b.jpg"
+    expected = f"1 image(s) of train have the pixels of another, but other boxes: {names}"
+    assert preprocess(lists, [], params()).warnings == (expected,)
+
+
 def test_classes_are_those_of_train_sorted(folder: Path, lists: Lists) -> None:
     write_image(folder, "b", None, annotation_xml(object_xml("cat", (1, 1, 9, 9))))
     write_image(folder, "t", None, annotation_xml(object_xml("bird", (1, 1, 9, 9))))
