@@ -147,7 +147,7 @@ def preprocess(
     names = list(class_names) or _annotated_classes(images, listing.class_source_ids)
     content = spool.view()
     splits = {split: _check_split(images[split], names, problems[split], content) for split in images}
-    warnings = list(_warn_of_duplicates(images, splits))
+    warnings = [*_warn_of_duplicates(images, splits), *_warn_of_difficult(splits["train"])]
     if listing.test_is_val:
         splits["val"] = splits["test"]
     in_order = {split: splits[split] for split in SPLITS}
@@ -161,7 +161,8 @@ def raise_if_unusable(result: Preprocessed, *, strict: bool, report: str | Path)
         report: the file that lists the problems, for the message.
 
     Raises:
-        UserError: train or test has no images, train has no objects, or (strict) there are problems.
+        UserError: train or test has no images, train has no objects but crowds, or (strict) there are
+            problems.
     """
     problems = all_problems(result)
     first = ""
@@ -175,10 +176,16 @@ def raise_if_unusable(result: Preprocessed, *, strict: bool, report: str | Path)
         if not result.splits[split].samples:
             hint = "give the source a list for it, or set preprocess.val_fraction (or test_fraction) above 0"
             raise UserError(f"no image is left in {split}; {first or hint}")
-    if not any(set(sample.labels) for sample in result.splits["train"].samples):
+    crowd = [flag for sample in result.splits["train"].samples for flag in sample.crowd]
+    if not crowd:
         raise UserError(
             f"no object is left in train for the classes {', '.join(result.class_names) or '(none found)'} "
             f"(data.classes); {first or 'annotate some'}"
+        )
+    if all(crowd):
+        raise UserError(
+            f"all {len(crowd)} objects of train are crowds (iscrowd: 1), which are never trained on; "
+            "export single objects with iscrowd: 0 (CVAT writes 1 for brush masks)"
         )
 
 
@@ -286,6 +293,13 @@ def _warn_of_duplicates(
             for image, sample in zip(images[split], splits[split].samples, strict=True)
         ]
         yield from warn_of_contradictions(split, find_contradictions(pictures))
+
+
+def _warn_of_difficult(train: Split) -> Iterator[str]:
+    """If no object can be learned from unless difficult ones can."""
+    flags = [flags for sample in train.samples for flags in zip(sample.difficult, sample.crowd, strict=True)]
+    if any(difficult and not crowd for difficult, crowd in flags) and all(map(any, flags)):
+        yield "all objects of train are difficult: training needs train.train_on_difficult: true"
 
 
 def _object_set(sample: AnnotatedImage) -> frozenset[tuple[float, ...]]:

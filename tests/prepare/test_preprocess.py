@@ -401,6 +401,32 @@ def test_no_object_at_all_is_refused(folder: Path, lists: Lists) -> None:
         raise_if_unusable(preprocess(lists, [], params()), strict=False, report="problems.json")
 
 
+def test_nothing_but_crowds_is_refused(tmp_path: Path) -> None:
+    write_images(tmp_path / "raw/train", "a.jpg")
+    entries = [annotation(number, 1, bbox=[1, 2, 8 + number, 10], iscrowd=1) for number in range(3)]
+    write_json(tmp_path / "raw/annotations/instances_train.json", [image(1, "a.jpg")], entries)
+    write_images(tmp_path / "raw/test", "t.jpg")
+    write_json(tmp_path / "raw/annotations/instances_test.json", [image(1, "t.jpg")], [annotation(1, 1)])
+    listing = make_splits(read_coco(tmp_path / "raw"), data_params("coco_json"), params(val_fraction=0.0))
+    result = preprocessing.preprocess(listing, ["dog"], params(), tmp_path)
+    with pytest.raises(UserError, match=r"all 3 objects of train are crowds \(iscrowd: 1\).*iscrowd: 0"):
+        raise_if_unusable(result, strict=False, report="problems.json")
+    assert result.warnings == ()
+
+
+def test_nothing_but_difficult_objects_is_warned_of(folder: Path, lists: Lists) -> None:
+    difficult = object_xml("dog", (5, 5, 20, 20), difficult=True)
+    for stem in "abc":
+        write_image(folder, stem, None, annotation_xml(difficult))
+    result = preprocess(lists, [], params())
+    raise_if_unusable(result, strict=False, report="problems.json")
+    (warning,) = result.warnings
+    assert warning.startswith("all objects of train are difficult")
+    assert "train.train_on_difficult: true" in warning
+    write_image(folder, "a", None, annotation_xml(difficult, object_xml("dog", (1, 1, 9, 9))))
+    assert preprocess(lists, [], params()).warnings == ()
+
+
 def test_summary(folder: Path, lists: Lists) -> None:
     write_image(
         folder,
