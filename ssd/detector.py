@@ -14,6 +14,9 @@ from ssd.structures import MEAN, STD
 DETECTOR_FORMAT = "ssd-detector-1"
 """Version of the inputs and outputs of `Detector.forward`; changes to those need a new version."""
 
+IMAGES = "uint8 RGB [N, 3, H, W], as shown: turned by EXIF orientation, as PIL.ImageOps.exif_transpose does"
+"""What an exported file takes, in its metadata. Preprocess turns the training images in the same way."""
+
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor]
 """boxes, scores, labels, num_detections, as `Detector.forward` describes them."""
 
@@ -43,7 +46,7 @@ class Detector(nn.Module):
         """Detect objects.
 
         Args:
-            images: uint8 [N, 3, H, W], RGB, any N, H and W.
+            images: uint8 [N, 3, H, W], RGB, as shown (see IMAGES), any N, H and W.
 
         Returns:
             boxes float32 [N, K, 4], xyxy in pixels of the image; scores float32 [N, K], descending;
@@ -75,6 +78,7 @@ def describe(detector: Detector, class_names: Sequence[str]) -> dict[str, Any]:
     settings = detector.postprocessor.settings
     return {
         "format": DETECTOR_FORMAT,
+        "images": IMAGES,
         "class_names": list(class_names),
         "input_size": detector.side,
         "score_threshold": settings.score_threshold,

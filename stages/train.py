@@ -12,6 +12,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from torch import Tensor
 
+from ssd.errors import UserError
 from ssd.files import write_json
 from ssd.hardware import Hardware, choose_hardware, choose_kernels
 from ssd.loading.tensor_file import TensorFile
@@ -62,6 +63,7 @@ def train_model(params: Params, world: World) -> None:
     """Train as one process of `world`; rank 0 writes and logs."""
     train_file = TensorFile(TRAIN_FILE, train_on_difficult=params.train.train_on_difficult)
     val_file = TensorFile(VAL_FILE)
+    raise_if_nothing_to_learn(train_file)
     hardware = choose_hardware(params.train.device, params.train.precision, local_rank=world.local_rank)
     choose_kernels(hardware.device, params.train.deterministic)
     boxes = train_file.normalised_boxes()
@@ -82,6 +84,25 @@ def train_model(params: Params, world: World) -> None:
         criterion = asdict(trainer.step.settings)
         save_model(MODEL, result.weights, model.config, train_file.class_names, criterion)
         log.ended(result, MODEL, PRIORS)
+
+
+def raise_if_nothing_to_learn(train_file: TensorFile) -> None:
+    """Refuse a training that would end with a localisation loss of zero.
+
+    Raises:
+        UserError: every object is ignored: it is a crowd, or difficult without train.train_on_difficult.
+    """
+    if not train_file.ignored.all():
+        return
+    num_objects, num_crowds = len(train_file.ignored), int(train_file.crowd.sum())
+    if num_difficult := num_objects - num_crowds:
+        raise UserError(
+            f"found false, and {TRAIN_FILE} has no object to learn from: {num_difficult} are difficult, "
+            f"{num_crowds} crowds; set it to true, or annotate others",
+            key="train.train_on_difficult",
+        )
+    reason = f"all {num_crowds} objects are crowds" if num_crowds else "there are no objects"
+    raise UserError(f"{TRAIN_FILE}: no object to learn from: {reason}; annotate others")
 
 
 def describe_priors(model: SSD, boxes: Tensor, kind: str) -> dict[str, object]:

@@ -20,6 +20,8 @@ op: Any = onnxscript.opset18
 
 INPUT = "images"
 OUTPUTS = ["boxes", "scores", "labels", "num_detections"]
+STRINGS = ("format", "images")
+"""Metadata that is no JSON."""
 
 
 def to_onnx(detector: Detector, class_names: Sequence[str], opset: int) -> bytes:
@@ -71,7 +73,7 @@ def open_onnx(path: str | Path) -> tuple[Callable[[Tensor], Outputs], dict[str, 
         return boxes, scores, labels, num_detections
 
     properties = session.get_modelmeta().custom_metadata_map
-    return run, {k: v if k == "format" else json.loads(v) for k, v in properties.items()}
+    return run, {k: v if k in STRINGS else json.loads(v) for k, v in properties.items()}
 
 
 @torch.library.custom_op("ssd::nms_mask", mutates_args=())

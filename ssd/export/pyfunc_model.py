@@ -1,13 +1,15 @@
 """The detector as an MLflow pyfunc model: runs the ONNX file on a table with one column of base64 images.
 
+Images are turned by their EXIF orientation, so boxes are in pixels of the image as shown.
+
 MLflow stores a copy of this file and runs it where the model is loaded, so it must need neither this package
 nor torch. It is never imported by the pipeline.
 """
 
 import base64
-import binascii
 import io
 import json
+import struct
 from typing import Any
 
 import mlflow
@@ -15,6 +17,34 @@ import numpy as np
 import onnxruntime
 from mlflow.pyfunc.model import PythonModel
 from PIL import Image
+from PIL.ExifTags import Base
+from PIL.Image import Transpose
+
+TRANSPOSES = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+"""By EXIF orientation; 1 is upright."""
+
+DAMAGE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+"""What Pillow raises for damaged images and EXIF, and base64 for other text."""
 
 
 class ServedDetector(PythonModel):
@@ -53,15 +83,27 @@ class ServedDetector(PythonModel):
 
 
 def _decode(row: int, text: str) -> np.ndarray:
-    """Base64 text to uint8 RGB [3, H, W]. Pillow rejects decompression bombs."""
+    """Base64 text to uint8 RGB [3, H, W], as shown. Pillow rejects decompression bombs."""
     try:
-        image = Image.open(
-            io.BytesIO(base64.b64decode("".join(text.split()), validate=True)), formats=["JPEG", "PNG"]
-        )
-        pixels = np.asarray(image.convert("RGB"))
-    except (binascii.Error, OSError, Image.DecompressionBombError, AttributeError) as error:
+        content = base64.b64decode("".join(text.split()), validate=True)
+        image: Image.Image = Image.open(io.BytesIO(content), formats=["JPEG", "PNG"])
+        image.load()
+        transpose = _transpose(image)
+        if image.mode.startswith("I"):  # 16-bit greyscale, which convert() would clip at 255
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        rgb = image.convert("RGB")
+        pixels = np.asarray(rgb if transpose is None else rgb.transpose(transpose))
+    except DAMAGE as error:
         raise ValueError(f"row {row}: column image is not base64 of a JPEG or PNG: {error}") from None
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _transpose(image: Image.Image) -> Transpose | None:
+    """How the image must be turned to be shown; not at all if its EXIF is damaged."""
+    try:
+        return TRANSPOSES.get(image.getexif().get(Base.Orientation, 1))
+    except DAMAGE:
+        return None
 
 
 mlflow.models.set_model(ServedDetector())

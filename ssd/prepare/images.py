@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from ssd.prepare.duplicates import Fingerprint, take_fingerprint
 from ssd.prepare.orientation import UPRIGHT, read_orientation, turn_image
 from ssd.prepare.plain_files import is_plain_jpeg, is_plain_png
 
@@ -58,7 +59,8 @@ class PackedImage:
 
     content: JPEG or PNG, 8-bit RGB, as shown; size, original_size: (height, width) in pixels as shown, after
     and before downscaling; orientation: 1 to 8, how the file's image was turned (see
-    `ssd.prepare.orientation`); reencoded: whether `content` differs from the file's bytes.
+    `ssd.prepare.orientation`); reencoded: whether `content` differs from the file's bytes; fingerprint: of
+    the image as shown, before downscaling.
     """
 
     content: bytes
@@ -66,6 +68,7 @@ class PackedImage:
     original_size: tuple[int, int]
     orientation: int
     reencoded: bool
+    fingerprint: Fingerprint
 
 
 def pack_image(content: bytes, max_side: int, jpeg_quality: int) -> PackedImage:
@@ -82,14 +85,15 @@ def pack_image(content: bytes, max_side: int, jpeg_quality: int) -> PackedImage:
         MemoryError: there is too little memory to decode it.
     """
     image, orientation = _decode(content)
-    height, width = size = image.height, image.width
+    size = image.height, image.width
     longer = max(size)
     if longer <= max_side and orientation == UPRIGHT and _is_plain_rgb(image, content):
-        return PackedImage(content, size, size, UPRIGHT, reencoded=False)
+        return PackedImage(content, size, size, UPRIGHT, False, take_fingerprint(image))
     rgb = _to_rgb(image)
     if image.format != "TIFF":  # which Pillow turns in load()
         rgb = turn_image(rgb, orientation)
     original_size = rgb.height, rgb.width
+    fingerprint = take_fingerprint(rgb)
     if longer > max_side:
         height, width = (max(round(side * max_side / longer), 1) for side in original_size)
         # Pillow widens its filters when downscaling, so the result is antialiased.
@@ -97,7 +101,7 @@ def pack_image(content: bytes, max_side: int, jpeg_quality: int) -> PackedImage:
     buffer = io.BytesIO()
     rgb.save(buffer, "JPEG", quality=jpeg_quality)
     size = rgb.height, rgb.width
-    return PackedImage(buffer.getvalue(), size, original_size, orientation, reencoded=True)
+    return PackedImage(buffer.getvalue(), size, original_size, orientation, True, fingerprint)
 
 
 def _decode(content: bytes) -> tuple[Image.Image, int]:

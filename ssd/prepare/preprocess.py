@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import mmap
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -16,6 +16,14 @@ from ssd.parallel import ordered_map
 from ssd.params import DataParams, PreprocessParams
 from ssd.prepare.annotations import Box, Catalogue, ImageRef, Problem
 from ssd.prepare.checks import CheckedObject, check_annotation, drop_leaks
+from ssd.prepare.duplicates import (
+    AnnotatedPicture,
+    Fingerprint,
+    find_contradictions,
+    find_look_alikes,
+    warn_of_contradictions,
+    warn_of_look_alikes,
+)
 from ssd.prepare.images import ImageError, PackedImage, pack_image
 from ssd.prepare.splits import Listing
 from ssd.tensor_writer import AnnotatedImage
@@ -35,8 +43,7 @@ class DecodedImage:
 class KeptImage:
     """A decoded image whose bytes are in the spool, at `place`.
 
-    size, original_size: (height, width) in pixels as shown, after and before downscaling; orientation: by
-    which the image was turned; digest: SHA-256 of the image file.
+    size, original_size, orientation, reencoded, fingerprint: see PackedImage; digest: SHA-256 of the file.
     """
 
     ref: ImageRef
@@ -45,6 +52,7 @@ class KeptImage:
     original_size: tuple[int, int]
     orientation: int
     reencoded: bool
+    fingerprint: Fingerprint
     digest: bytes
 
 
@@ -67,13 +75,15 @@ class Preprocessed:
     """All splits of a source.
 
     splits: "train", "val" and "test", all three; test_is_val: there are no test images, so the val images are
-    used for testing and both splits are the same object; notes: remarks on the splits.
+    used for testing and both splits are the same object; notes: remarks on the splits; warnings: what will
+    harm training or its figures.
     """
 
     class_names: list[str]
     splits: dict[str, Split]
     test_is_val: bool
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 class Spool:
@@ -137,9 +147,11 @@ def preprocess(
     names = list(class_names) or _annotated_classes(images, listing.class_source_ids)
     content = spool.view()
     splits = {split: _check_split(images[split], names, problems[split], content) for split in images}
+    warnings = [*_warn_of_duplicates(images, splits), *_warn_of_difficult(splits["train"])]
     if listing.test_is_val:
         splits["val"] = splits["test"]
-    return Preprocessed(names, {split: splits[split] for split in SPLITS}, listing.test_is_val, listing.notes)
+    in_order = {split: splits[split] for split in SPLITS}
+    return Preprocessed(names, in_order, listing.test_is_val, listing.notes, tuple(warnings))
 
 
 def raise_if_unusable(
@@ -152,7 +164,8 @@ def raise_if_unusable(
         unused: files of the data set that no split uses. What its lists leave out is no problem.
 
     Raises:
-        UserError: train or test has no images, train has no objects, or (strict) there are problems.
+        UserError: train or test has no images, train has no objects but crowds, or (strict) there are
+            problems.
     """
     problems = all_problems(result)
     problems += [("no split", found) for found in unused if found.action == "dropped"]
@@ -167,10 +180,16 @@ def raise_if_unusable(
         if not result.splits[split].samples:
             hint = "give the source a list for it, or set preprocess.val_fraction (or test_fraction) above 0"
             raise UserError(f"no image is left in {split}; {first or hint}")
-    if not any(set(sample.labels) for sample in result.splits["train"].samples):
+    crowd = [flag for sample in result.splits["train"].samples for flag in sample.crowd]
+    if not crowd:
         raise UserError(
             f"no object is left in train for the classes {', '.join(result.class_names) or '(none found)'} "
             f"(data.classes); {first or 'annotate some'}"
+        )
+    if all(crowd):
+        raise UserError(
+            f"all {len(crowd)} objects of train are crowds (iscrowd: 1), which are never trained on; "
+            "export single objects with iscrowd: 0 (CVAT writes 1 for brush masks)"
         )
 
 
@@ -222,6 +241,7 @@ def _read_splits(
                 packed.original_size,
                 packed.orientation,
                 packed.reencoded,
+                packed.fingerprint,
                 result.digest,
             )
         )
@@ -257,6 +277,40 @@ def _check_split(
         found,
         num_shrunk=sum(image.size != image.original_size for image in images),
         num_reencoded=sum(image.reencoded for image in images),
+    )
+
+
+def _warn_of_duplicates(
+    images: Mapping[str, Sequence[KeptImage]], splits: Mapping[str, Split]
+) -> Iterator[str]:
+    """Of images that look alike in two splits, and of those of one split that contradict each other."""
+    own = [split for split in SPLITS if split in images]
+    hashes = {
+        split: [(image.ref.image_file, image.fingerprint.dhash) for image in images[split]] for split in own
+    }
+    yield from warn_of_look_alikes(find_look_alikes(hashes))
+    for split in own:
+        pictures = [
+            AnnotatedPicture(
+                image.ref.image_file, image.fingerprint.samples, sample.encoded, _object_set(sample)
+            )
+            for image, sample in zip(images[split], splits[split].samples, strict=True)
+        ]
+        yield from warn_of_contradictions(split, find_contradictions(pictures))
+
+
+def _warn_of_difficult(train: Split) -> Iterator[str]:
+    """If no object can be learned from unless difficult ones can."""
+    flags = [flags for sample in train.samples for flags in zip(sample.difficult, sample.crowd, strict=True)]
+    if any(difficult and not crowd for difficult, crowd in flags) and all(map(any, flags)):
+        yield "all objects of train are difficult: training needs train.train_on_difficult: true"
+
+
+def _object_set(sample: AnnotatedImage) -> frozenset[tuple[float, ...]]:
+    """Labels and boxes, to hundredths of a pixel."""
+    return frozenset(
+        (label, *(round(value, 2) for value in box))
+        for label, box in zip(sample.labels, sample.boxes, strict=True)
     )
 
 

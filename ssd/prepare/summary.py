@@ -59,15 +59,15 @@ def summarise(result: Preprocessed, found: Found) -> dict[str, Any]:
     byte of images, boxes, labels or ids. `warnings`: what will harm training; `notes`: on the splits.
     """
     untrained = _classes_without_training_object(result)
+    names = ", ".join(untrained)
+    missing = [f"no object in train, or only difficult and crowd ones: {names}"] if untrained else []
     return {
         "layout": found.layout,
         "made_of": dict(found.made_of),
         "account": asdict(account(result, found)),
         "class_names": result.class_names,
         "classes_without_training_object": untrained,
-        "warnings": [f"no object in train, or only difficult and crowd ones: {', '.join(untrained)}"]
-        if untrained
-        else [],
+        "warnings": [*result.warnings, *missing],
         "notes": [*found.notes, *result.notes],
         "splits": {name: summarise_split(split, result.class_names) for name, split in result.splits.items()},
     }

@@ -8,7 +8,7 @@ import pytest
 import torch
 from small_detector import CLASS_NAMES, SETTINGS, SIZES, assert_same_detections, build_model, scenes
 
-from ssd.detector import Detector
+from ssd.detector import IMAGES, Detector
 from ssd.export.onnx import open_onnx, to_onnx
 
 
@@ -72,6 +72,7 @@ def test_it_carries_names_size_and_thresholds(onnx_file: Path) -> None:
     properties = {item.key: item.value for item in onnx.load(onnx_file).metadata_props}
     assert properties == {
         "format": "ssd-detector-1",
+        "images": IMAGES,
         "class_names": '["zebra", "caf\\u00e9", "a b"]',
         "input_size": "64",
         "score_threshold": "0.5",

@@ -10,7 +10,7 @@ import torch
 from small_detector import CLASS_NAMES, SETTINGS, SIZES, assert_same_detections, scenes
 from torch import Tensor
 
-from ssd.detector import Detector
+from ssd.detector import IMAGES, Detector
 from ssd.export.torchscript import open_torchscript, to_torchscript
 from ssd.models.heads import Heads
 
@@ -50,6 +50,7 @@ def test_it_carries_names_size_and_thresholds(torchscript_file: Path) -> None:
     _, metadata = open_torchscript(torchscript_file)
     assert metadata == {
         "format": "ssd-detector-1",
+        "images": IMAGES,
         "class_names": ["zebra", "café", "a b"],
         "input_size": 64,
         "score_threshold": 0.5,

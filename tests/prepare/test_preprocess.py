@@ -256,6 +256,29 @@ def test_problems_of_a_test_that_is_val_are_told_once(folder: Path, lists: Lists
     assert [split for split, _ in all_problems(result)] == ["test"]
 
 
+def test_images_that_look_alike_in_two_splits_are_warned_of_and_kept(folder: Path, lists: Lists) -> None:
+    write_image(folder, "b", encode(picture(4), quality=40), None)  # t is picture 4, of better quality
+    result = preprocess(lists, [], params())
+    assert [sample.id for sample in result.splits["train"].samples] == ["a", "b", "c"]
+    assert all_problems(result) == []
+    (warning,) = result.warnings
+    names = "own/JPEGImages/b.jpg ~ own/JPEGImages/t.jpg"
+    assert warning == f"1 image(s) of train look like images of test: {names}"
+    assert summarise(result, FOUND)["warnings"] == [warning]
+
+
+def test_the_same_picture_with_other_boxes_is_warned_of_and_with_the_same_boxes_not(
+    folder: Path, lists: Lists
+) -> None:
+    content = (folder / "JPEGImages/a.jpg").read_bytes()
+    write_image(folder, "b", content, None)
+    assert preprocess(lists, [], params()).warnings == ()
+    write_image(folder, "b", None, annotation_xml(object_xml("dog", (5, 5, 20, 21))))
+    names = "own/JPEGImages/a.jpg = own/JPEGImages/b.jpg"
+    expected = f"1 image(s) of train have the pixels of another, but other boxes: {names}"
+    assert preprocess(lists, [], params()).warnings == (expected,)
+
+
 def test_classes_are_those_of_train_sorted(folder: Path, lists: Lists) -> None:
     write_image(folder, "b", None, annotation_xml(object_xml("cat", (1, 1, 9, 9))))
     write_image(folder, "t", None, annotation_xml(object_xml("bird", (1, 1, 9, 9))))
@@ -379,6 +402,32 @@ def test_no_object_at_all_is_refused(folder: Path, lists: Lists) -> None:
     (folder / "Annotations/v.xml").write_bytes(annotation_xml())
     with pytest.raises(UserError, match="no object is left in train for the classes"):
         raise_if_unusable(preprocess(lists, [], params()), strict=False, report="problems.json")
+
+
+def test_nothing_but_crowds_is_refused(tmp_path: Path) -> None:
+    write_images(tmp_path / "raw/train", "a.jpg")
+    entries = [annotation(number, 1, bbox=[1, 2, 8 + number, 10], iscrowd=1) for number in range(3)]
+    write_json(tmp_path / "raw/annotations/instances_train.json", [image(1, "a.jpg")], entries)
+    write_images(tmp_path / "raw/test", "t.jpg")
+    write_json(tmp_path / "raw/annotations/instances_test.json", [image(1, "t.jpg")], [annotation(1, 1)])
+    listing = make_splits(read_coco(read_folder(tmp_path / "raw")), data_params("coco_json"), params(val_fraction=0.0))
+    result = preprocessing.preprocess(listing, ["dog"], params(), tmp_path)
+    with pytest.raises(UserError, match=r"all 3 objects of train are crowds \(iscrowd: 1\).*iscrowd: 0"):
+        raise_if_unusable(result, strict=False, report="problems.json")
+    assert result.warnings == ()
+
+
+def test_nothing_but_difficult_objects_is_warned_of(folder: Path, lists: Lists) -> None:
+    difficult = object_xml("dog", (5, 5, 20, 20), difficult=True)
+    for stem in "abc":
+        write_image(folder, stem, None, annotation_xml(difficult))
+    result = preprocess(lists, [], params())
+    raise_if_unusable(result, strict=False, report="problems.json")
+    (warning,) = result.warnings
+    assert warning.startswith("all objects of train are difficult")
+    assert "train.train_on_difficult: true" in warning
+    write_image(folder, "a", None, annotation_xml(difficult, object_xml("dog", (1, 1, 9, 9))))
+    assert preprocess(lists, [], params()).warnings == ()
 
 
 def test_summary(folder: Path, lists: Lists) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from flagged_objects import Flagged, write_flagged
 
+from ssd.errors import UserError
 from ssd.loading.tensor_file import TensorFile
 from ssd.params import Params
 from ssd.processes.world import World
@@ -45,3 +46,30 @@ def test_difficult_objects_are_trained_on_in_the_training_split_alone(
         train.train_model(make_params(**changes), World())
     assert given["ignored"] == [[False, not train_on_difficult], [False, True]]
     assert len(given["boxes"]) == 1 + train_on_difficult
+
+
+@pytest.mark.parametrize(
+    ("objects", "message"),
+    [
+        (
+            [[Flagged(difficult=True)], [], [Flagged(difficult=True), Flagged(crowd=True)]],
+            r"train\.train_on_difficult: found false, .* no object to learn from: 2 are difficult, 1 crowds",
+        ),
+        ([[Flagged(difficult=True, crowd=True)], []], "no object to learn from: all 1 objects are crowds"),
+        ([[], []], "no object to learn from: there are no objects"),
+    ],
+    ids=["difficult", "crowds", "none"],
+)
+def test_without_an_object_to_learn_from_no_training_starts(
+    objects: list[list[Flagged]],
+    message: str,
+    make_params: Callable[..., Params],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_flagged(tmp_path / train.TRAIN_FILE, objects)
+    write_flagged(tmp_path / train.VAL_FILE, [[Flagged()]])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        train.train_model(make_params(**{"train.device": "cpu"}), World())
+    assert not (tmp_path / "checkpoints").exists()
