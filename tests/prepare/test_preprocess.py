@@ -410,7 +410,9 @@ def test_nothing_but_crowds_is_refused(tmp_path: Path) -> None:
     write_json(tmp_path / "raw/annotations/instances_train.json", [image(1, "a.jpg")], entries)
     write_images(tmp_path / "raw/test", "t.jpg")
     write_json(tmp_path / "raw/annotations/instances_test.json", [image(1, "t.jpg")], [annotation(1, 1)])
-    listing = make_splits(read_coco(read_folder(tmp_path / "raw")), data_params("coco_json"), params(val_fraction=0.0))
+    listing = make_splits(
+        read_coco(read_folder(tmp_path / "raw")), data_params("coco_json"), params(val_fraction=0.0)
+    )
     result = preprocessing.preprocess(listing, ["dog"], params(), tmp_path)
     with pytest.raises(UserError, match=r"all 3 objects of train are crowds \(iscrowd: 1\).*iscrowd: 0"):
         raise_if_unusable(result, strict=False, report="problems.json")
