@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from ssd.fetch import RemoteFile
 from ssd.layouts import OWN_SOURCES
 from ssd.params import DataParams
 from ssd.preflight.finding import Finding, collected
 from ssd.preflight.hosts import list_reasons, probe
 from ssd.source.download import archive_path, find_own_folder, with_mirrors
-from ssd.source.fetch import RemoteFile
 from ssd.source.public_sets import ARCHIVES
 
 
