@@ -1,6 +1,21 @@
 """UserError, the exception type for errors that the user can mend."""
 
+import re
 from pathlib import Path
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, at most 200 characters; its type where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, by Python's exception or by what one of torch's says.
+
+    A file that cannot be read for want of memory is not damaged.
+    """
+    said = re.search(r"(allocate|out of|enough) memory", str(error), re.IGNORECASE)
+    return isinstance(error, MemoryError) or said is not None
 
 
 class UserError(ValueError):

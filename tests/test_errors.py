@@ -3,7 +3,9 @@
 import pickle
 from pathlib import Path
 
-from ssd.errors import UserError
+import pytest
+
+from ssd.errors import UserError, first_line, is_out_of_memory
 
 
 def test_the_message_begins_with_the_key() -> None:
@@ -21,3 +23,27 @@ def test_another_process_hands_it_on_whole() -> None:
 def test_of_the_traceback_of_a_loading_process_the_last_line_counts() -> None:
     text = "Caught UserError in worker 0.\nTraceback:\n  x\nssd.errors.UserError: train.cache: too large\n"
     assert str(UserError(text)) == "train.cache: too large"
+
+
+def test_of_a_message_of_several_lines_the_first_is_said_and_of_none_the_type() -> None:
+    assert first_line(ValueError("one\ntwo")) == "one"
+    assert first_line(EOFError()) == "EOFError"
+    assert first_line(ValueError("x" * 999)) == "x" * 200
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"),
+            True,
+        ),
+        (RuntimeError("unable to mmap 52922199 bytes from file </a>: Cannot allocate memory (12)"), True),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (RuntimeError("PytorchStreamReader failed locating file data.pkl: file not found"), False),
+        (EOFError(), False),
+    ],
+)
+def test_memory_that_ran_out_is_told_from_other_errors(error: Exception, expected: bool) -> None:
+    assert is_out_of_memory(error) == expected

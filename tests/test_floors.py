@@ -14,6 +14,7 @@ MODULES = [path for path in REPOSITORY.glob("ssd/**/*.py") if path.name != "__in
 # What every floor may stand on: errors, files, settings, processes of Python, the types that flow.
 GROUND = {
     "errors",
+    "fetch",
     "files",
     "hardware",
     "interrupt",

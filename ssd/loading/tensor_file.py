@@ -1,21 +1,22 @@
 """Reads the tensor file, whose format and writer are in ssd/tensor_writer.py, and decodes its images."""
 
-import json
+import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 
-from ssd.errors import UserError
+from ssd.errors import UserError, first_line, is_out_of_memory
+from ssd.loading.tensor_head import read_head
 from ssd.structures import Objects
-from ssd.tensor_writer import TENSOR_FORMAT
 
 
 class TensorFile:
     """Reads a tensor file: everything but the images is in memory, the images are memory-mapped.
+
+    What is read is what was written: the head is checked here, each image when it is read.
 
     It may be pickled to data loading workers: each opens the file for itself.
 
@@ -30,28 +31,18 @@ class TensorFile:
 
     def __init__(self, path: str | Path, *, train_on_difficult: bool = False) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
-            raise UserError(f"{path}: not found", path=path)
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                names = [name for name in file.keys() if name != "images"]  # noqa: SIM118 (no mapping)
-                tensors = {name: file.get_tensor(name) for name in names}
-        except SafetensorError as error:
-            raise UserError(f"{path}: damaged ({error})", path=path) from None
-        if metadata.get("format") != TENSOR_FORMAT:
-            found = metadata.get("format", "no format")
-            raise UserError(f"{path}: {found}, not {TENSOR_FORMAT}", path=path)
-        self.class_names: list[str] = json.loads(metadata["class_names"])
-        self.image_ids: list[str] = json.loads(metadata["image_ids"])
-        self.sizes: Tensor = tensors["sizes"]
-        self.boxes: Tensor = tensors["boxes"]
-        self.labels: Tensor = tensors["labels"]
-        self.difficult: Tensor = tensors["difficult"]
-        self.crowd: Tensor = tensors["crowd"]
+        head = read_head(self.path)
+        self.class_names, self.image_ids = head.class_names, head.image_ids
+        self.sizes: Tensor = head.tensors["sizes"]
+        self.boxes: Tensor = head.tensors["boxes"]
+        self.labels: Tensor = head.tensors["labels"]
+        self.difficult: Tensor = head.tensors["difficult"]
+        self.crowd: Tensor = head.tensors["crowd"]
         self.ignored = self.crowd if train_on_difficult else self.difficult | self.crowd
-        self.offsets: Tensor = tensors["offsets"]
-        self.box_offsets: Tensor = tensors["box_offsets"]
+        self.offsets: Tensor = head.tensors["offsets"]
+        self.box_offsets: Tensor = head.tensors["box_offsets"]
+        self._crc32: Tensor = head.tensors["crc32"]
+        self._place = head.images
         self._images: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -61,22 +52,34 @@ class TensorFile:
         return {**self.__dict__, "_images": None}
 
     def encoded(self, index: int) -> Tensor:
-        """The encoded bytes of image `index`, uint8 [bytes], a copy."""
+        """The encoded bytes of image `index`, uint8 [bytes], a copy.
+
+        Raises:
+            UserError: they are not those that were written.
+        """
         start, end = self.offsets[index : index + 2].tolist()
         if self._images is None:
-            self._images = _map_images(self.path)
-        return torch.from_numpy(self._images[start:end].copy())
+            self._images = _map(self.path, *self._place)
+        content = self._images[start:end].copy()
+        if zlib.crc32(content.data) != int(self._crc32[index]):
+            name = self.image_ids[index]
+            raise UserError(f"{self.path}: damaged: image {name} does not match its CRC-32", path=self.path)
+        return torch.from_numpy(content)
 
     def image(self, index: int) -> Tensor:
         """Decode image `index` to uint8 RGB [3, H, W]; preprocess has turned it as EXIF shows it.
 
         Raises:
-            UserError: it does not decode.
+            UserError: it is damaged, does not decode, or there is too little memory for it.
         """
+        encoded, name = self.encoded(index), self.image_ids[index]
         try:
-            image: Tensor = decode_image(self.encoded(index), ImageReadMode.RGB)
+            image: Tensor = decode_image(encoded, ImageReadMode.RGB)
         except RuntimeError as error:
-            name = self.image_ids[index]
+            if is_out_of_memory(error):
+                raise UserError(
+                    f"{self.path}: not enough memory to decode image {name}: {first_line(error)}"
+                ) from None
             raise UserError(f"{self.path}: image {name} does not decode ({error})", path=self.path) from None
         return image
 
@@ -98,12 +101,15 @@ class TensorFile:
         return [index for index, has in enumerate(has_objects.tolist()) if has]
 
 
-def _map_images(path: Path) -> np.ndarray:
-    """Map the `images` tensor of a safetensors file: an 8-byte header length, a JSON header, the data."""
-    with path.open("rb") as file:
-        header_length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(header_length))
-    start, end = header["images"]["data_offsets"]
+def _map(path: Path, start: int, end: int) -> np.ndarray:
+    """Map a part of a file, from byte `start` to `end`, into memory.
+
+    Raises:
+        UserError: the file is no longer there, or shorter than it was.
+    """
     if start == end:
         return np.empty(0, dtype=np.uint8)
-    return np.memmap(path, dtype=np.uint8, mode="r", offset=8 + header_length + start, shape=(end - start,))
+    try:
+        return np.memmap(path, dtype=np.uint8, mode="r", offset=start, shape=(end - start,))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: its images cannot be read: {error}", path=path) from None

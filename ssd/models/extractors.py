@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from ssd.errors import UserError
+from ssd.errors import UserError, first_line
 
 PROBE_SIDE = 256
 STAGE_STRIDES = (2, 4, 8, 16, 32)
@@ -95,7 +95,7 @@ def build_extractor(name: str, strides: tuple[int, ...]) -> ExtractedFeatures:
         body = create_feature_extractor(network, {nodes[stride]: str(stride) for stride in strides})
     except Exception as error:  # noqa: BLE001 (torch.fx passes on any exception of the network)
         raise UserError(
-            f"{name} has no usable feature maps ({_reason(error)}); choose another", key="model.backbone"
+            f"{name} has no usable feature maps ({first_line(error)}); choose another", key="model.backbone"
         ) from None
     channels_last = [blocks[node].channels_last if (node := nodes[s]) in blocks else False for s in strides]
     return ExtractedFeatures(body, _stages(blocks), channels_last)
@@ -123,7 +123,7 @@ def timm_network(name: str, out_indices: tuple[int, ...] | None = None, **option
         near = difflib.get_close_matches(name.removeprefix("timm/"), timm.list_models(), n=3)
         hint = f"; did you mean {', '.join(f'timm/{other}' for other in near)}?" if near else ""
         raise UserError(
-            f"{name} has no feature maps ({str(error).splitlines()[0][:200]}){hint}", key="model.backbone"
+            f"{name} has no feature maps ({first_line(error)}){hint}", key="model.backbone"
         ) from None
     return network
 
@@ -170,7 +170,7 @@ def _probe(network: nn.Module, name: str) -> dict[str, BlockOutput]:
     except Exception as error:  # noqa: BLE001 (networks raise exceptions of any type)
         raise UserError(
             f"{name} does not take images of every size: it fails at {PROBE_SIDE}x{PROBE_SIDE} pixels "
-            f"({_reason(error)}); choose another",
+            f"({first_line(error)}); choose another",
             key="model.backbone",
         ) from None
     for hook in hooks:
@@ -181,13 +181,9 @@ def _probe(network: nn.Module, name: str) -> dict[str, BlockOutput]:
 def size_error(name: str, side: int, error: Exception) -> UserError:
     """The error for a network that fails on images of `side` x `side` pixels."""
     return UserError(
-        f"{name} does not take images of {side}x{side} pixels ({_reason(error)}); choose another",
+        f"{name} does not take images of {side}x{side} pixels ({first_line(error)}); choose another",
         key="model.backbone",
     )
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _blocks(network: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -1,5 +1,10 @@
-"""`model.pt`: weights, config, class names, and settings of the training loss; loads without pickle."""
+"""`model.pt`: weights, config, class names, and settings of the training loss.
 
+It is a file of `torch.save`, which `torch.load` reads without pickle, with a SHA-256 of its content at its
+end.
+"""
+
+import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -9,12 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssd.errors import UserError
+from ssd.errors import UserError, first_line, is_out_of_memory
 from ssd.files import write_bytes
 from ssd.models.config import SSDConfig
 from ssd.models.ssd import SSD
 
-MODEL_FORMAT = "ssd-model-3"
+MODEL_FORMAT = "ssd-model-4"
+SEAL = f"{MODEL_FORMAT} ".encode()
+DIGEST_LENGTH = 64  # hex digits of SHA-256
 
 
 def save_model(
@@ -39,18 +46,26 @@ def save_model(
     }
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    write_bytes(path, buffer.getvalue())
+    write_bytes(path, _sealed(buffer.getvalue()))
 
 
 def load_model(path: str | Path) -> tuple[SSD, list[str]]:
     """Rebuild a network, in eval mode on the CPU, and its class names (without background).
 
     Raises:
-        UserError: the file is missing, damaged, of another format, or does not load without pickle.
+        UserError: the file is missing, unreadable, damaged or of another format, or the libraries here build
+            its network in another way.
     """
     content = _read(Path(path))
     model = SSD(SSDConfig.from_state(content["config"]))
-    model.load_state_dict(content["weights"])
+    try:
+        model.load_state_dict(content["weights"])
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{path}: its weights do not fit {model.config.backbone} as the torchvision or timm that is "
+            f"installed builds it ({reason}); install the version that it was trained with, or train again"
+        ) from None
     return model.eval(), content["class_names"]
 
 
@@ -64,14 +79,39 @@ def load_loss_settings(path: str | Path) -> dict[str, Any]:
     return settings
 
 
+def _sealed(archive: bytes) -> bytes:
+    """A zip file with the format and the SHA-256 of all bytes before the digest as its comment, at the end.
+
+    Zip readers, torch's included, pass over a comment.
+    """
+    assert archive[-22:-18] == b"PK\5\6", "torch.save ends a zip file without a comment"
+    content = archive[:-2] + (len(SEAL) + DIGEST_LENGTH).to_bytes(2, "little") + SEAL
+    return content + hashlib.sha256(content).hexdigest().encode()
+
+
 def _read(path: Path) -> dict[str, Any]:
+    """The content of a model file, which is parsed only if it is what was written."""
     if not path.is_file():
         raise UserError(f"{path}: not found", path=path)
     try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        data = path.read_bytes()
+        _check_seal(path, data)
+        content: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
     except Exception as error:  # noqa: BLE001 (torch raises a dozen types)
-        reason = str(error).splitlines()[0][:200]
-        raise UserError(f"{path}: not a model file, or damaged ({reason})", path=path) from None
-    if not isinstance(content, dict) or content.get("format") != MODEL_FORMAT:
-        raise UserError(f"{path}: not a model file of format {MODEL_FORMAT}", path=path)
+        if is_out_of_memory(error):
+            raise UserError(f"{path}: not enough memory to read it: {first_line(error)}") from None
+        raise UserError(f"{path}: does not load without pickle: {first_line(error)}", path=path) from None
     return content
+
+
+def _check_seal(path: Path, data: bytes) -> None:
+    """Raise UserError unless `data` ends with a comment as `_sealed` writes it, with the right digest."""
+    content, digest = memoryview(data)[:-DIGEST_LENGTH], data[-DIGEST_LENGTH:]
+    if content[-len(SEAL) :] != SEAL:
+        raise UserError(f"{path}: not a model file of format {MODEL_FORMAT}, or cut short", path=path)
+    if hashlib.sha256(content).hexdigest().encode() != digest:
+        raise UserError(f"{path}: damaged: its content does not match its SHA-256", path=path)

@@ -2,22 +2,18 @@
 
 import logging
 import math
-import urllib.error
 from collections.abc import Sequence
 from itertools import chain
-from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
+from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models import VGG16_Weights, WeightsEnum, get_model_weights
-from torchvision.models.detection import SSD300_VGG16_Weights
 
-from ssd.errors import UserError
-from ssd.models.backbones import CONV4
+from ssd.errors import UserError, first_line, is_out_of_memory
 from ssd.models.extractors import ExtractedFeatures, timm_network
 from ssd.models.priors import PriorLevel
+from ssd.models.published import KEY, fetch_weights
 from ssd.models.ssd import SSD
 from ssd.models.torchvision_ssd import (
     convert_ssd300_vgg16,
@@ -30,17 +26,16 @@ from ssd.params import PUBLISHED_WEIGHTS
 
 log = logging.getLogger(__name__)
 
-COCO_WEIGHTS: WeightsEnum = SSD300_VGG16_Weights.COCO_V1
-
 
 def load_weights(model: SSD, weights: str) -> None:
     """Load `weights` into a network, in place.
 
     Args:
         model: with randomly initialised weights.
-        weights: "none" keeps these; "imagenet" downloads torchvision's weights of the backbone, "coco" those
-            of its `ssd300_vgg16` (both cached in torch's hub folder); anything else is a file with a state
-            dict of torchvision's backbone or `ssd300_vgg16` (.safetensors, or .pth loaded without pickle).
+        weights: "none" keeps these; "imagenet" takes torchvision's weights of the backbone, "coco" those of
+            its `ssd300_vgg16` (both from torch's hub folder, downloaded if they are missing; their digest is
+            checked every time); anything else is a file with a state dict of torchvision's backbone or
+            `ssd300_vgg16`. Every file is .safetensors, or .pth loaded without pickle.
 
     Raises:
         UserError: the weights cannot be downloaded or read, or do not fit. There is no silent fallback.
@@ -49,7 +44,7 @@ def load_weights(model: SSD, weights: str) -> None:
     if weights == "none":
         return
     if weights in PUBLISHED_WEIGHTS:
-        state = published_state(published_weights(name, weights), weights)
+        state = read_state(fetch_weights(name, weights))
     elif name.startswith("timm/"):
         _load_timm(model, weights)
         return
@@ -61,72 +56,29 @@ def load_weights(model: SSD, weights: str) -> None:
         _load_backbone(model.backbone, name, state, weights)
 
 
-def published_weights(name: str, weights: str) -> WeightsEnum:
-    """torchvision's weights for a backbone and one of PUBLISHED_WEIGHTS.
-
-    Raises:
-        UserError: torchvision publishes none; for networks of timm's, it never does.
-    """
-    if name.startswith("timm/"):
-        raise UserError(
-            f"found {weights!r}; allowed for {name}: none, or a file, such as "
-            "the model.safetensors of its page on Hugging Face",
-            key="model.weights",
-        )
-    return COCO_WEIGHTS if weights == "coco" else imagenet_weights(name)
-
-
-def cache_path(weights: WeightsEnum) -> Path:
-    """The file in torch's hub folder that torchvision's weights are kept in once they are downloaded."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(urlsplit(weights.url).path).name
-
-
-def imagenet_weights(name: str) -> WeightsEnum:
-    """torchvision's weights of a backbone: those of SSD's authors for vgg16, else the first version.
-
-    V1 everywhere: it is what torchvision's own detectors start from.
-
-    Raises:
-        UserError: torchvision publishes none.
-    """
-    if name == "vgg16":
-        return VGG16_Weights.IMAGENET1K_FEATURES
-    published = [entry for entry in get_model_weights(name.removesuffix(CONV4)) if "IMAGENET1K" in entry.name]
-    if not published:
-        raise UserError(
-            f"torchvision has no imagenet weights for {name}; allowed: none, a file", key="model.weights"
-        )
-    return published[0]
-
-
-def published_state(weights: WeightsEnum, asked: str) -> dict[str, Tensor]:
-    """Download torchvision's weights from its own URL; the digest in the file name is checked."""
-    try:
-        state: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)
-    except (urllib.error.URLError, OSError, RuntimeError) as error:
-        raise UserError(
-            f"{asked} could not be downloaded ({error}); put {weights.url} into "
-            f"{cache_path(weights).parent}, or name a state-dict file, or set none to train from scratch",
-            key="model.weights",
-        ) from None
-    return state
-
-
 def read_state(path: Path) -> dict[str, Tensor]:
-    """A state dict from a file."""
-    key = "model.weights"
+    """A state dict from a file.
+
+    Raises:
+        UserError: the file is missing, is not a state dict, or does not load without pickle.
+    """
     if not path.is_file():
         allowed = "imagenet, coco, none, or a .safetensors or .pth state dict"
-        raise UserError(f"{path}: no such file; allowed: {allowed}", key=key)
+        raise UserError(f"{path}: no such file; allowed: {allowed}", key=KEY)
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 (torch and safetensors raise a dozen types)
-        reason = str(error).splitlines()[0][:200]
-        raise UserError(f"{path}: not a state dict that loads without pickle: {reason}", key=key) from None
+        reason = first_line(error)
+        if is_out_of_memory(error):
+            raise UserError(f"{path}: not enough memory to read it: {reason}", key=KEY) from None
+        raise UserError(f"{path}: not a state dict that loads without pickle: {reason}", key=KEY) from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path}: not a state dict (a mapping of names to tensors)", key=key)
+        raise UserError(f"{path}: not a state dict (a mapping of names to tensors)", key=KEY)
+    if not state:
+        raise UserError(f"{path}: an empty state dict", key=KEY)
     return state
 
 
@@ -144,7 +96,7 @@ def _load_backbone(backbone: nn.Module, name: str, state: dict[str, Tensor], wei
         backbone.load_state_dict(state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{weights} does not fit {name}: {reason}", key="model.weights") from None
+        raise UserError(f"{weights} does not fit {name}: {reason}", key=KEY) from None
 
 
 def _is_unused(key: str, own: dict[str, Tensor]) -> bool:
@@ -166,7 +118,7 @@ def _load_detector(model: SSD, state: dict[str, Tensor], weights: str) -> None:
         raise UserError(
             f"{weights} is torchvision's ssd300_vgg16; it fits backbone: vgg16, "
             f"input_size: 300, neck: none, heads: conv3x3 and {counts[1]} priors per cell",
-            key="model.weights",
+            key=KEY,
         )
     if not _alike(config.levels, expected.levels):
         log.warning(
@@ -199,16 +151,18 @@ def _alike(levels: Sequence[PriorLevel], others: Sequence[PriorLevel]) -> bool:
 
 
 def _load_timm(model: SSD, weights: str) -> None:
-    """Load a file of timm's; timm maps its parameter names to those of the feature extractor."""
+    """Load a file of timm's; timm maps its parameter names to those of the feature extractor.
+
+    timm is given what was read here and not the file, which some of its versions load with pickle. Without
+    `source`, a name of timm's that stands for a folder or a page of Hugging Face would load their weights.
+    """
     name = model.config.backbone
-    read_state(Path(weights))
+    overlay = {"state_dict": read_state(Path(weights)), "source": "", "custom_load": False}
     places = tuple(_timm_places(model))
     try:
-        loaded = timm_network(
-            name, places, pretrained=True, pretrained_cfg_overlay={"file": weights, "custom_load": False}
-        )
+        loaded = timm_network(name, places, pretrained=True, pretrained_cfg_overlay=overlay)
     except UserError:
-        raise UserError(f"{weights} does not fit {name}", key="model.weights") from None
+        raise UserError(f"{weights} does not fit {name}", key=KEY) from None
     body = model.backbone.get_submodule("body")
     body.load_state_dict(loaded.state_dict())
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from ssd.source.fetch import unavailable_reason
+from ssd.fetch import unavailable_reason
 
 TIMEOUT_S = 3.0
 """Timeout of a connection; a host that drops packets is as good as none."""

@@ -1,10 +1,8 @@
 """The network that training will build: its backbone is known, its initial weights are there and fit."""
 
-import re
 import warnings
 from pathlib import Path
 
-from ssd.files import sha256
 from ssd.params import PUBLISHED_WEIGHTS, ModelParams
 from ssd.preflight.finding import Finding, collected
 from ssd.preflight.hosts import list_reasons, probe
@@ -65,28 +63,29 @@ def _check_weights(model: ModelParams, weights: str) -> list[Finding]:
 
 
 def _check_published(backbone: str, weights: str) -> list[Finding]:
-    """Look for torchvision's weights in torch's hub folder, else ask the host for them."""
-    import torch
+    """Check torchvision's file in torch's hub folder, else ask the host for it.
 
-    from ssd.models.weights import cache_path, published_weights
+    Raises:
+        UserError: torchvision publishes none, or the file in its place is another.
+    """
+    from ssd.fetch import check_in_place
+    from ssd.models.published import KEY, hub_folder, published_file
 
-    published = published_weights(backbone, weights)
-    path, key = cache_path(published), "model.weights"
+    file = published_file(backbone, weights)
+    path = hub_folder() / file.name
     if path.is_file():
-        digest, prefix = sha256(path), re.search(torch.hub.HASH_REGEX, path.name)
-        if prefix is None or digest.startswith(prefix[1]):
-            return []
-        text = f"{path}: not the file that was published: sha256 is {digest}; delete it and run again"
-        return [Finding(key, text)]
-    refused = {url: reason for url, reason in probe({published.url: None}).items() if reason}
+        check_in_place(path, file, key=KEY)
+        return []
+    (url,) = file.urls
+    refused = {url: reason for url, reason in probe({url: None}).items() if reason}
     if not refused:
         return []
     text = (
         f"the {weights} weights of {backbone} are not on this machine and cannot be downloaded "
-        f"({list_reasons(refused)}); put {published.url} into {path.parent}, or name a state-dict file, "
+        f"({list_reasons(refused)}); put {url} into {path.parent}, or name a state-dict file, "
         "or set none to train from scratch"
     )
-    return [Finding(key, text)]
+    return [Finding(KEY, text)]
 
 
 def _check_file(model: ModelParams, weights: str) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssd.errors import UserError
+from ssd.fetch import RemoteFile
 from ssd.layouts import OWN_SOURCES
 from ssd.params import DataParams
 from ssd.preflight.finding import Finding, collected
@@ -11,7 +12,6 @@ from ssd.preflight.hosts import list_reasons, probe
 from ssd.prepare.folder_files import read_folder
 from ssd.prepare.recognise import recognise
 from ssd.source.download import archive_path, with_mirrors
-from ssd.source.fetch import RemoteFile
 from ssd.source.own_folder import find_own
 from ssd.source.public_sets import ARCHIVES
 

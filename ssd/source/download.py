@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from ssd.errors import UserError
+from ssd.fetch import RemoteFile, fetch
 from ssd.files import replacing_folder
 from ssd.params import DataParams
-from ssd.source.fetch import RemoteFile, fetch
 from ssd.source.own_folder import copy_folder, copy_own, find_own
 from ssd.source.public_sets import ARCHIVES, Archive
 from ssd.source.shapes import write_shapes
@@ -81,7 +81,7 @@ def _find_archive(archive: Archive, data: DataParams, root: Path) -> Path:
     if path.is_dir():
         log.info("%s: the folder %s is used instead", archive.file.name, path)
         return path
-    return fetch(file, path.parent)
+    return fetch(file, path.parent, key="data.archives")
 
 
 def _unpack(archive: Archive, path: Path, folder: Path) -> None:

@@ -6,8 +6,8 @@ more public repositories. Zips also contain CRCs, which are checked during unpac
 
 from dataclasses import dataclass
 
+from ssd.fetch import RemoteFile
 from ssd.params import Source
-from ssd.source.fetch import RemoteFile
 
 VOC_FOLDERS = ("JPEGImages", "Annotations", "ImageSets/Main")
 

@@ -1,18 +1,15 @@
 """Starting weights: torchvision's, a file's, or none; never a silent start from scratch."""
 
-import http.server
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from malicious import Malicious
 from safetensors.torch import save_file
 from torchvision.models import mobilenet_v3_large, resnet18, vgg16
 from torchvision.models.detection import ssd300_vgg16
 
 from ssd.errors import UserError
-from ssd.models import weights as module
 from ssd.models.config import paper_config
 from ssd.models.ssd import SSD
 from ssd.models.torchvision_ssd import ssd300_vgg16_config
@@ -127,29 +124,6 @@ def test_a_detector_that_is_built_otherwise_is_refused(
         load_weights(build(), str(tmp_path / "detector.pth"))
 
 
-def test_coco_weights_are_fetched_and_checked_and_a_failure_says_what_to_do(
-    detector: dict[str, torch.Tensor], server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from ssd.files import sha256
-
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(torch.hub, "_hub_dir", None)
-    plain = tmp_path / "served" / "plain.pth"
-    torch.save(detector, plain)
-    name = f"ssd300-{sha256(plain)[:8]}.pth"
-    plain.rename(plain.with_name(name))
-    monkeypatch.setattr(module, "COCO_WEIGHTS", Published(f"{server}/{name}"))
-    model = SSD(ssd300_vgg16_config())
-    load_weights(model, "coco")
-    assert torch.equal(model.backbone.conv4_scale, detector["backbone.scale_weight"])
-    monkeypatch.setattr(module, "COCO_WEIGHTS", Published(f"{server}/missing-00000000.pth"))
-    with pytest.raises(
-        UserError, match=r"model.weights: coco could not be downloaded .* put http.*missing"
-    ) as error:
-        load_weights(model, "coco")
-    assert "\n" not in str(error.value)
-
-
 def test_weights_of_another_backbone_are_refused(state: dict, tmp_path: Path) -> None:
     torch.save(state, tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"model.weights: .*w.pth does not fit resnet50"):
@@ -163,78 +137,61 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         load_weights(build(), str(tmp_path / "nowhere.pth"))
 
 
-def test_a_pickle_is_not_run(tmp_path: Path) -> None:
-    class Evil:
-        def __reduce__(self) -> tuple:
-            return Path.touch, (tmp_path / "was_run",)
-
-    torch.save({"conv1.weight": Evil()}, tmp_path / "evil.pth")
+@pytest.mark.parametrize("backbone", ["resnet18", "timm/test_convnext"])
+@pytest.mark.parametrize("name", ["evil.pth", "evil.safetensors", "evil"])
+def test_a_pickle_is_not_run(backbone: str, name: str, tmp_path: Path) -> None:
+    torch.save({"conv1.weight": Malicious(tmp_path / "was_run")}, tmp_path / name)
     with pytest.raises(UserError, match="without pickle"):
-        load_weights(build(), str(tmp_path / "evil.pth"))
+        load_weights(build(backbone), str(tmp_path / name))
     assert not (tmp_path / "was_run").exists()
 
 
-def test_a_file_that_is_no_state_dict_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "text.pth").write_text("hello")
-    with pytest.raises(UserError, match="not a state dict"):
-        load_weights(build(), str(tmp_path / "text.pth"))
+def test_timm_does_not_read_the_file_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some of its versions do it with pickle."""
+    import timm
+
+    torch.save(timm.create_model("test_convnext", pretrained=False).state_dict(), tmp_path / "w.pth")
+    model = build("timm/test_convnext")
+    load, calls = torch.load, []
+    monkeypatch.setattr(
+        torch, "load", lambda *given, **options: calls.append(options) or load(*given, **options)
+    )
+    load_weights(model, str(tmp_path / "w.pth"))
+    assert [options["weights_only"] for options in calls] == [True]
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    """An HTTP server on loopback over tmp_path/served."""
-    served = tmp_path / "served"
-    served.mkdir()
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *args: object) -> None:
-            super().__init__(*args, directory=str(served))
-
-        def log_message(self, *args: object) -> None: ...
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_port}"
-        running.shutdown()
-
-
-class Published:
-    """Stands in for torchvision's weights enum, with its own way of fetching but another address."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def get_state_dict(self, **kwargs: bool) -> dict[str, torch.Tensor]:
-        return torch.hub.load_state_dict_from_url(self.url, weights_only=True, **kwargs)
-
-
-def test_imagenet_weights_are_fetched_and_checked(
-    state: dict, server: str, tmp_path: Path, monkeypatch
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04", b"\x80\x02}q\x00."])
+def test_a_file_that_is_no_state_dict_is_refused_in_one_line(
+    content: bytes, suffix: str, tmp_path: Path
 ) -> None:
-    from ssd.files import sha256
-
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(torch.hub, "_hub_dir", None)
-    plain = tmp_path / "served" / "plain.pth"
-    torch.save(state, plain)
-    name = f"resnet18-{sha256(plain)[:8]}.pth"
-    plain.rename(plain.with_name(name))
-    monkeypatch.setattr(module, "imagenet_weights", lambda _: Published(f"{server}/{name}"))
-    model = build()
-    load_weights(model, "imagenet")
-    assert torch.equal(model.backbone.conv1.weight, state["conv1.weight"])
+    (tmp_path / f"text{suffix}").write_bytes(content)
+    with pytest.raises(UserError, match=r"model.weights: .*text\.\w+: not a state dict") as caught:
+        load_weights(build(), str(tmp_path / f"text{suffix}"))
+    assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["resnet18-00000000.pth", "missing-00000000.pth"])
-def test_a_failed_fetch_says_which_file_to_put_where(
-    name: str, state: dict, server: str, tmp_path: Path, monkeypatch
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("backbone", ["resnet18", "timm/test_convnext"])
+def test_a_state_dict_without_anything_is_refused(backbone: str, suffix: str, tmp_path: Path) -> None:
+    """timm would take it for no state dict at all, and download one."""
+    file = tmp_path / f"w{suffix}"
+    save_file({}, file) if suffix == ".safetensors" else torch.save({}, file)
+    with pytest.raises(UserError, match=r"model.weights: .*an empty state dict"):
+        load_weights(build(backbone), str(file))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")],
+)
+def test_too_little_memory_is_not_a_bad_file(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(torch.hub, "_hub_dir", None)
-    torch.save(state, tmp_path / "served" / "resnet18-00000000.pth")
-    monkeypatch.setattr(module, "imagenet_weights", lambda _: Published(f"{server}/{name}"))
-    with pytest.raises(UserError) as caught:
-        load_weights(build(), "imagenet")
-    message = str(caught.value)
-    assert "\n" not in message
-    assert f"put {server}/{name} into {tmp_path / 'home' / 'hub' / 'checkpoints'}" in message
+    def load(*_: object, **__: object) -> None:
+        raise error
+
+    torch.save({}, tmp_path / "w.pth")
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(UserError, match=r"w\.pth: not enough memory to read it"):
+        load_weights(build(), str(tmp_path / "w.pth"))

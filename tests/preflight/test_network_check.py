@@ -14,8 +14,7 @@ from safetensors.torch import save_file
 from torchvision.models import resnet18, vgg16
 from torchvision.models.detection import ssd300_vgg16
 
-from ssd.models import backbones
-from ssd.models import weights as published
+from ssd.models import backbones, published
 from ssd.params import ModelParams
 from ssd.preflight import hosts
 from ssd.preflight.finding import Finding

@@ -9,11 +9,11 @@ from data_params import data_params
 from loopback import Loopback
 from voc_folder import write_folder
 
+from ssd.fetch import RemoteFile
 from ssd.params import Source
 from ssd.preflight import hosts, sources
 from ssd.preflight.finding import Finding
 from ssd.preflight.sources import check_source
-from ssd.source.fetch import RemoteFile
 from ssd.source.public_sets import ARCHIVES
 
 CONTENT = b"archive"

@@ -12,13 +12,13 @@ from data_params import data_params
 from loopback import Loopback
 
 from ssd.errors import UserError
+from ssd.fetch import RemoteFile
 from ssd.params import Source
 from ssd.prepare import sources
 from ssd.prepare.sources import voc_lists
 from ssd.source import download as downloading
 from ssd.source import public_sets as archives
 from ssd.source.download import download
-from ssd.source.fetch import RemoteFile
 from ssd.source.public_sets import ARCHIVES, Archive
 
 LISTS = {

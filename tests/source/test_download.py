@@ -19,11 +19,11 @@ from PIL import Image
 from voc_folder import encode, picture
 
 from ssd.errors import UserError
+from ssd.fetch import RemoteFile
 from ssd.params import Source
 from ssd.prepare.sources import LISTS, read_source
 from ssd.source import download as downloading
 from ssd.source.download import download
-from ssd.source.fetch import RemoteFile
 from ssd.source.public_sets import ARCHIVES, Archive
 
 

@@ -12,9 +12,9 @@ import torch
 from loopback import Loopback
 from waiting import Ended
 
+from ssd.fetch import RemoteFile
 from ssd.preflight import hosts, sources
 from ssd.source import download as downloading
-from ssd.source.fetch import RemoteFile
 from ssd.source.public_sets import ARCHIVES
 
 RunStage = Callable[..., Ended]
@@ -39,7 +39,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_all_that_is_missing_is_said_at_once_before_any_work(
     stage: str, run_stage: RunStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downloading, "fetch", lambda *_: pytest.fail("nothing may be fetched"))
+    monkeypatch.setattr(downloading, "fetch", lambda *_, **__: pytest.fail("nothing may be fetched"))
     ended = run_stage(stage, **ALL_MISSING)
     assert ended.code == 2
     keys = [line.split(": ")[1] for line in ended.stderr.splitlines()]

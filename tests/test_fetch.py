@@ -19,7 +19,7 @@ from loopback import Loopback
 
 import ssd
 from ssd.errors import UserError
-from ssd.source.fetch import MAX_REDIRECTS, RemoteFile, RetryPolicy, fetch, unavailable_reason
+from ssd.fetch import MAX_REDIRECTS, RemoteFile, RetryPolicy, fetch, unavailable_reason
 
 CONTENT = random.Random(0).randbytes(400_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -39,7 +39,7 @@ def part_of(folder: Path) -> Path:
 def message_of(file: RemoteFile, folder: Path) -> str:
     """The error of a fetch that must fail; it is one line and leaves no file in place."""
     with pytest.raises(UserError) as error:
-        fetch(file, folder, QUICK)
+        fetch(file, folder, QUICK, key="data.archives")
     assert "\n" not in str(error.value)
     assert not (folder / file.name).exists()
     return str(error.value)
@@ -72,6 +72,52 @@ def test_a_wrong_file_in_place_is_reported_and_left_alone(server: Loopback, tmp_
         assert told in message
     assert (tmp_path / "a.tar").read_bytes() == wrong
     assert server.requests == []
+
+
+@pytest.fixture(params=[8, 10, 64])
+def published(request: pytest.FixtureRequest) -> Callable[..., RemoteFile]:
+    """The file as torchvision states it: without its length, and of its digest the first digits or all."""
+    return lambda *urls: RemoteFile("a.tar", 0, SHA256[: request.param], urls)
+
+
+def test_a_file_of_unknown_length_is_downloaded_and_resumed(
+    server: Loopback, tmp_path: Path, published: Callable[..., RemoteFile]
+) -> None:
+    """The first request asks for its length."""
+    url = server.serve("/a.tar", CONTENT, lb.ok, lb.dies_after(HALF), lb.ok)
+    for _ in range(2):
+        assert fetch(published(url), tmp_path, QUICK).read_bytes() == CONTENT
+    first, second, resumed = server.ranges("/a.tar")
+    assert (first, second) == (None, None)
+    assert 0 < int((resumed or "")[len("bytes=") : -1]) <= HALF
+
+
+def test_of_a_digest_that_is_known_in_part_this_part_is_checked(
+    server: Loopback, tmp_path: Path, published: Callable[..., RemoteFile]
+) -> None:
+    url = server.serve("/a.tar", CONTENT, lb.corrupt)
+    assert f"{url}: wrong sha256" in message_of(published(url), tmp_path)
+    (tmp_path / "a.tar").write_bytes(CONTENT[:-1])
+    with pytest.raises(UserError, match="not the file that was published") as error:
+        fetch(published(url), tmp_path, QUICK)
+    assert f"expected {published(url).sha256}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (lb.truncates(HALF), "does not tell the length of the file"),
+        (lb.status(404), "HTTP 404"),
+        (lb.web_page, "sends a web page"),
+        (lb.resets, "no connection, or it was lost"),
+    ],
+    ids=["no length", "404", "web page", "reset"],
+)
+def test_a_mirror_that_does_not_tell_the_length_is_left(
+    server: Loopback, tmp_path: Path, answer: lb.Answer, reason: str
+) -> None:
+    url = server.serve("/a.tar", CONTENT, answer)
+    assert f"{url}: {reason}" in message_of(RemoteFile("a.tar", 0, SHA256, (url,)), tmp_path)
 
 
 def test_a_dying_connection_is_resumed_where_it_broke(server: Loopback, tmp_path: Path) -> None:
@@ -215,9 +261,10 @@ def test_when_all_mirrors_fail_each_is_named_with_its_reason(server: Loopback, t
         f"{busy}: HTTP 503",
         f"{wrong}: wrong sha256",
         f"{closed}: no connection",
-        f"put a.tar into {tmp_path} (data.archives)",
+        f"put a.tar into {tmp_path}",
     ):
         assert told in message
+    assert message.startswith("data.archives: a.tar: ")
     assert len(server.ranges("/busy/a.tar")) == QUICK.attempts
     assert not part_of(tmp_path).exists()
 
@@ -289,7 +336,7 @@ def test_a_killed_download_leaves_a_part_that_the_next_run_completes(
 ) -> None:
     url = server.serve("/a.tar", CONTENT, server.waiting(HALF), lb.ok)
     script = (
-        "import sys; from pathlib import Path; from ssd.source.fetch import RemoteFile, fetch;"
+        "import sys; from pathlib import Path; from ssd.fetch import RemoteFile, fetch;"
         "fetch(RemoteFile('a.tar', int(sys.argv[1]), sys.argv[2], (sys.argv[3],)), Path(sys.argv[4]))"
     )
     command = [sys.executable, "-c", script, str(len(CONTENT)), SHA256, url, str(tmp_path)]

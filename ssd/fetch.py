@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -31,7 +31,11 @@ NO_HEAD_STATUS = {401, 403, 405, 501}  # the server has the file, perhaps, but d
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file that never changes, and its http(s) URLs (mirrors) in order of preference."""
+    """A file that never changes, and its http(s) URLs (mirrors) in order of preference.
+
+    num_bytes: 0 if it is not known; then each mirror must tell it. sha256: 64 hex digits, or the first of
+    them where its publisher states no more.
+    """
 
     name: str
     num_bytes: int
@@ -61,10 +65,16 @@ class _MirrorError(Exception):
         self.drop_part = drop_part
 
 
-def fetch(file: RemoteFile, folder: Path, retries: RetryPolicy | None = None) -> Path:
+def fetch(file: RemoteFile, folder: Path, retries: RetryPolicy | None = None, *, key: str = "") -> Path:
     """Return `folder / file.name`, downloaded if it is missing; its SHA-256 is verified in both cases.
 
     Several processes may request the same file: one downloads it, the others wait.
+
+    Args:
+        file: to fetch.
+        folder: created if it is missing.
+        retries: None takes the defaults.
+        key: the parameter that asks for the file, for messages.
 
     Raises:
         UserError: the existing file has another digest (it is left unchanged), every mirror failed (with
@@ -76,9 +86,9 @@ def fetch(file: RemoteFile, folder: Path, retries: RetryPolicy | None = None) ->
             folder.mkdir(parents=True, exist_ok=True)
             with _locked(folder / f".{file.name}.lock", file.name):
                 if not path.exists():
-                    _download(file, folder, retries or RetryPolicy())
+                    _download(file, folder, retries or RetryPolicy(), key)
                     return path
-        _check_in_place(path, file)
+        check_in_place(path, file, key=key)
     except OSError as error:
         raise UserError(f"{path}: cannot be read or written: {error.strerror or error}") from None
     return path
@@ -110,12 +120,17 @@ def unavailable_reason(url: str, num_bytes: int | None, seconds: float) -> str:
     return ""
 
 
-def _check_in_place(path: Path, file: RemoteFile) -> None:
+def check_in_place(path: Path, file: RemoteFile, *, key: str = "") -> None:
+    """Raise UserError unless the file at `path`, which exists, has the digest of `file`."""
     found = _sha256(path)
-    if found != file.sha256:
+    if not found.startswith(file.sha256):
+        expected = file.sha256 + ("" if len(file.sha256) == 64 else "...")
+        if file.num_bytes:
+            expected += f" ({file.num_bytes:,} bytes)"
         raise UserError(
             f"{path}: not the file that was published: sha256 is {found} ({path.stat().st_size:,} bytes), "
-            f"expected {file.sha256} ({file.num_bytes:,} bytes); delete it and run again"
+            f"expected {expected}; delete it and run again",
+            key=key,
         )
 
 
@@ -134,7 +149,7 @@ def _locked(path: Path, name: str) -> Iterator[None]:
         lock.release()
 
 
-def _download(file: RemoteFile, folder: Path, retries: RetryPolicy) -> None:
+def _download(file: RemoteFile, folder: Path, retries: RetryPolicy, key: str) -> None:
     """Try the mirrors in order; on success the verified part is renamed to its final name."""
     part = folder / f".{file.name}.part"
     reasons = []
@@ -152,7 +167,8 @@ def _download(file: RemoteFile, folder: Path, retries: RetryPolicy) -> None:
             return
     raise UserError(
         f"{file.name}: download failed from every mirror ({'; '.join(reasons)}); try again later, or without "
-        f"a network put {file.name} into {folder} (data.archives)"
+        f"a network put {file.name} into {folder}",
+        key=key,
     )
 
 
@@ -169,8 +185,10 @@ def _download_from(
     failures = 0
     while True:
         try:
+            if not file.num_bytes:
+                file = replace(file, num_bytes=_announced_length(session, url, retries))
             _receive(session, url, file, part, retries)
-            if _sha256(part) == file.sha256:
+            if _sha256(part).startswith(file.sha256):
                 return
             transient, inherited = inherited, False
             raise _MirrorError("wrong sha256", transient=transient, drop_part=True)
@@ -182,6 +200,18 @@ def _download_from(
             if not failure.transient or failures == retries.attempts:
                 raise
             time.sleep(retries.wait * 2**failures / 2)
+
+
+def _announced_length(session: requests.Session, url: str, retries: RetryPolicy) -> int:
+    """The length of the file in bytes as a mirror tells it; the body of its answer is not read."""
+    timeout = (retries.connect, retries.read)
+    with _short_reasons(), session.get(url, stream=True, timeout=timeout) as response:
+        length = response.headers.get("Content-Length", "")
+        num_bytes = int(length) if length.isdecimal() else 0
+        _first_byte(response, 0, num_bytes)
+    if num_bytes == 0:
+        raise _MirrorError("does not tell the length of the file", transient=False)
+    return num_bytes
 
 
 def _receive(session: requests.Session, url: str, file: RemoteFile, part: Path, retries: RetryPolicy) -> None:
