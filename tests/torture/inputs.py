@@ -1,6 +1,6 @@
 """`python -m tests.torture.inputs`: gives thousands of damaged files to every reader, and counts outcomes.
 
-Each target runs in a process of its own, so that a crash by a signal is seen and named.
+The readers run in another process, so that a crash by a signal is seen, named and survived.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import sys
 import tempfile
 import traceback
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.torture.mutations import mutate
@@ -20,12 +21,12 @@ from tests.torture.targets import every_target
 OUTCOMES = ("refused", "read", "traceback", "broken promise", "crash")
 NAMES = tuple(every_target(Path()))
 MEMORY = 12 << 30  # bytes of address space; a file that asks for more must be refused
-SHOWN = 3
+
+Table = dict[str, Counter[str]]
 
 
-def run_target(name: str, num_inputs: int, seed: int) -> None:
-    """Damage files of one target; print a JSON line of counts, and failures with the seed of each input."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+def run_target(name: str, num_inputs: int, seed: int) -> tuple[Counter[str], list[str]]:
+    """Damage files of one target: how often each outcome occurred, and what went wrong for which input."""
     counts: Counter[str] = Counter()
     failures: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -36,64 +37,66 @@ def run_target(name: str, num_inputs: int, seed: int) -> None:
             chance = random.Random(f"{seed} {name} {number}")
             file = chance.choice(list(target.seeds))
             damaged = mutate(target.seeds[file], list(target.seeds.values()), chance)
-            print(number, end=" ", file=sys.stderr, flush=True)  # the last one is named if the process dies
+            print(f"{name}, input {number}", file=sys.stderr, flush=True)  # named if the process dies
             try:
                 outcome = target.read(file, damaged)
             except AssertionError as error:
                 outcome = "broken promise"
-                failures.append(f"input {number}, {file}: {error}")
+                failures.append(f"{name}, input {number}, {file}: {error}")
             except Exception:  # noqa: BLE001 (what is counted)
                 outcome = "traceback"
-                failures.append(f"input {number}, {file}: {traceback.format_exc(limit=-4)}")
+                failures.append(f"{name}, input {number}, {file}: {traceback.format_exc(limit=-4)}")
             counts[outcome] += 1
-    print(json.dumps({"counts": counts, "failures": failures}))
+    return counts, failures
 
 
-def torture(num_inputs: int, seed: int) -> tuple[dict[str, Counter[str]], list[str]]:
-    """Counts of outcomes by target, and failures; `num_inputs` over all targets."""
-    table: dict[str, Counter[str]] = {}
+def torture(names: Sequence[str], num_each: int, seed: int) -> tuple[Table, list[str]]:
+    """Run targets in another process, and again from the next one on if it dies."""
+    table: Table = {}
     failures: list[str] = []
-    each = -(-num_inputs // len(NAMES))
-    for name in NAMES:
-        command = [
-            sys.executable,
-            "-m",
-            "tests.torture.inputs",
-            "--target",
-            name,
-            "--inputs",
-            str(each),
-            "--seed",
-            str(seed),
-        ]
+    while left := [name for name in names if name not in table]:
+        options = ["--inputs", str(num_each * len(left)), "--seed", str(seed), "--here", *left]
+        command = [sys.executable, "-m", "tests.torture.inputs", *options]
         done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode == 0:
-            found = json.loads(done.stdout.splitlines()[-1])
-            table[name] = Counter(found["counts"])
-            failures += [f"{name}: {failure}" for failure in found["failures"]]
-        else:
-            table[name] = Counter(crash=1)
-            failures.append(f"{name}: exit code {done.returncode} after input {done.stderr[-2000:]}")
+        for line in filter(None, done.stdout.splitlines()):
+            name, counts, found = json.loads(line)
+            table[name] = Counter(counts)
+            failures += found
+        if done.returncode:
+            died = next(name for name in names if name not in table)
+            table[died] = Counter(crash=1)
+            failures.append(f"{died}: exit code {done.returncode} after {done.stderr[-2000:]}")
     return table, failures
 
 
-def main() -> None:
+def format_table(table: Table, seed: int) -> str:
+    """A line for each target, and their sum."""
+    title = f"damaged inputs, seed {seed}"
+    rows = [f"{title:<28}" + "".join(f"{name:>16}" for name in OUTCOMES)]
+    for name, counts in [*table.items(), ("total", sum(table.values(), Counter()))]:
+        rows.append(f"{name:<28}" + "".join(f"{counts[outcome]:>16}" for outcome in OUTCOMES))
+    return "\n".join(rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table and what went wrong; return the exit code, 1 if anything did."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=int, default=5000, help="number of damaged files")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other damage")
-    parser.add_argument("--target", choices=NAMES, help="one reader, in this process")
-    options = parser.parse_args()
-    if options.target:
-        run_target(options.target, options.inputs, options.seed)
-        return
-    table, failures = torture(options.inputs, options.seed)
-    print(f"{'damaged inputs, seed ' + str(options.seed):<28}" + "".join(f"{name:>16}" for name in OUTCOMES))
-    for name, counts in [*table.items(), ("total", sum(table.values(), Counter()))]:
-        print(f"{name:<28}" + "".join(f"{counts[outcome]:>16}" for outcome in OUTCOMES))
-    for failure in failures[: 20 * SHOWN]:
-        print(failure)
-    sys.exit(bool(failures))
+    parser.add_argument("--here", nargs="+", choices=NAMES, help="run these readers in this process")
+    options = parser.parse_args(arguments)
+    names = options.here or NAMES
+    num_each = -(-options.inputs // len(names))
+    if options.here:
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        for name in names:
+            print(json.dumps([name, *run_target(name, num_each, options.seed)]), flush=True)
+        return 0
+    table, failures = torture(names, num_each, options.seed)
+    print(format_table(table, options.seed))
+    print("\n".join(failures[:60]))
+    return int(bool(failures))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
