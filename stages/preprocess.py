@@ -9,7 +9,7 @@ reports/preprocess/{summary,problems}.json.
 from pathlib import Path
 from typing import Any
 
-from ssd.files import write_json
+from ssd.files import replacing_folder, write_json
 from ssd.layouts import SPLITS
 from ssd.params import Params
 from ssd.prepare.preprocess import Preprocessed, all_problems, declared_classes, preprocess, raise_if_unusable
@@ -47,8 +47,10 @@ def main(params: Params) -> None:
     write_json(REPORTS / "problems.json", list_problems(result))
     print_problems(result)
     raise_if_unusable(result, strict=params.preprocess.strict, report=REPORTS / "problems.json")
-    for split in SPLITS:
-        write_tensor_file(TENSORS / f"{split}.safetensors", result.splits[split].samples, result.class_names)
+    with replacing_folder(TENSORS) as folder:
+        for split in SPLITS:
+            path = folder / f"{split}.safetensors"
+            write_tensor_file(path, result.splits[split].samples, result.class_names)
     print_summary(summary)
 
 
