@@ -1,7 +1,27 @@
-"""UserError, the exception type for errors that the user can mend."""
+"""UserError, the exception type for errors that the user can mend, those of disks among them."""
 
+import errno
 import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+_NO_ROOM = "make room and run again"
+_NO_RIGHT = "this user needs the right to read and write there"
+
+STORAGE_ERRORS = {
+    errno.ENOSPC: _NO_ROOM,
+    errno.EDQUOT: _NO_ROOM,
+    errno.EFBIG: "the largest size of a file here, by `ulimit -f` or the file system, is too small",
+    errno.EACCES: _NO_RIGHT,
+    errno.EPERM: _NO_RIGHT,
+    errno.EROFS: _NO_RIGHT,
+    errno.EIO: "the disk may be failing; its messages are in the system's log",
+    errno.ESTALE: "the file server has another file there now; run again",
+    errno.ENAMETOOLONG: "shorten it",
+}
+"""How to mend the errors of the operating system that are about the disk, and not about the program."""
 
 
 def first_line(error: BaseException) -> str:
@@ -38,3 +58,27 @@ class UserError(ValueError):
         super().__init__(f"{key}: {message}" if key else message)
         self.key = key
         self.path = None if path is None else Path(path)
+
+
+@contextmanager
+def storage_errors_explained() -> Iterator[None]:
+    """Turn an OSError of the block that is about the disk into a UserError; others are bugs and stay.
+
+    Raises:
+        UserError: the disk is full, read-only, not permitted or failing; with the path, if the error has one.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in STORAGE_ERRORS:
+            raise
+        place = Path(error.filename) if isinstance(error.filename, str) else Path.cwd()
+        free = f" ({_free_bytes(place) / 1e6:.1f} MB free)" if error.errno == errno.ENOSPC else ""
+        remedy = STORAGE_ERRORS[error.errno]
+        raise UserError(f"{place}: {error.strerror}{free}; {remedy}") from error
+
+
+def _free_bytes(path: Path) -> int:
+    """On the disk of the nearest folder that exists."""
+    folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+    return shutil.disk_usage(folder).free

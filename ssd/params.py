@@ -1,17 +1,27 @@
 """`params.yaml` as typed, validated objects. Every key is required; unknown keys are errors."""
 
+import unicodedata
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
-from ruamel.yaml import YAML
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
 
 from ssd.errors import UserError
-from ssd.params_errors import describe, not_allowed, yaml_problem
+from ssd.params_errors import describe_all, not_allowed
+from ssd.params_file import read_params_file
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-CountOrZero = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+CountOrZero = Annotated[int, Field(ge=0, lt=2**31)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 
@@ -19,10 +29,27 @@ NonNegative = Annotated[float, Field(ge=0)]
 def _auto_or_count(value: object) -> int | Literal["auto"]:
     if value == "auto":
         return "auto"
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 2**31:
         return value
     raise not_allowed("", repr(value), "auto, or a number from 1")
 
+
+def _plain_text(value: str) -> str:
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
+        raise not_allowed("", repr(value), "text without control characters")
+    return value
+
+
+def _path_text(value: str) -> str:
+    try:
+        Path(value).expanduser()
+    except RuntimeError:
+        raise not_allowed("", repr(value), "a path; this user has no home folder here") from None
+    return value
+
+
+Text = Annotated[str, AfterValidator(_plain_text)]
+PathText = Annotated[Text, AfterValidator(_path_text)]
 
 # One validator, because pydantic would report an error per member of a union.
 AutoOrCount = Annotated[int | Literal["auto"], PlainValidator(_auto_or_count)]
@@ -54,10 +81,10 @@ class Section(BaseModel):
 
 class DataParams(Section):
     source: Source
-    path: str
-    classes: list[str]
-    archives: str
-    mirrors: list[str]
+    path: PathText
+    classes: list[Text]
+    archives: PathText
+    mirrors: list[Text]
     folds: Annotated[int, Field(ge=0, le=100)]
     fold: CountOrZero
     shapes_train: Count
@@ -68,7 +95,7 @@ class DataParams(Section):
 
     @model_validator(mode="after")
     def check_classes(self) -> "DataParams":
-        repeated = sorted({name for name in self.classes if self.classes.count(name) > 1})
+        repeated = sorted(name for name, number in Counter(self.classes).items() if number > 1)
         if repeated:
             raise not_allowed("classes", f"{', '.join(repeated)} more than once", "unique names")
         return self
@@ -95,7 +122,7 @@ class PreprocessParams(Section):
 
 class ModelParams(Section):
     backbone: Annotated[str, Field(pattern=r"^(timm/)?[a-z0-9_.]+$")]
-    weights: Annotated[str, Field(min_length=1)]
+    weights: Annotated[PathText, Field(min_length=1)]
     input_scale: Literal["auto", "imagenet", "caffe"]
     input_size: Annotated[int, Field(ge=64, le=2048)]
     strides: list[Literal[2, 4, 8, 16, 32]]
@@ -260,10 +287,10 @@ class ReportParams(Section):
 
 class TrackingParams(Section):
     enabled: bool
-    experiment: Annotated[str, Field(min_length=1)]
-    run_name: str
+    experiment: Annotated[Text, Field(min_length=1)]
+    run_name: Text
     system_metrics: bool
-    uri: str
+    uri: Text
 
 
 class Params(Section):
@@ -289,19 +316,10 @@ def load_params(path: str | Path = "params.yaml") -> Params:
             what is allowed.
     """
     path = Path(path)
-    try:
-        # YAML 1.2, as DVC reads it: 1e-3 is a number, 010 is ten, and a repeated key is an error.
-        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; run from the repository's root") from None
-    except OSError as error:
-        raise UserError(f"{path}: not readable: {error.strerror}") from None
-    except Exception as error:  # noqa: BLE001 (ruamel.yaml raises a dozen types)
-        raise UserError(f"{path}:{yaml_problem(error)}") from None
+    content = read_params_file(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected the sections {', '.join(Params.model_fields)}")
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        lines = [f"{path.name}: {describe(dict(found), Params)}" for found in error.errors()]
-        raise UserError("\n".join(lines)) from None
+        raise UserError(describe_all([dict(found) for found in error.errors()], Params, path.name)) from None

@@ -1,14 +1,18 @@
 """Messages about an invalid params.yaml, one line per mistake: key, what was found, what is allowed."""
 
 import difflib
+from collections.abc import Mapping, Sequence
 from typing import Any, cast, get_args
 
 from pydantic import BaseModel
 from pydantic_core import PydanticCustomError
-from ruamel.yaml.error import MarkedYAMLError
 
 MAX_SHOWN = 200
-"""Longest value shown in a message, in characters."""
+"""Longest key or value shown in a message, in characters."""
+
+MAX_KEYS = 10
+MAX_PROBLEMS = 10
+"""How many of them are listed."""
 
 
 def not_allowed(key: str, found: object, allowed: str) -> PydanticCustomError:
@@ -17,39 +21,51 @@ def not_allowed(key: str, found: object, allowed: str) -> PydanticCustomError:
     return PydanticCustomError("not_allowed", "{key}: found {found}; allowed: {allowed}", context)
 
 
-def yaml_problem(error: Exception) -> str:
-    """Where and why a file is not valid YAML, in one line."""
-    mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
-    problem = error.problem if isinstance(error, MarkedYAMLError) else None
-    line = f" line {mark.line + 1}" if mark else ""
-    return f"{line} is not YAML: {_shortened(' '.join(str(problem or error).split()))}"
-
-
-def describe(error: dict[str, Any], params: type[BaseModel]) -> str:
-    """One line for an error of pydantic's: key, what was found, what is allowed.
+def describe_all(errors: Sequence[Mapping[str, Any]], params: type[BaseModel], file: str) -> str:
+    """One line for each of pydantic's errors, or the first ten: file, key, what was found, what is allowed.
 
     Args:
-        error: one of `ValidationError.errors()`.
+        errors: `ValidationError.errors()`.
         params: the model that refused its input, of sections.
+        file: its name.
     """
+    lines = [f"{file}: {_describe(error, params)}" for error in errors[:MAX_PROBLEMS]]
+    num_others = len(errors) - len(lines)
+    return "\n".join([*lines, *([f"{file}: and {num_others:,} more mistakes"] if num_others else [])])
+
+
+def shortened(text: str) -> str:
+    """A text in one line of at most 200 characters."""
+    text = " ".join(text.split())
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def _describe(error: Mapping[str, Any], params: type[BaseModel]) -> str:
     location = [str(part) for part in error["loc"]]
     if error["type"] == "not_allowed":
         key, found, allowed = (error["ctx"][name] for name in ("key", "found", "allowed"))
-        return f"{'.'.join(filter(None, [*location, key]))}: found {found}; allowed: {allowed}"
-    key = ".".join(location)
+        return f"{'.'.join(filter(None, [*location, key]))}: found {shortened(found)}; allowed: {allowed}"
+    key = shortened(".".join(location))
     if error["type"] == "extra_forbidden":
-        known = _known_keys(params, location[:-1])
-        near = difflib.get_close_matches(location[-1], known, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        return f"{key}: unknown key{hint}; allowed: {', '.join(known)}"
-    allowed = error["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+        return f"{key}: unknown key{_hint(params, location)}"
     if error["type"] == "missing":
         return f"{key}: missing; every key is required"
-    return f"{key}: found {_shortened(repr(error['input']))}; allowed: {allowed}"
+    if error["type"] == "model_type":
+        return f"{key}: found {shortened(repr(error['input']))}; allowed: a section of keys"
+    allowed = error["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    return f"{key}: found {shortened(repr(error['input']))}; allowed: {allowed}"
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+def _hint(params: type[BaseModel], location: list[str]) -> str:
+    """What an unknown key may have meant: one of the same name in another section, one alike, or any."""
+    *section, name = location
+    known = _known_keys(params, section)
+    near = difflib.get_close_matches(name[:MAX_SHOWN], known, n=1)
+    elsewhere = [f"{other}.{name}" for other in params.model_fields if name in _known_keys(params, [other])]
+    if near or elsewhere:
+        return f" (did you mean {(elsewhere or near)[0]}?)"
+    others = f" and {len(known) - MAX_KEYS} more" if len(known) > MAX_KEYS else ""
+    return f"; allowed: {', '.join(known[:MAX_KEYS])}{others}"
 
 
 def _known_keys(params: type[BaseModel], section: list[str]) -> list[str]:

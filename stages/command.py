@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ssd.errors import UserError
+from ssd.errors import UserError, storage_errors_explained
 from ssd.interrupt import StopSignal
 from ssd.params import PUBLISHED_WEIGHTS, Params, load_params
 
@@ -33,7 +33,8 @@ def command(stage: Callable[[Params], None]) -> Callable[[], None]:
         logging.getLogger("ssd").setLevel(logging.INFO)
         stop.install()
         try:
-            stage(load_params())
+            with storage_errors_explained():
+                stage(load_params())
         except UserError as error:
             print(sentence(error), file=sys.stderr)
             sys.exit(2)

@@ -4,7 +4,6 @@ Writes models/export, after both files have been compared with the PyTorch model
 """
 
 import base64
-import shutil
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from ssd.detector import Detector
 from ssd.export.compare import compare_files
 from ssd.export.onnx import to_onnx
 from ssd.export.torchscript import to_torchscript
-from ssd.files import replacing_folder, write_bytes, write_json
+from ssd.files import replacing, replacing_folder, write_bytes, write_json
 from ssd.loading.tensor_file import TensorFile
 from ssd.models.saved import load_model
 from ssd.params import Params
@@ -30,10 +29,6 @@ REPORT = Path("reports/export.json")
 @command
 def main(params: Params) -> None:
     settings = params.export
-    # What a failed export leaves must not look like its result.
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    REPORT.unlink(missing_ok=True)
-
     model, class_names = load_model(MODEL)
     thresholds = PostProcessSettings(
         settings.score_threshold, settings.nms_iou, max_detections=settings.max_detections
@@ -42,12 +37,13 @@ def main(params: Params) -> None:
     split = TensorFile("data/tensors/test.safetensors")
     images = [split.image(index) for index in range(min(settings.num_images, len(split)))]
 
-    with replacing_folder(FOLDER) as folder:
+    # Both are complete before one is replaced.
+    with replacing(REPORT) as report_file, replacing_folder(FOLDER) as folder:
         files = [folder / "ssd.onnx", folder / "ssd.torchscript.pt"]
         write_bytes(files[0], to_onnx(detector, class_names, settings.opset))
         write_bytes(files[1], to_torchscript(detector, class_names))
         report = compare_files(detector, class_names, files, images, settings.tolerance)
-    write_json(REPORT, report)
+        write_json(report_file, report)
     say(report, [file.name for file in files])
     track(params, split)
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ssd.files import write_json
+from ssd.files import replacing_folder, write_json
 from ssd.layouts import SPLITS
 from ssd.params import Params
 from ssd.prepare.annotations import Found, Problem
@@ -55,8 +55,10 @@ def main(params: Params) -> None:
     print_summary(summary)
     unused, strict = catalogue.found.unused, params.preprocess.strict
     raise_if_unusable(result, strict=strict, report=REPORTS / "problems.json", unused=unused)
-    for split in SPLITS:
-        write_tensor_file(TENSORS / f"{split}.safetensors", result.splits[split].samples, result.class_names)
+    with replacing_folder(TENSORS) as folder:
+        for split in SPLITS:
+            path = folder / f"{split}.safetensors"
+            write_tensor_file(path, result.splits[split].samples, result.class_names)
 
 
 def print_found(found: Found) -> None:

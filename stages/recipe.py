@@ -16,6 +16,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ssd.errors import UserError
 from ssd.files import replacing
 from ssd.params import load_params
+from ssd.params_file import read_params_file
 
 PARAMS = Path("params.yaml")
 RECIPES = Path("recipes")
@@ -95,7 +96,7 @@ def read_recipe(name: str) -> dict[str, dict[str, Any]]:
         raise UserError(
             f"no recipe {name!r}; there are: {known or 'none, run from the root of the repository'}"
         )
-    content = YAML(typ="safe", pure=True).load(path)
+    content = read_params_file(path)
     if not isinstance(content, Mapping) or not all(isinstance(keys, Mapping) for keys in content.values()):
         raise UserError(f"{path}: not a recipe, which has sections of keys as params.yaml has")
     return {section: dict(keys) for section, keys in content.items()}

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from file_limit import file_limit
 
 from ssd.files import replacing, replacing_folder, sha256, write_bytes, write_json
 
@@ -63,3 +64,29 @@ def test_json_has_no_nan(tmp_path: Path) -> None:
 def test_sha256_is_sha256(tmp_path: Path) -> None:
     write_bytes(tmp_path / "abc", b"abc")
     assert sha256(tmp_path / "abc").startswith("ba7816bf8f01cfea")
+
+
+def test_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path: Path) -> None:
+    """What is written to /dev/full never fits."""
+    write_bytes(tmp_path / "file", b"old")
+    (tmp_path / ".file.part").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device") as full:
+        write_bytes(tmp_path / "file", b"new")
+    assert full.value.filename == str(tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_folder_for_which_there_is_no_room_is_named_and_the_old_one_stays(tmp_path: Path) -> None:
+    target = tmp_path / "folder"
+    with replacing_folder(target) as folder:
+        (folder / "first").write_text("old")
+    with (
+        pytest.raises(OSError, match="File too large") as full,
+        file_limit(10),
+        replacing_folder(target) as folder,
+    ):
+        (folder / "second").write_text("more than ten bytes")
+    assert full.value.filename == str(target)
+    assert names(target) == ["first"]
+    assert names(tmp_path) == ["folder"]

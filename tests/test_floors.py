@@ -22,6 +22,7 @@ GROUND = {
     "parallel",
     "params",
     "params_errors",
+    "params_file",
     "seeding",
     "structures",
     "tensor_writer",

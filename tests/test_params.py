@@ -1,12 +1,15 @@
 """params.yaml: every mistake is one line that names the key, what was found and what is allowed."""
 
+import re
 from pathlib import Path
 
 import pytest
 from default_params import default_text
+from dvc.utils.serialize import load_yaml
 
 from ssd.errors import UserError
 from ssd.params import Params, load_params
+from ssd.params_file import read_params_file
 
 REPOSITORY = Path(__file__).parent.parent
 TEXT = default_text()
@@ -34,8 +37,29 @@ def test_the_repository_s_params_are_valid_and_every_key_has_a_comment() -> None
         (
             "  lr: 0.002",
             "  lr: 0.002\n  lrr: 1",
-            "train.lrr: unknown key (did you mean lr?); allowed: epochs, ",
+            "params.yaml: train.lrr: unknown key (did you mean lr?)",
         ),
+        (
+            "  lr: 0.002",
+            "  lr: 0.002\n  nms_iou: 1",
+            "train.nms_iou: unknown key (did you mean evaluate.nms_iou",
+        ),
+        ("evaluate:", "opset: 18\nevaluate:", "params.yaml: opset: unknown key (did you mean export.opset?)"),
+        ("  lr: 0.002", "  lr: 0.002\n  xyz: 1", "train.xyz: unknown key; allowed: epochs, batch_size, "),
+        ("  lr: 0.002", "  lr: 0.002\n  5: 1", "params.yaml: train.5: found 5; allowed: Keys should be "),
+        ("  lr: 0.002", "  lr: 1:30", "params.yaml: train.lr: found '1:30'; allowed: number"),
+        ("  seed: 0", f"  seed: {2**31}", "train.seed: found 2147483648; allowed: less than 2147483648"),
+        ("  epochs: 4", f"  epochs: {10**30}", "train.epochs: found 1"),
+        ("  devices: auto", f"  devices: {10**30}", "train.devices: found 1"),
+        ("  path: data/own", '  path: "a\\0b"', "data.path: found 'a\\x00b'; allowed: text without"),
+        ("  path: data/own", '  path: "\\ud800"', "data.path: found '\\ud800'; allowed: text without"),
+        (
+            "  path: data/own",
+            "  path: ~nobody-here/x",
+            "data.path: found '~nobody-here/x'; allowed: a path; ",
+        ),
+        ("  archives: data/archives", "  archives: ~nobody-here/x", "data.archives: found '~nobody-here/x'"),
+        ("  weights: none", "  weights: ~nobody-here/x", "model.weights: found '~nobody-here/x'; allowed: a"),
         (
             "  source: shapes",
             "  source: voc2006",
@@ -90,6 +114,40 @@ def test_mistakes_are_named(old: str, new: str, message: str, tmp_path: Path) ->
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("  lr: 0.002", f"  lr: {'v' * 90_000}"),
+        ("  lr: 0.002", f"  ? {'k' * 90_000}\n  : 1\n  lr: 0.002"),
+        ("  lr: 0.002", '  "a\\nb": 1\n  lr: 0.002'),
+        ("  classes: []", f"  classes: [{', '.join(['c'] * 1_000)}]"),
+        ("  strides: []", f"  strides: [{', '.join(['16', '8'] * 1_000)}]"),
+        ("  devices: auto", f"  devices: {'a' * 9_000}"),
+        ("  backbone: resnet18", f"  backbone: {'r' * 9_000}!"),
+    ],
+    ids=["value", "key", "line break", "classes", "list", "auto or number", "pattern"],
+)
+def test_the_message_about_a_long_mistake_is_short(old: str, new: str, tmp_path: Path) -> None:
+    assert old in TEXT
+    with pytest.raises(UserError) as caught:
+        load(TEXT.replace(old, new, 1), tmp_path)
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith("params.yaml: ") and len(line) < 600
+
+
+def test_of_many_mistakes_the_first_ten_are_listed(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        load(TEXT.replace("  classes: []", f"  classes: [{', '.join(['1'] * 1_500)}]"), tmp_path)
+    *lines, last = str(caught.value).splitlines()
+    assert lines == [f"params.yaml: data.classes.{i}: found 1; allowed: string" for i in range(10)]
+    assert last == "params.yaml: and 1,490 more mistakes"
+
+
+def test_a_section_without_keys_is_told_as_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^params.yaml: report: found None; allowed: a section of keys$"):
+        load(re.sub(r"report:\n(  .*\n)+", "report:\n", TEXT), tmp_path)
+
+
 def test_one_mistake_is_one_line_and_two_are_two(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         load(TEXT.replace("  lr: 0.002", "  lr: -1").replace("  flip: 0.5", "  flip: 2"), tmp_path)
@@ -102,12 +160,63 @@ def test_numbers_are_read_as_people_and_dvc_mean_them(text: str, value: float, t
     assert load(TEXT.replace("  lr: 0.002", f"  lr: {text}"), tmp_path).train.lr == value
 
 
-@pytest.mark.parametrize("text", ["2001-99-99", "0x_", "[" * 2000, '!!int ""', "9" * 5000, "&a [*a, *a]"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1e-3",
+        "010",
+        "0o10",
+        "0x10",
+        "1:30",
+        "yes",
+        "on",
+        "True",
+        "1_000",
+        ".5",
+        "~",
+        "2001-01-01",
+    ],
+)
+def test_dvc_reads_the_same_value(text: str, tmp_path: Path) -> None:
+    """Or DVC would take a change for none."""
+    (tmp_path / "params.yaml").write_text(f"train:\n  lr: {text}\n")
+    assert repr(read_params_file(tmp_path / "params.yaml")) == repr(load_yaml(tmp_path / "params.yaml"))
+
+
+@pytest.mark.parametrize("text", ["2001-99-99", "0x_", "[" * 500, '!!int ""', "9" * 5000, "&a [*a, *a]"])
 def test_values_that_no_key_has_are_one_short_line(text: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         load(TEXT.replace("  lr: 0.002", f"  lr: {text}"), tmp_path)
     (line,) = str(caught.value).splitlines()
     assert "params.yaml" in line and len(line) < 400
+
+
+def bomb(key: str) -> str:
+    """Params in which nine lines of lists of the list before stand for 400 million texts in one key."""
+    lists = [f"x0: &x0 [{', '.join(['lol'] * 9)}]"]
+    lists += [f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 9)}]" for i in range(1, 9)]
+    (line,) = (line for line in TEXT.splitlines() if line.startswith(f"  {key}:"))
+    return "\n".join(lists) + "\n" + TEXT.replace(line, f"  {key}: *x8")
+
+
+@pytest.mark.parametrize("key", ["lr", "classes", "prior_ratios", "devices"])
+def test_a_bomb_of_aliases_is_one_short_line(key: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"params.yaml: stands for more than 100,000 values"):
+        load(bomb(key), tmp_path)
+
+
+def test_a_file_of_another_kind_is_not_read_to_its_end(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").symlink_to("/dev/zero")
+    with pytest.raises(UserError, match="params.yaml: longer than 1,000,000 bytes"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_text_in_another_encoding_is_told_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_bytes(TEXT.replace("train:", "# Größe\ntrain:").encode("latin-1"))
+    with pytest.raises(UserError, match=r"params.yaml: line \d+ is not UTF-8; save the file as UTF-8$"):
+        load_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_bytes(TEXT.encode("utf-8-sig"))
+    load_params(tmp_path / "params.yaml")
 
 
 def test_a_folder_in_place_of_the_file_is_one_line(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from ssd.errors import UserError
+from ssd.files import naming
 from ssd.layouts import OWN_SOURCES, SPLITS
 from ssd.parallel import ordered_map
 from ssd.params import DataParams, PreprocessParams
@@ -95,12 +96,14 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
         self._file = TemporaryFile(dir=folder)  # noqa: SIM115 (lives as long as the spool)
         self._size = 0
 
     def add(self, content: bytes) -> slice:
         """Append `content`; return its slice of `view`."""
-        self._file.write(content)
+        with naming(self.folder):
+            self._file.write(content)
         place = slice(self._size, self._size + len(content))
         self._size = place.stop
         return place
@@ -109,7 +112,8 @@ class Spool:
         """All bytes so far, memory-mapped: the operating system loads and evicts them as needed."""
         if not self._size:
             return memoryview(b"")
-        self._file.flush()
+        with naming(self.folder):
+            self._file.flush()
         return memoryview(mmap.mmap(self._file.fileno(), self._size, access=mmap.ACCESS_READ))
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ssd.errors import UserError
+from ssd.errors import UserError, storage_errors_explained
 
 LAUNCHER = "SSD_LAUNCHER"
 """The environment variable that holds the launcher's process id."""
@@ -62,7 +62,8 @@ def report_errors() -> Iterator[None]:
         SystemExit: instead of the error, which has been written; code 2 for a UserError, else 1.
     """
     try:
-        yield
+        with storage_errors_explained():
+            yield
     except Exception as error:
         if ERRORS not in os.environ:
             raise

@@ -84,7 +84,7 @@ def test_a_temporary_experiment_looks_in_the_main_workspace(
     monkeypatch.setenv("DVC_ROOT", str(main))
     ended = run_stage("check", **{"model.weights": "mine.pth", "data.source": "yolo_dir", "data.path": "own"})
     assert f"model.weights: {main}/mine.pth: no such file" in ended.stderr
-    assert "data.path: own lacks images/train" in ended.stderr
+    assert "own holds no images" in ended.stderr
 
 
 def test_download_fetches_nothing_while_weights_are_missing(

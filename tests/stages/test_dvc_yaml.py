@@ -24,6 +24,7 @@ PLUMBING = {
     "ssd/unused_params.py",
     "ssd/params.py",
     "ssd/params_errors.py",
+    "ssd/params_file.py",
     "ssd/tracking.py",
     "stages/command.py",
     "stages/run.py",

@@ -49,20 +49,22 @@ def test_it_writes_both_files_and_a_report(workspace: Path, capsys: pytest.Captu
     assert "ssd.onnx" in capsys.readouterr().out
 
 
-def test_a_disagreement_leaves_nothing_and_says_why(
+def test_a_disagreement_leaves_what_was_there_and_says_why(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     params = yaml.safe_load(Path("params.yaml").read_text())
     params["export"]["tolerance"] = 1e-12  # less than float32 rounding
     Path("params.yaml").write_text(yaml.safe_dump(params))
-    for stale in ("models/export/ssd.onnx", "reports/export.json"):
-        Path(stale).parent.mkdir(exist_ok=True)
-        Path(stale).write_text("of an earlier model")
+    earlier = [Path(name) for name in ("models/export/ssd.onnx", "reports/export.json")]
+    for path in earlier:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("of an earlier model")
     with pytest.raises(SystemExit) as stopped:
         main()
     assert stopped.value.code == 2
     message = capsys.readouterr().err
     assert message.startswith("ssd.onnx, image of ")
     assert message.count("\n") == 1
-    assert sorted(path.name for path in Path("models").iterdir()) == ["model.pt"]
-    assert not Path("reports/export.json").exists()
+    assert sorted(path.name for path in Path("models").iterdir()) == ["export", "model.pt"]
+    assert [path.read_text() for path in earlier] == ["of an earlier model"] * 2
+    assert {*Path("models/export").iterdir(), *Path("reports").iterdir()} == set(earlier)
