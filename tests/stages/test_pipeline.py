@@ -165,7 +165,7 @@ def test_what_changed_runs_again_and_what_only_shows_is_drawn_again(project: Pat
     assert changed(project) == set()
     for name, stages in {
         "ssd/plots/figures.py": {"report"},
-        "ssd/tracking.py": set(),
+        "ssd/tracking/run.py": set(),
         "ssd/errors.py": set(),
         "ssd/params.py": set(),
         "stages/train_log.py": set(),

@@ -10,20 +10,10 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
 
 from ssd.params import Params, TrackingParams
-from ssd.tracking import MODEL_TAG, flat_params, tracked_run
+from ssd.tracking.run import MODEL_TAG, flat_params, tracked_run
 
 MakeParams = Callable[..., Params]
-REPOSITORY = Path(__file__).parent.parent
-
-
-@pytest.fixture(autouse=True)
-def no_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("DVC_EXP_NAME", raising=False)
-
-
-@pytest.fixture
-def settings(make_params: MakeParams) -> TrackingParams:
-    return make_params(**{"tracking.system_metrics": False}).tracking
+REPOSITORY = Path(__file__).parents[2]
 
 
 def runs(root: Path) -> list[MlflowRun]:
@@ -48,11 +38,11 @@ def evaluate(settings: TrackingParams, root: Path, digest: str, nms_iou: float =
         run.metrics({"test/coco_map": 0.5})
 
 
-def test_later_stages_log_into_the_run_of_their_model(settings: TrackingParams, tmp_path: Path) -> None:
-    train(settings, tmp_path, "abc")
-    train(settings, tmp_path, "def")
-    evaluate(settings, tmp_path, "abc")
-    first, second = runs(tmp_path)
+def test_later_stages_log_into_the_run_of_their_model(settings: TrackingParams, root: Path) -> None:
+    train(settings, root, "abc")
+    train(settings, root, "def")
+    evaluate(settings, root, "abc")
+    first, second = runs(root)
     assert first.data.metrics == {"train/loss": 2.5, "test/coco_map": 0.5}
     assert second.data.metrics == {"train/loss": 2.5}
     assert first.info.run_name == "shapes lr=0.1"
@@ -60,42 +50,42 @@ def test_later_stages_log_into_the_run_of_their_model(settings: TrackingParams, 
     assert {run.info.status for run in (first, second)} == {"FINISHED"}
 
 
-def test_the_same_stage_with_other_params_is_a_child_run(settings: TrackingParams, tmp_path: Path) -> None:
-    train(settings, tmp_path, "abc")
+def test_the_same_stage_with_other_params_is_a_child_run(settings: TrackingParams, root: Path) -> None:
+    train(settings, root, "abc")
     for nms_iou in (0.45, 0.45, 0.6):
-        evaluate(settings, tmp_path, "abc", nms_iou)
-    parent, child = runs(tmp_path)
+        evaluate(settings, root, "abc", nms_iou)
+    parent, child = runs(root)
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert child.info.run_name == "evaluate evaluate.nms_iou=0.6"
 
 
-def test_a_model_without_a_run_gets_one(settings: TrackingParams, tmp_path: Path) -> None:
-    evaluate(settings, tmp_path, "from elsewhere")
-    (run,) = runs(tmp_path)
+def test_a_model_without_a_run_gets_one(settings: TrackingParams, root: Path) -> None:
+    evaluate(settings, root, "from elsewhere")
+    (run,) = runs(root)
     assert run.data.metrics == {"test/coco_map": 0.5}
 
 
 def test_an_experiment_prefers_its_own_run(
-    settings: TrackingParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: TrackingParams, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DVC_EXP_NAME", "busy-bee")
-    train(settings, tmp_path, "abc")
+    train(settings, root, "abc")
     monkeypatch.delenv("DVC_EXP_NAME")
-    train(settings, tmp_path, "abc")
+    train(settings, root, "abc")
     monkeypatch.setenv("DVC_EXP_NAME", "busy-bee")
-    evaluate(settings, tmp_path, "abc")
-    own, other = runs(tmp_path)
+    evaluate(settings, root, "abc")
+    own, other = runs(root)
     assert own.info.run_name == "busy-bee shapes lr=0.1"
     assert "test/coco_map" in own.data.metrics
     assert "test/coco_map" not in other.data.metrics
 
 
 def test_a_run_is_taken_up_again_by_its_own_experiment_only(
-    settings: TrackingParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: TrackingParams, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def begin(resume: str | None) -> tuple[str, bool]:
         with tracked_run(
-            settings, tmp_path, "train", name="x", stage_params={"train.lr": 0.1}, resume=resume
+            settings, root, "train", name="x", stage_params={"train.lr": 0.1}, resume=resume
         ) as run:
             run.metrics({"loss": 1.0})
         return run.id, run.resumed
@@ -106,16 +96,16 @@ def test_a_run_is_taken_up_again_by_its_own_experiment_only(
     assert begin("no such run")[1] is False
     monkeypatch.setenv("DVC_EXP_NAME", "busy-bee")
     assert begin(first)[1] is False
-    assert len(runs(tmp_path)) == 3
+    assert len(runs(root)) == 3
 
 
 def test_a_failing_stage_is_failed_and_an_interrupted_one_killed(
-    settings: TrackingParams, tmp_path: Path
+    settings: TrackingParams, root: Path
 ) -> None:
     for error in (RuntimeError, KeyboardInterrupt):
-        with pytest.raises(error), tracked_run(settings, tmp_path, "train", name="x", stage_params={}):
+        with pytest.raises(error), tracked_run(settings, root, "train", name="x", stage_params={}):
             raise error
-    assert [run.info.status for run in runs(tmp_path)] == ["FAILED", "KILLED"]
+    assert [run.info.status for run in runs(root)] == ["FAILED", "KILLED"]
 
 
 def test_disabled_tracking_writes_nothing(make_params: MakeParams, tmp_path: Path) -> None:
@@ -130,12 +120,12 @@ def test_a_store_that_does_not_open_is_a_warning(make_params: MakeParams, tmp_pa
 
 
 def test_a_tracker_that_fails_midway_is_one_warning(
-    settings: TrackingParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: TrackingParams, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*args: object, **kwargs: object) -> None:
         raise OSError("disk full")
 
-    with tracked_run(settings, tmp_path, "train", name="x", stage_params={}) as run:
+    with tracked_run(settings, root, "train", name="x", stage_params={}) as run:
         monkeypatch.setattr("mlflow.log_metrics", broken)
         with pytest.warns(UserWarning, match="disk full") as caught:
             run.metrics({"loss": 1.0})
@@ -149,7 +139,7 @@ def test_two_first_starts_at_once_share_one_store(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from ssd.params import TrackingParams
-from ssd.tracking import tracked_run
+from ssd.tracking.run import tracked_run
 
 settings = TrackingParams(enabled=True, experiment="ssd", run_name="", system_metrics=False, uri="")
 with tracked_run(settings, Path(sys.argv[1]), "train", name="x", stage_params={}) as run:

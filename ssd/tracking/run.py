@@ -1,4 +1,4 @@
-"""MLflow tracking: one run per experiment, over all stages. The only module that imports mlflow.
+"""MLflow tracking: one run per experiment, over all stages.
 
 The run is found by content, not by a file: train tags its run with the digest of the model file that it
 wrote, and the later stages search for the run with the digest of the model that they read. This also works
@@ -7,19 +7,17 @@ for a stage that DVC restores from its cache, for a clone, and for a second expe
 A failure of MLflow never stops a stage: it is a warning, and the same numbers are on disk.
 """
 
-import logging
 import os
 import subprocess
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache, wraps
+from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
-from filelock import FileLock
-
 from ssd.params import TrackingParams
+from ssd.tracking.client import mlflow, open_experiment
 
 MODEL_TAG = "model_sha256"
 EXPERIMENT_TAG = "dvc_experiment"
@@ -27,18 +25,6 @@ STAGE_TAG = "stage."
 
 
 P = ParamSpec("P")
-
-
-@lru_cache
-def _mlflow() -> Any:
-    """The mlflow module, imported on first use because the import takes seconds."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    import mlflow
-
-    # Its messages about database tables and monitors would clutter the training log.
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    return mlflow
 
 
 def _warn_on_failure(method: Callable[Concatenate["Run", P], None]) -> Callable[Concatenate["Run", P], None]:
@@ -74,29 +60,29 @@ class Run:
     @_warn_on_failure
     def params(self, values: Mapping[str, object]) -> None:
         """Log parameters, flat, as `section.key`. A list is logged as text."""
-        _mlflow().log_params({key: str(value) for key, value in values.items()})
+        mlflow().log_params({key: str(value) for key, value in values.items()})
 
     @_warn_on_failure
     def metrics(self, values: Mapping[str, float | None], step: int | None = None) -> None:
         """Log metrics; those that are None are left out."""
         present = {key: value for key, value in values.items() if value is not None}
-        _mlflow().log_metrics(present, step=step)
+        mlflow().log_metrics(present, step=step)
 
     @_warn_on_failure
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags of the run."""
-        _mlflow().set_tags(dict(values))
+        mlflow().set_tags(dict(values))
 
     @_warn_on_failure
     def file(self, path: str | Path, folder: str | None = None) -> None:
         """Log a file, or every file of a folder, as artifacts."""
-        log = _mlflow().log_artifacts if Path(path).is_dir() else _mlflow().log_artifact
+        log = mlflow().log_artifacts if Path(path).is_dir() else mlflow().log_artifact
         log(str(path), folder)
 
     @_warn_on_failure
     def table(self, columns: Mapping[str, Sequence[object]], path: str) -> None:
         """Log a table, shown in the UI; `path` ends with .json."""
-        _mlflow().log_table({key: list(values) for key, values in columns.items()}, path)
+        mlflow().log_table({key: list(values) for key, values in columns.items()}, path)
 
     @_warn_on_failure
     def onnx_model(
@@ -119,7 +105,7 @@ class Run:
         signature = ModelSignature(
             Schema([ColSpec(DataType.string, "image")]), Schema([ColSpec(Array(box), "detections")])
         )
-        _mlflow().pyfunc.log_model(
+        mlflow().pyfunc.log_model(
             name="detector",
             python_model=str(code),
             artifacts={"onnx": str(onnx_file)},
@@ -157,11 +143,11 @@ def tracked_run(
         return
     run = Run(active=True)
     try:
-        experiment_id = _experiment(settings, root)
+        experiment_id = open_experiment(settings, root)
         run.resumed = resume is not None and _resume(resume, experiment_id, settings.system_metrics)
         if not run.resumed:
             _open_run(experiment_id, settings, stage, name, stage_params, model_digest)
-        active = _mlflow().active_run()
+        active = mlflow().active_run()
         assert active is not None, "_resume or _open_run has started it"
         run.id = active.info.run_id
     except Exception as error:  # noqa: BLE001 (whatever a database, a disk or a server raises)
@@ -180,11 +166,11 @@ def tracked_run(
 
 def _resume(run_id: str, experiment_id: str, system_metrics: bool) -> bool:
     """Resume an earlier run; False if it does not exist or belongs to another DVC experiment."""
-    found = _mlflow().MlflowClient().search_runs([experiment_id], f"attributes.run_id = '{run_id}'")
+    found = mlflow().MlflowClient().search_runs([experiment_id], f"attributes.run_id = '{run_id}'")
     own_name = os.environ.get("DVC_EXP_NAME", "")
     if not found or found[0].data.tags.get(EXPERIMENT_TAG) != own_name:
         return False
-    _mlflow().start_run(run_id=run_id, log_system_metrics=system_metrics)
+    mlflow().start_run(run_id=run_id, log_system_metrics=system_metrics)
     return True
 
 
@@ -206,45 +192,31 @@ def _open_run(
         if model_digest:
             tags[MODEL_TAG] = model_digest
         run_name = settings.run_name or " ".join(filter(None, [own_name, name]))
-        _mlflow().start_run(
+        mlflow().start_run(
             experiment_id=experiment_id, run_name=run_name, tags=tags, log_system_metrics=system_metrics
         )
         _log_stage_params(stage_params)
         return
     before = found.data.tags.get(STAGE_TAG + stage)
-    _mlflow().start_run(run_id=found.info.run_id, log_system_metrics=False)
+    mlflow().start_run(run_id=found.info.run_id, log_system_metrics=False)
     if before is None or before in mark.values():
-        _mlflow().set_tags(mark)
+        mlflow().set_tags(mark)
         return
     child_name = f"{stage} {_difference(before, stage_params)}"
-    _mlflow().start_run(
+    mlflow().start_run(
         experiment_id=experiment_id, run_name=child_name, nested=True, tags={**mark, **_git_state()}
     )
     _log_stage_params(stage_params)
 
 
 def _log_stage_params(stage_params: Mapping[str, object]) -> None:
-    _mlflow().log_params({key: str(value) for key, value in stage_params.items()})
-
-
-def _experiment(settings: TrackingParams, root: Path) -> str:
-    """Set the tracking URI; return the experiment's id. The lock prevents two processes from creating it."""
-    _mlflow().set_tracking_uri(settings.uri or f"sqlite:///{root.resolve() / 'mlflow' / 'mlflow.db'}")
-    store = root.resolve() / "mlflow"
-    store.mkdir(exist_ok=True)
-    with FileLock(store / ".lock"):
-        client = _mlflow().MlflowClient()
-        existing = client.get_experiment_by_name(settings.experiment)
-        if existing is not None:
-            return str(existing.experiment_id)
-        artifacts = None if settings.uri else (store / "artifacts").as_uri()
-        return str(client.create_experiment(settings.experiment, artifact_location=artifacts))
+    mlflow().log_params({key: str(value) for key, value in stage_params.items()})
 
 
 def _find(experiment_id: str, model_digest: str) -> Any:
     """The newest run of this model, preferably one of this process's DVC experiment."""
     found = (
-        _mlflow()
+        mlflow()
         .MlflowClient()
         .search_runs(
             [experiment_id], f"tags.{MODEL_TAG} = '{model_digest}'", order_by=["attributes.start_time DESC"]
@@ -276,8 +248,8 @@ def _git_state() -> dict[str, str]:
 
 def _close_run(status: str) -> None:
     try:
-        while _mlflow().active_run() is not None:
-            _mlflow().end_run(status)
+        while mlflow().active_run() is not None:
+            mlflow().end_run(status)
     except Exception as error:  # noqa: BLE001 (whatever a database, a disk or a server raises)
         _warn(error)
 
