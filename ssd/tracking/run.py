@@ -7,6 +7,7 @@ for a stage that DVC restores from its cache, for a clone, and for a second expe
 A failure of MLflow never stops a stage: it is a warning, and the same numbers are on disk.
 """
 
+import json
 import os
 import subprocess
 import warnings
@@ -81,8 +82,11 @@ class Run:
 
     @_warn_on_failure
     def table(self, columns: Mapping[str, Sequence[object]], path: str) -> None:
-        """Log a table, shown in the UI; `path` ends with .json."""
-        mlflow().log_table({key: list(values) for key, values in columns.items()}, path)
+        """Log a table, shown in the UI; `path` ends with .json. It replaces an earlier one."""
+        # What mlflow.log_table writes; but that appends to the rows of an earlier evaluation.
+        rows = [list(row) for row in zip(*columns.values(), strict=True)]
+        mlflow().log_dict({"columns": list(columns), "data": rows}, path)
+        mlflow().set_tag("mlflow.loggedArtifacts", json.dumps([{"path": path, "type": "table"}]))
 
     @_warn_on_failure
     def onnx_model(

@@ -1,5 +1,6 @@
 """MLflow: one run over all stages, an honest status, and a tracker that never stops the work."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,9 +17,14 @@ MakeParams = Callable[..., Params]
 REPOSITORY = Path(__file__).parents[2]
 
 
+def store(root: Path) -> str:
+    """The tracking URI."""
+    return f"sqlite:///{root / 'mlflow' / 'mlflow.db'}"
+
+
 def runs(root: Path) -> list[MlflowRun]:
     """All runs, oldest first."""
-    client = MlflowClient(f"sqlite:///{root / 'mlflow' / 'mlflow.db'}")
+    client = MlflowClient(store(root))
     experiment = client.get_experiment_by_name("ssd")
     return list(client.search_runs([experiment.experiment_id], order_by=["attributes.start_time"]))
 
@@ -57,6 +63,18 @@ def test_the_same_stage_with_other_params_is_a_child_run(settings: TrackingParam
     parent, child = runs(root)
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert child.info.run_name == "evaluate evaluate.nms_iou=0.6"
+
+
+def test_a_table_that_is_logged_again_replaces_the_first(settings: TrackingParams, root: Path) -> None:
+    for ap in (0.25, 0.5):
+        with tracked_run(settings, root, "evaluate", name="x", stage_params={}, model_digest="abc") as run:
+            run.table({"class": ["disc"], "ap": [ap]}, "per_class.json")
+    table = MlflowClient(store(root)).load_table("1", "per_class.json", [run.id])
+    assert table.to_dict("records") == [{"class": "disc", "ap": 0.5}]
+    (listed,) = runs(root)
+    assert json.loads(listed.data.tags["mlflow.loggedArtifacts"]) == [
+        {"path": "per_class.json", "type": "table"}
+    ], "so the UI shows it as a table"
 
 
 def test_a_model_without_a_run_gets_one(settings: TrackingParams, root: Path) -> None:
