@@ -2,23 +2,42 @@
 
 import logging
 import os
+import sqlite3
+import textwrap
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ssd.params import TrackingParams
-from ssd.tracking.disk import ARTIFACTS, absolute_location, database, locked_store, make_locations_relative
+from ssd.tracking.disk import (
+    ARTIFACTS,
+    absolute_location,
+    check_database,
+    database,
+    locked_store,
+    make_locations_relative,
+)
+
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",  # seconds
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+}
+"""Of MLflow, unless the environment has others. By its own, a hanging server stops a stage for 20 minutes."""
 
 
 @lru_cache
 def mlflow() -> Any:
     """The module, imported on first use because the import takes seconds."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
     import mlflow
 
-    # Its messages about database tables and monitors would clutter the training log.
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    # Where something fails, they print a hundred lines before they raise; what they raise is told in one.
+    logging.getLogger("mlflow").setLevel(logging.CRITICAL)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     return mlflow
 
 
@@ -31,6 +50,8 @@ def open_experiment(settings: TrackingParams, root: Path) -> str:
     """
     mlflow().set_tracking_uri(settings.uri or f"sqlite:///{database(root)}")
     with locked_store(root):  # or two processes would create it
+        if not settings.uri:
+            check_database(root)
         experiment_id = _experiment(settings, root)
         if not settings.uri:
             make_locations_relative(root)
@@ -57,3 +78,22 @@ def _resolve_locations(root: Path) -> None:
 
     registry: Any = artifact_repository_registry._artifact_repository_registry
     registry.register("", repository)
+
+
+def reason(error: BaseException, uri: str) -> str:
+    """Why MLflow failed, in one line: what the disk, the database or the network said, if one of them did.
+
+    Args:
+        error: what MLflow raised.
+        uri: of the server, which is named without a password; anything else is not named.
+    """
+    told, cause = error, error
+    while found := cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__):
+        cause = found
+        if isinstance(cause, OSError | sqlite3.OperationalError) and str(cause):
+            told = cause
+    text = next(iter(str(told).splitlines()), "") or type(told).__name__
+    server = urlsplit(uri)
+    if server.hostname:
+        text = f"{server.netloc.rpartition('@')[2]}: {text}"  # without a password
+    return textwrap.shorten(text, 200, placeholder=" ...")

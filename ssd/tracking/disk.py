@@ -13,8 +13,13 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from ssd.errors import UserError
+
 FOLDER = "mlflow"
 ARTIFACTS = f"{FOLDER}/artifacts"
+
+PATIENCE = 20.0
+"""Seconds to wait for another process that uses the store; MLflow waits as long for SQLite."""
 
 LOCATIONS = (
     ("experiments", "artifact_location"),
@@ -35,11 +40,35 @@ def database(root: Path) -> Path:
 
 @contextmanager
 def locked_store(root: Path) -> Iterator[None]:
-    """Keep other processes of this package from opening the store in the block. Its folder is created."""
+    """Keep other processes of this package from opening the store in the block. Its folder is created.
+
+    Raises:
+        OSError: the folder cannot be written, or another process does not let go.
+    """
     folder = root.resolve() / FOLDER
     folder.mkdir(exist_ok=True)
-    with FileLock(folder / ".lock"):
+    with FileLock(folder / ".lock", timeout=6 * PATIENCE):  # making a store takes a slow machine a minute
         yield
+
+
+def check_database(root: Path) -> None:
+    """Return if the database can be written, or is not there yet. MLflow would retry for minutes.
+
+    Raises:
+        UserError: it is damaged, read-only, no file, or locked for long.
+    """
+    path = database(root)
+    if not path.exists():
+        return
+    try:
+        with closing(sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("SELECT * FROM alembic_version")
+            connection.execute("ROLLBACK")
+    except sqlite3.OperationalError as error:
+        raise UserError(f"{path}: {error}", path=path) from None
+    except sqlite3.DatabaseError as error:
+        raise UserError(f"{path}: {error}; move it away, and a new one is made", path=path) from None
 
 
 def make_locations_relative(root: Path) -> None:
@@ -47,7 +76,7 @@ def make_locations_relative(root: Path) -> None:
 
     Locations of any other form stay. Call it while the store is locked.
     """
-    with closing(sqlite3.connect(database(root))) as connection, connection:
+    with closing(sqlite3.connect(database(root), timeout=PATIENCE)) as connection, connection:
         for table, column in LOCATIONS:
             query = f"SELECT DISTINCT {column} FROM {table} WHERE {column} LIKE ?"  # noqa: S608 (constants)
             found = [location for (location,) in connection.execute(query, [f"%/{ARTIFACTS}%"])]

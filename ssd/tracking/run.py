@@ -4,13 +4,14 @@ The run is found by content, not by a file: train tags its run with the digest o
 wrote, and the later stages search for the run with the digest of the model that they read. This also works
 for a stage that DVC restores from its cache, for a clone, and for a second experiment on the same model.
 
-A failure of MLflow never stops a stage: it is a warning, and the same numbers are on disk.
+A failure of MLflow never stops a stage, nor holds it up for long: it is one warning, and the same numbers
+are on disk.
 """
 
 import json
+import logging
 import os
 import subprocess
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -18,7 +19,9 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
 from ssd.params import TrackingParams
-from ssd.tracking.client import mlflow, open_experiment
+from ssd.tracking.client import mlflow, open_experiment, reason
+
+log = logging.getLogger(__name__)
 
 MODEL_TAG = "model_sha256"
 EXPERIMENT_TAG = "dvc_experiment"
@@ -39,7 +42,7 @@ def _warn_on_failure(method: Callable[Concatenate["Run", P], None]) -> Callable[
             method(self, *args, **kwargs)
         except Exception as error:  # noqa: BLE001 (whatever a database, a disk or a server raises)
             self.active = False
-            _warn(error)
+            _warn(f"logging {method.__name__}", error, self.uri)
 
     return guarded
 
@@ -49,12 +52,14 @@ class Run:
 
     Attributes:
         active: whether tracking is enabled and has not failed.
+        uri: `tracking.uri`.
         id: MLflow's run id; empty without tracking.
         resumed: whether an earlier process started this run, which still has what that process logged.
     """
 
-    def __init__(self, active: bool) -> None:
+    def __init__(self, active: bool, uri: str = "") -> None:
         self.active = active
+        self.uri = uri
         self.id = ""
         self.resumed = False
 
@@ -77,8 +82,8 @@ class Run:
     @_warn_on_failure
     def file(self, path: str | Path, folder: str | None = None) -> None:
         """Log a file, or every file of a folder, as artifacts."""
-        log = mlflow().log_artifacts if Path(path).is_dir() else mlflow().log_artifact
-        log(str(path), folder)
+        log_path = mlflow().log_artifacts if Path(path).is_dir() else mlflow().log_artifact
+        log_path(str(path), folder)
 
     @_warn_on_failure
     def table(self, columns: Mapping[str, Sequence[object]], path: str) -> None:
@@ -145,7 +150,7 @@ def tracked_run(
     if not settings.enabled:
         yield Run(active=False)
         return
-    run = Run(active=True)
+    run = Run(active=True, uri=settings.uri)
     try:
         experiment_id = open_experiment(settings, root)
         run.resumed = resume is not None and _resume(resume, experiment_id, settings.system_metrics)
@@ -156,16 +161,16 @@ def tracked_run(
         run.id = active.info.run_id
     except Exception as error:  # noqa: BLE001 (whatever a database, a disk or a server raises)
         run.active = False
-        _warn(error)
+        _warn("opening the run", error, run.uri)
     try:
         yield run
     except KeyboardInterrupt:
-        _close_run("KILLED")
+        _close_run(run, "KILLED")
         raise
     except BaseException:
-        _close_run("FAILED")
+        _close_run(run, "FAILED")
         raise
-    _close_run("FINISHED")
+    _close_run(run, "FINISHED")
 
 
 def _resume(run_id: str, experiment_id: str, system_metrics: bool) -> bool:
@@ -250,17 +255,21 @@ def _git_state() -> dict[str, str]:
         return {}
 
 
-def _close_run(status: str) -> None:
+def _close_run(run: Run, status: str) -> None:
     try:
         while mlflow().active_run() is not None:
             mlflow().end_run(status)
     except Exception as error:  # noqa: BLE001 (whatever a database, a disk or a server raises)
-        _warn(error)
+        if run.active:
+            _warn("closing the run", error, run.uri)
 
 
-def _warn(error: Exception) -> None:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    warnings.warn(f"MLflow failed ({reason}); tracking is off, the numbers are in reports/", stacklevel=3)
+def _warn(doing: str, error: Exception, uri: str) -> None:
+    log.warning(
+        "MLflow failed while %s (%s); this stage logs nothing more there, its numbers are in reports/",
+        doing,
+        reason(error, uri),
+    )
 
 
 def flat_params(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, object]:
