@@ -1,5 +1,6 @@
 """The mlflow module, and the store that a stage logs to."""
 
+import hashlib
 import logging
 import os
 import sqlite3
@@ -12,12 +13,14 @@ from urllib.parse import urlsplit
 from ssd.params import TrackingParams
 from ssd.tracking.disk import (
     ARTIFACTS,
+    FOLDER,
     absolute_location,
     check_database,
     database,
     locked_store,
     make_locations_relative,
 )
+from ssd.tracking.writers import Writer, dead_writers
 
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -41,8 +44,13 @@ def mlflow() -> Any:
     return mlflow
 
 
-def open_experiment(settings: TrackingParams, root: Path) -> str:
-    """Set the tracking URI; return the experiment's id.
+WRITER_TAG = "writer"
+
+
+def open_store(settings: TrackingParams, root: Path) -> tuple[str, Writer]:
+    """Set the tracking URI; return the experiment's id, and this process as a writer of runs.
+
+    The caller tags its runs with `WRITER_TAG`. Runs of processes that were killed are closed.
 
     Args:
         settings: the `tracking` section.
@@ -56,7 +64,10 @@ def open_experiment(settings: TrackingParams, root: Path) -> str:
         if not settings.uri:
             make_locations_relative(root)
             _resolve_locations(root)
-    return experiment_id
+        store = hashlib.sha256(f"{settings.uri} {experiment_id}".encode()).hexdigest()[:12]
+        writers = root.resolve() / FOLDER / "writers"
+        _close_runs_of_the_dead(experiment_id, writers, store)
+        return experiment_id, Writer(writers, store)
 
 
 def _experiment(settings: TrackingParams, root: Path) -> str:
@@ -78,6 +89,15 @@ def _resolve_locations(root: Path) -> None:
 
     registry: Any = artifact_repository_registry._artifact_repository_registry
     registry.register("", repository)
+
+
+def _close_runs_of_the_dead(experiment_id: str, writers: Path, store: str) -> None:
+    client = mlflow().MlflowClient()
+    for dead in dead_writers(writers, store):
+        query = f"tags.{WRITER_TAG} = '{dead.name}' and attributes.status = 'RUNNING'"
+        for run in client.search_runs([experiment_id], query):
+            ended = max(run.info.start_time, int(dead.last_seen * 1000))
+            client.set_terminated(run.info.run_id, "KILLED", end_time=ended)
 
 
 def reason(error: BaseException, uri: str) -> str:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
 from ssd.params import TrackingParams
-from ssd.tracking.client import mlflow, open_experiment, reason
+from ssd.tracking.client import WRITER_TAG, mlflow, open_store, reason
+from ssd.tracking.writers import Writer
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class Run:
         uri: `tracking.uri`.
         id: MLflow's run id; empty without tracking.
         resumed: whether an earlier process started this run, which still has what that process logged.
+        writer: shows other processes that this one still writes the run; None where the store did not open.
     """
 
     def __init__(self, active: bool, uri: str = "") -> None:
@@ -62,6 +64,7 @@ class Run:
         self.uri = uri
         self.id = ""
         self.resumed = False
+        self.writer: Writer | None = None
 
     @_warn_on_failure
     def params(self, values: Mapping[str, object]) -> None:
@@ -73,6 +76,8 @@ class Run:
         """Log metrics; those that are None are left out."""
         present = {key: value for key, value in values.items() if value is not None}
         mlflow().log_metrics(present, step=step)
+        if self.writer:
+            self.writer.alive()
 
     @_warn_on_failure
     def tags(self, values: Mapping[str, str]) -> None:
@@ -152,10 +157,11 @@ def tracked_run(
         return
     run = Run(active=True, uri=settings.uri)
     try:
-        experiment_id = open_experiment(settings, root)
-        run.resumed = resume is not None and _resume(resume, experiment_id, settings.system_metrics)
+        experiment_id, run.writer = open_store(settings, root)
+        own = {WRITER_TAG: run.writer.name}
+        run.resumed = resume is not None and _resume(resume, experiment_id, settings.system_metrics, own)
         if not run.resumed:
-            _open_run(experiment_id, settings, stage, name, stage_params, model_digest)
+            _open_run(experiment_id, settings, stage, name, stage_params, model_digest, own)
         active = mlflow().active_run()
         assert active is not None, "_resume or _open_run has started it"
         run.id = active.info.run_id
@@ -173,14 +179,21 @@ def tracked_run(
     _close_run(run, "FINISHED")
 
 
-def _resume(run_id: str, experiment_id: str, system_metrics: bool) -> bool:
+def _resume(run_id: str, experiment_id: str, system_metrics: bool, tags: Mapping[str, str]) -> bool:
     """Resume an earlier run; False if it does not exist or belongs to another DVC experiment."""
     found = mlflow().MlflowClient().search_runs([experiment_id], f"attributes.run_id = '{run_id}'")
     own_name = os.environ.get("DVC_EXP_NAME", "")
     if not found or found[0].data.tags.get(EXPERIMENT_TAG) != own_name:
         return False
-    mlflow().start_run(run_id=run_id, log_system_metrics=system_metrics)
+    _start_again(run_id, tags, system_metrics)
     return True
+
+
+def _start_again(run_id: str, tags: Mapping[str, str], system_metrics: bool) -> None:
+    for key, value in tags.items():
+        mlflow().MlflowClient().set_tag(run_id, key, value)
+    # Only now is it RUNNING: whoever is killed in between leaves no open run without its name.
+    mlflow().start_run(run_id=run_id, log_system_metrics=system_metrics)
 
 
 def _open_run(
@@ -190,14 +203,15 @@ def _open_run(
     name: str,
     stage_params: Mapping[str, object],
     model_digest: str | None,
+    own: Mapping[str, str],
 ) -> None:
-    """Start a new run, or resume the run of the model that the stage reads."""
+    """Start a new run, or resume the run of the model that the stage reads; tag it with `own`."""
     mark = {STAGE_TAG + stage: repr(sorted(stage_params.items()))}
     system_metrics = settings.system_metrics and stage == "train"
     found = _find(experiment_id, model_digest) if model_digest else None
     if found is None:
         own_name = os.environ.get("DVC_EXP_NAME", "")
-        tags = {EXPERIMENT_TAG: own_name, "mlflow.source.name": "dvc.yaml", **_git_state(), **mark}
+        tags = {EXPERIMENT_TAG: own_name, "mlflow.source.name": "dvc.yaml", **_git_state(), **mark, **own}
         if model_digest:
             tags[MODEL_TAG] = model_digest
         run_name = settings.run_name or " ".join(filter(None, [own_name, name]))
@@ -207,13 +221,13 @@ def _open_run(
         _log_stage_params(stage_params)
         return
     before = found.data.tags.get(STAGE_TAG + stage)
-    mlflow().start_run(run_id=found.info.run_id, log_system_metrics=False)
+    _start_again(found.info.run_id, own, system_metrics=False)
     if before is None or before in mark.values():
         mlflow().set_tags(mark)
         return
     child_name = f"{stage} {_difference(before, stage_params)}"
     mlflow().start_run(
-        experiment_id=experiment_id, run_name=child_name, nested=True, tags={**mark, **_git_state()}
+        experiment_id=experiment_id, run_name=child_name, nested=True, tags={**mark, **_git_state(), **own}
     )
     _log_stage_params(stage_params)
 
@@ -256,9 +270,12 @@ def _git_state() -> dict[str, str]:
 
 
 def _close_run(run: Run, status: str) -> None:
+    """Where it fails, a later stage finds that the writer has ended, and closes the run."""
     try:
         while mlflow().active_run() is not None:
             mlflow().end_run(status)
+        if run.writer:
+            run.writer.gone()
     except Exception as error:  # noqa: BLE001 (whatever a database, a disk or a server raises)
         if run.active:
             _warn("closing the run", error, run.uri)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ssd.params import Params, TrackingParams
-from ssd.tracking.client import open_experiment
+from ssd.tracking.client import open_store
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,8 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with a store that has no run."""
     root = tmp_path_factory.mktemp("empty")
     settings = TrackingParams(enabled=True, experiment="ssd", run_name="", system_metrics=False, uri="")
-    open_experiment(settings, root)
+    _, writer = open_store(settings, root)
+    writer.gone()
     return root
 
 
