@@ -1,4 +1,4 @@
-"""A store for each test, copied from one that is made once: MLflow takes seconds for that."""
+"""A store for each test, copied from one that is made once."""
 
 import shutil
 from collections.abc import Callable
@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from ssd.params import Params, TrackingParams
-from ssd.tracking.client import open_store
 
 
 @pytest.fixture(autouse=True)
@@ -18,16 +17,6 @@ def no_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def settings(make_params: Callable[..., Params]) -> TrackingParams:
     return make_params(**{"tracking.system_metrics": False}).tracking
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with a store that has no run."""
-    root = tmp_path_factory.mktemp("empty")
-    settings = TrackingParams(enabled=True, experiment="ssd", run_name="", system_metrics=False, uri="")
-    _, writer = open_store(settings, root)
-    writer.gone()
-    return root
 
 
 @pytest.fixture
