@@ -5,6 +5,7 @@ SHELL := /bin/bash
 .PHONY: help setup check repro recipe test bench ui lock
 
 PYTHON ?= python3
+PORT := 5000
 VENV := .venv
 READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -35,8 +36,8 @@ test: $(READY) ## lint, check types, run all tests
 bench: $(READY) ## measure speed and memory against peers; writes benchmarks/results
 	python -m benchmarks
 
-ui: $(READY) ## open MLflow on http://127.0.0.1:5000
-	mlflow ui --workers 1
+ui: $(READY) ## start MLflow on http://127.0.0.1:5000; PORT=... takes another port
+	python -m stages.ui $(PORT)
 
 lock: $(READY) ## renew requirements.txt, the lock, from pyproject.toml
 	uv pip compile pyproject.toml --extra pipeline --extra dev --universal --python-version 3.11 \

@@ -29,7 +29,7 @@ from ssd.models.saved import load_loss_settings, load_model
 from ssd.models.ssd import SSD
 from ssd.params import EvaluateParams, Params
 from ssd.postprocess import PostProcessor, PostProcessSettings
-from ssd.tracking import Run
+from ssd.tracking.run import Run
 from stages.command import command
 from stages.run import stage_run
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ssd.files import sha256
 from ssd.params import Params
-from ssd.tracking import Run, flat_params, tracked_run
+from ssd.tracking.run import Run, flat_params, tracked_run
 from stages.command import workspace
 
 
@@ -18,7 +18,7 @@ def stage_run(
     model: Path | None = None,
     resume: str | None = None,
 ) -> AbstractContextManager[Run]:
-    """Open the run of a stage; see `ssd.tracking.tracked_run`.
+    """Open the run of a stage; see `ssd.tracking.run.tracked_run`.
 
     Args:
         params: all of them.

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from ssd.files import sha256, write_bytes
 from ssd.loading.tensor_file import TensorFile
 from ssd.params import Params
-from ssd.tracking import MODEL_TAG, Run, flat_params
+from ssd.tracking.run import MODEL_TAG, Run, flat_params
 from ssd.training.history import Epoch, history_tsv
 from ssd.training.loop import Trainer, TrainResult
 from ssd.training.progress import Reporter

@@ -12,7 +12,7 @@ from default_params import default_text
 from loopback import Loopback
 
 from ssd.loading.tensor_file import TensorFile
-from ssd.params import Params, load_params
+from ssd.params import Params, TrackingParams, load_params
 from ssd.source.glyphs import GLYPHS
 from ssd.source.shapes import draw_scene
 from ssd.tensor_writer import AnnotatedImage, write_tensor_file
@@ -50,6 +50,18 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with lb.serving() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an MLflow store that has no run. MLflow takes seconds to make one: copy it."""
+    from ssd.tracking.client import open_store
+
+    root = tmp_path_factory.mktemp("empty")
+    settings = TrackingParams(enabled=True, experiment="ssd", run_name="", system_metrics=False, uri="")
+    _, writer = open_store(settings, root)
+    writer.gone()
+    return root
 
 
 @pytest.fixture(scope="session")

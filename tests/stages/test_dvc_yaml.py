@@ -25,12 +25,12 @@ PLUMBING = {
     "ssd/params.py",
     "ssd/params_errors.py",
     "ssd/params_file.py",
-    "ssd/tracking.py",
     "stages/command.py",
     "stages/run.py",
     "stages/train_log.py",
     "stages/check.py",
     *(str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("ssd/preflight/[!_]*.py")),
+    *(str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("ssd/tracking/[!_]*.py")),
 }
 
 
@@ -138,7 +138,7 @@ def test_a_change_of_what_decides_the_weights_is_another_training_and_of_what_sh
     assert another == code_deps("train") == needed("train")
     for name in ("ssd/loss.py", "ssd/loading/augment.py", "ssd/models/ssd.py", "ssd/training/schedule.py"):
         assert name in another
-    for name in ("ssd/plots/figures.py", "ssd/tracking.py", "ssd/errors.py", "ssd/export/onnx.py"):
+    for name in ("ssd/plots/figures.py", "ssd/tracking/run.py", "ssd/errors.py", "ssd/export/onnx.py"):
         assert name not in another
     assert checkout.checkpoints() == before
 

@@ -29,6 +29,7 @@ def test_a_queue_of_experiments_is_comparable_in_one_store(tmp_path: Path) -> No
         assert run.info.status == "FINISHED"
         assert run.data.params["train.devices"] == "2"
         assert "test/coco_map50" in run.data.metrics
+        assert (project / run.info.artifact_uri / "model/model.pt").is_file(), "not in DVC's copy"
         name = run.data.tags["dvc_experiment"]
         assert name in run.info.run_name
         assert "training on 2 processes, cpu" in run_python(project, "dvc", "queue", "logs", name)

@@ -132,7 +132,8 @@ def test_one_mlflow_run_holds_all_stages(project: Path) -> None:
     assert {"ssd.onnx", "ssd.torchscript.pt", "detections.png", "history.png", "per_class.json"} <= artifacts
 
 
-def test_the_logged_model_detects_from_base64(project: Path) -> None:
+def test_the_logged_model_detects_from_base64(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)  # the paths in the store are relative
     mlflow.set_tracking_uri(f"sqlite:///{project / 'mlflow' / 'mlflow.db'}")
     (run,) = mlflow_runs(project)
     (logged,) = mlflow.search_logged_models(experiment_ids=[run.info.experiment_id], output_format="list")
@@ -165,7 +166,7 @@ def test_what_changed_runs_again_and_what_only_shows_is_drawn_again(project: Pat
     assert changed(project) == set()
     for name, stages in {
         "ssd/plots/figures.py": {"report"},
-        "ssd/tracking.py": set(),
+        "ssd/tracking/run.py": set(),
         "ssd/errors.py": set(),
         "ssd/params.py": set(),
         "stages/train_log.py": set(),

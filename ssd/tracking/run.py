@@ -1,25 +1,28 @@
-"""MLflow tracking: one run per experiment, over all stages. The only module that imports mlflow.
+"""MLflow tracking: one run per experiment, over all stages.
 
 The run is found by content, not by a file: train tags its run with the digest of the model file that it
 wrote, and the later stages search for the run with the digest of the model that they read. This also works
 for a stage that DVC restores from its cache, for a clone, and for a second experiment on the same model.
 
-A failure of MLflow never stops a stage: it is a warning, and the same numbers are on disk.
+A failure of MLflow never stops a stage, nor holds it up for long: it is one warning, and the same numbers
+are on disk.
 """
 
+import json
 import logging
 import os
 import subprocess
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache, wraps
+from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
-from filelock import FileLock
-
 from ssd.params import TrackingParams
+from ssd.tracking.client import WRITER_TAG, mlflow, open_store, reason
+from ssd.tracking.writers import Writer
+
+log = logging.getLogger(__name__)
 
 MODEL_TAG = "model_sha256"
 EXPERIMENT_TAG = "dvc_experiment"
@@ -27,18 +30,6 @@ STAGE_TAG = "stage."
 
 
 P = ParamSpec("P")
-
-
-@lru_cache
-def _mlflow() -> Any:
-    """The mlflow module, imported on first use because the import takes seconds."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    import mlflow
-
-    # Its messages about database tables and monitors would clutter the training log.
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    return mlflow
 
 
 def _warn_on_failure(method: Callable[Concatenate["Run", P], None]) -> Callable[Concatenate["Run", P], None]:
@@ -52,7 +43,7 @@ def _warn_on_failure(method: Callable[Concatenate["Run", P], None]) -> Callable[
             method(self, *args, **kwargs)
         except Exception as error:  # noqa: BLE001 (whatever a database, a disk or a server raises)
             self.active = False
-            _warn(error)
+            _warn(f"logging {method.__name__}", error, self.uri)
 
     return guarded
 
@@ -62,41 +53,50 @@ class Run:
 
     Attributes:
         active: whether tracking is enabled and has not failed.
+        uri: `tracking.uri`.
         id: MLflow's run id; empty without tracking.
         resumed: whether an earlier process started this run, which still has what that process logged.
+        writer: shows other processes that this one still writes the run; None where the store did not open.
     """
 
-    def __init__(self, active: bool) -> None:
+    def __init__(self, active: bool, uri: str = "") -> None:
         self.active = active
+        self.uri = uri
         self.id = ""
         self.resumed = False
+        self.writer: Writer | None = None
 
     @_warn_on_failure
     def params(self, values: Mapping[str, object]) -> None:
         """Log parameters, flat, as `section.key`. A list is logged as text."""
-        _mlflow().log_params({key: str(value) for key, value in values.items()})
+        mlflow().log_params({key: str(value) for key, value in values.items()})
 
     @_warn_on_failure
     def metrics(self, values: Mapping[str, float | None], step: int | None = None) -> None:
         """Log metrics; those that are None are left out."""
         present = {key: value for key, value in values.items() if value is not None}
-        _mlflow().log_metrics(present, step=step)
+        mlflow().log_metrics(present, step=step)
+        if self.writer:
+            self.writer.alive()
 
     @_warn_on_failure
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags of the run."""
-        _mlflow().set_tags(dict(values))
+        mlflow().set_tags(dict(values))
 
     @_warn_on_failure
     def file(self, path: str | Path, folder: str | None = None) -> None:
         """Log a file, or every file of a folder, as artifacts."""
-        log = _mlflow().log_artifacts if Path(path).is_dir() else _mlflow().log_artifact
-        log(str(path), folder)
+        log_path = mlflow().log_artifacts if Path(path).is_dir() else mlflow().log_artifact
+        log_path(str(path), folder)
 
     @_warn_on_failure
     def table(self, columns: Mapping[str, Sequence[object]], path: str) -> None:
-        """Log a table, shown in the UI; `path` ends with .json."""
-        _mlflow().log_table({key: list(values) for key, values in columns.items()}, path)
+        """Log a table, shown in the UI; `path` ends with .json. It replaces an earlier one."""
+        # What mlflow.log_table writes; but that appends to the rows of an earlier evaluation.
+        rows = [list(row) for row in zip(*columns.values(), strict=True)]
+        mlflow().log_dict({"columns": list(columns), "data": rows}, path)
+        mlflow().set_tag("mlflow.loggedArtifacts", json.dumps([{"path": path, "type": "table"}]))
 
     @_warn_on_failure
     def onnx_model(
@@ -119,7 +119,7 @@ class Run:
         signature = ModelSignature(
             Schema([ColSpec(DataType.string, "image")]), Schema([ColSpec(Array(box), "detections")])
         )
-        _mlflow().pyfunc.log_model(
+        mlflow().pyfunc.log_model(
             name="detector",
             python_model=str(code),
             artifacts={"onnx": str(onnx_file)},
@@ -155,37 +155,45 @@ def tracked_run(
     if not settings.enabled:
         yield Run(active=False)
         return
-    run = Run(active=True)
+    run = Run(active=True, uri=settings.uri)
     try:
-        experiment_id = _experiment(settings, root)
-        run.resumed = resume is not None and _resume(resume, experiment_id, settings.system_metrics)
+        experiment_id, run.writer = open_store(settings, root)
+        own = {WRITER_TAG: run.writer.name}
+        run.resumed = resume is not None and _resume(resume, experiment_id, settings.system_metrics, own)
         if not run.resumed:
-            _open_run(experiment_id, settings, stage, name, stage_params, model_digest)
-        active = _mlflow().active_run()
+            _open_run(experiment_id, settings, stage, name, stage_params, model_digest, own)
+        active = mlflow().active_run()
         assert active is not None, "_resume or _open_run has started it"
         run.id = active.info.run_id
     except Exception as error:  # noqa: BLE001 (whatever a database, a disk or a server raises)
         run.active = False
-        _warn(error)
+        _warn("opening the run", error, run.uri)
     try:
         yield run
     except KeyboardInterrupt:
-        _close_run("KILLED")
+        _close_run(run, "KILLED")
         raise
     except BaseException:
-        _close_run("FAILED")
+        _close_run(run, "FAILED")
         raise
-    _close_run("FINISHED")
+    _close_run(run, "FINISHED")
 
 
-def _resume(run_id: str, experiment_id: str, system_metrics: bool) -> bool:
+def _resume(run_id: str, experiment_id: str, system_metrics: bool, tags: Mapping[str, str]) -> bool:
     """Resume an earlier run; False if it does not exist or belongs to another DVC experiment."""
-    found = _mlflow().MlflowClient().search_runs([experiment_id], f"attributes.run_id = '{run_id}'")
+    found = mlflow().MlflowClient().search_runs([experiment_id], f"attributes.run_id = '{run_id}'")
     own_name = os.environ.get("DVC_EXP_NAME", "")
     if not found or found[0].data.tags.get(EXPERIMENT_TAG) != own_name:
         return False
-    _mlflow().start_run(run_id=run_id, log_system_metrics=system_metrics)
+    _start_again(run_id, tags, system_metrics)
     return True
+
+
+def _start_again(run_id: str, tags: Mapping[str, str], system_metrics: bool) -> None:
+    for key, value in tags.items():
+        mlflow().MlflowClient().set_tag(run_id, key, value)
+    # Only now is it RUNNING: whoever is killed in between leaves no open run without its name.
+    mlflow().start_run(run_id=run_id, log_system_metrics=system_metrics)
 
 
 def _open_run(
@@ -195,56 +203,43 @@ def _open_run(
     name: str,
     stage_params: Mapping[str, object],
     model_digest: str | None,
+    own: Mapping[str, str],
 ) -> None:
-    """Start a new run, or resume the run of the model that the stage reads."""
+    """Start a new run, or resume the run of the model that the stage reads; tag it with `own`."""
     mark = {STAGE_TAG + stage: repr(sorted(stage_params.items()))}
     system_metrics = settings.system_metrics and stage == "train"
     found = _find(experiment_id, model_digest) if model_digest else None
     if found is None:
         own_name = os.environ.get("DVC_EXP_NAME", "")
-        tags = {EXPERIMENT_TAG: own_name, "mlflow.source.name": "dvc.yaml", **_git_state(), **mark}
+        tags = {EXPERIMENT_TAG: own_name, "mlflow.source.name": "dvc.yaml", **_git_state(), **mark, **own}
         if model_digest:
             tags[MODEL_TAG] = model_digest
         run_name = settings.run_name or " ".join(filter(None, [own_name, name]))
-        _mlflow().start_run(
+        mlflow().start_run(
             experiment_id=experiment_id, run_name=run_name, tags=tags, log_system_metrics=system_metrics
         )
         _log_stage_params(stage_params)
         return
     before = found.data.tags.get(STAGE_TAG + stage)
-    _mlflow().start_run(run_id=found.info.run_id, log_system_metrics=False)
+    _start_again(found.info.run_id, own, system_metrics=False)
     if before is None or before in mark.values():
-        _mlflow().set_tags(mark)
+        mlflow().set_tags(mark)
         return
     child_name = f"{stage} {_difference(before, stage_params)}"
-    _mlflow().start_run(
-        experiment_id=experiment_id, run_name=child_name, nested=True, tags={**mark, **_git_state()}
+    mlflow().start_run(
+        experiment_id=experiment_id, run_name=child_name, nested=True, tags={**mark, **_git_state(), **own}
     )
     _log_stage_params(stage_params)
 
 
 def _log_stage_params(stage_params: Mapping[str, object]) -> None:
-    _mlflow().log_params({key: str(value) for key, value in stage_params.items()})
-
-
-def _experiment(settings: TrackingParams, root: Path) -> str:
-    """Set the tracking URI; return the experiment's id. The lock prevents two processes from creating it."""
-    _mlflow().set_tracking_uri(settings.uri or f"sqlite:///{root.resolve() / 'mlflow' / 'mlflow.db'}")
-    store = root.resolve() / "mlflow"
-    store.mkdir(exist_ok=True)
-    with FileLock(store / ".lock"):
-        client = _mlflow().MlflowClient()
-        existing = client.get_experiment_by_name(settings.experiment)
-        if existing is not None:
-            return str(existing.experiment_id)
-        artifacts = None if settings.uri else (store / "artifacts").as_uri()
-        return str(client.create_experiment(settings.experiment, artifact_location=artifacts))
+    mlflow().log_params({key: str(value) for key, value in stage_params.items()})
 
 
 def _find(experiment_id: str, model_digest: str) -> Any:
     """The newest run of this model, preferably one of this process's DVC experiment."""
     found = (
-        _mlflow()
+        mlflow()
         .MlflowClient()
         .search_runs(
             [experiment_id], f"tags.{MODEL_TAG} = '{model_digest}'", order_by=["attributes.start_time DESC"]
@@ -274,17 +269,24 @@ def _git_state() -> dict[str, str]:
         return {}
 
 
-def _close_run(status: str) -> None:
+def _close_run(run: Run, status: str) -> None:
+    """Where it fails, a later stage finds that the writer has ended, and closes the run."""
     try:
-        while _mlflow().active_run() is not None:
-            _mlflow().end_run(status)
+        while mlflow().active_run() is not None:
+            mlflow().end_run(status)
+        if run.writer:
+            run.writer.gone()
     except Exception as error:  # noqa: BLE001 (whatever a database, a disk or a server raises)
-        _warn(error)
+        if run.active:
+            _warn("closing the run", error, run.uri)
 
 
-def _warn(error: Exception) -> None:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    warnings.warn(f"MLflow failed ({reason}); tracking is off, the numbers are in reports/", stacklevel=3)
+def _warn(doing: str, error: Exception, uri: str) -> None:
+    log.warning(
+        "MLflow failed while %s (%s); this stage logs nothing more there, its numbers are in reports/",
+        doing,
+        reason(error, uri),
+    )
 
 
 def flat_params(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, object]:
