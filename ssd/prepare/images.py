@@ -126,6 +126,8 @@ def _decode(content: bytes) -> tuple[Image.Image, int]:
         raise
     except _DAMAGE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
+        if reason.startswith("out of memory"):
+            raise MemoryError(reason) from None
         raise ImageError(f"does not decode ({reason})") from None
 
 
