@@ -60,7 +60,7 @@ class PackedImage:
     content: JPEG or PNG, 8-bit RGB, as shown; size, original_size: (height, width) in pixels as shown, after
     and before downscaling; orientation: 1 to 8, how the file's image was turned (see
     `ssd.prepare.orientation`); reencoded: whether `content` differs from the file's bytes; fingerprint: of
-    the image as shown, before downscaling.
+    the image as shown, after downscaling.
     """
 
     content: bytes
@@ -93,7 +93,6 @@ def pack_image(content: bytes, max_side: int, jpeg_quality: int) -> PackedImage:
     if image.format != "TIFF":  # which Pillow turns in load()
         rgb = turn_image(rgb, orientation)
     original_size = rgb.height, rgb.width
-    fingerprint = take_fingerprint(rgb)
     if longer > max_side:
         height, width = (max(round(side * max_side / longer), 1) for side in original_size)
         # Pillow widens its filters when downscaling, so the result is antialiased.
@@ -101,7 +100,7 @@ def pack_image(content: bytes, max_side: int, jpeg_quality: int) -> PackedImage:
     buffer = io.BytesIO()
     rgb.save(buffer, "JPEG", quality=jpeg_quality)
     size = rgb.height, rgb.width
-    return PackedImage(buffer.getvalue(), size, original_size, orientation, True, fingerprint)
+    return PackedImage(buffer.getvalue(), size, original_size, orientation, True, take_fingerprint(rgb))
 
 
 def _decode(content: bytes) -> tuple[Image.Image, int]:
@@ -112,11 +111,12 @@ def _decode(content: bytes) -> tuple[Image.Image, int]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd EXIF
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                _check_header(image)
-                # For PNG, verify() reads to the end and checks the checksums, which load() does not.
-                image.verify()
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
+            _check_header(image)
+            if image.format == "PNG":
+                image.verify()  # reads to the end and checks the checksums, which load() does not
+                image = Image.open(io.BytesIO(content), formats=FORMATS)
+            with image:
                 orientation = read_orientation(image) if image.format == "TIFF" else UPRIGHT
                 image.load()
                 return image, orientation if image.format == "TIFF" else read_orientation(image)
@@ -126,6 +126,8 @@ def _decode(content: bytes) -> tuple[Image.Image, int]:
         raise
     except _DAMAGE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
+        if reason.startswith("out of memory"):
+            raise MemoryError(reason) from None
         raise ImageError(f"does not decode ({reason})") from None
 
 

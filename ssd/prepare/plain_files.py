@@ -10,7 +10,7 @@ import struct
 import zlib
 
 _MARKER = re.compile(rb"\xff+([^\x00\xff])")
-_MARKER_IN_SCAN = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
+_MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """Ends the compressed pixels, in which FF 00 stands for FF, and FF D0 to FF D7 are restart markers."""
 
 _SOS, _EOI = 0xDA, 0xD9
