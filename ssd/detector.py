@@ -46,7 +46,7 @@ class Detector(nn.Module):
         """Detect objects.
 
         Args:
-            images: uint8 [N, 3, H, W], RGB, as shown (see IMAGES), any N, H and W.
+            images: uint8 [N, 3, H, W], RGB, as shown (see IMAGES); N, H and W from 1.
 
         Returns:
             boxes float32 [N, K, 4], xyxy in pixels of the image; scores float32 [N, K], descending;

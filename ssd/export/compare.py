@@ -48,7 +48,7 @@ def compare_files(
     """Compare exported files, on the CPU, with the detector that they were exported from.
 
     Compared: metadata, the shape and the order of the outputs, and the detections (see
-    `ssd.export.match_detections`), on each image alone and on batches (see `_batches`).
+    `ssd.export.match_detections`), on each image alone, on batches (see `_batches`) and on none.
 
     Args:
         detector: on the CPU.
@@ -65,6 +65,7 @@ def compare_files(
         UserError: the results of a file differ.
     """
     cases = [_reference(detector, batch) for batch in _batches(images, detector.side)]
+    cases.append(_no_image(cases[0]))
     report: dict[str, Any] = {
         "tolerance": tolerance,
         "num_images": sum(len(case.references) for case in cases),
@@ -111,6 +112,12 @@ def _reference(detector: Detector, images: Tensor) -> Case:
         for i, detections in enumerate(Detections.split(*outputs))
     ]
     return Case(images, outputs, references)
+
+
+def _no_image(case: Case) -> Case:
+    """A batch of no image, and what a file has to make of it."""
+    boxes, scores, labels, num_detections = case.outputs
+    return Case(case.images[:0], (boxes[:0], scores[:0], labels[:0], num_detections[:0]), [])
 
 
 def _compare_case(

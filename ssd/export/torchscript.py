@@ -9,12 +9,56 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssd.detector import Detector, Outputs, describe
 
 METADATA = "metadata.json"
 """Name of the extra file, inside the TorchScript file, that holds the metadata."""
+
+DEBUG_SUFFIX = ".debug_pkl"
+"""Of the files, inside the TorchScript file, with lines and paths of the exporting machine's source files."""
+
+
+class Deployed(nn.Module):
+    """A detector for callers whom nobody checks: it does with every input what the ONNX file does.
+
+    Inputs that are not uint8 [N, 3, H, W] raise an error, and a batch of no image gives empty results.
+
+    Args:
+        detector: traced with it.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, images: Tensor) -> Outputs:
+        """As `Detector.forward`, with any N."""
+        images = checked_images(images)
+        num_images = images.shape[0]
+        boxes, scores, labels, num_detections = self.detector(at_least_one(images))
+        return boxes[:num_images], scores[:num_images], labels[:num_images], num_detections[:num_images]
+
+
+@torch.jit.script_if_tracing  # type: ignore[untyped-decorator]
+def checked_images(images: Tensor) -> Tensor:
+    """The images, if they are uint8 [N, 3, H, W].
+
+    Raises:
+        ValueError: they are not.
+    """
+    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
+        raise ValueError("images must be uint8 RGB [N, 3, H, W]")
+    return images
+
+
+@torch.jit.script_if_tracing  # type: ignore[untyped-decorator]
+def at_least_one(images: Tensor) -> Tensor:
+    """The images, uint8 [N, 3, H, W], or a black one if there are none: not every network takes no image."""
+    if images.shape[0] == 0:
+        return images.new_zeros([1, 3, images.shape[2], images.shape[3]])
+    return images
 
 
 def to_torchscript(detector: Detector, class_names: Sequence[str]) -> bytes:
@@ -22,8 +66,8 @@ def to_torchscript(detector: Detector, class_names: Sequence[str]) -> bytes:
 
     Sizes are read from the tensors in the traced graph, and NMS is compiled (see
     `ssd.postprocess.nms_mask`), so that N, H and W stay dynamic. A warning of the tracer that a value
-    became a constant is an error. The same detector gives the same bytes, in a fresh process from the same
-    folder.
+    became a constant is an error. The same detector gives the same bytes in every fresh process, wherever
+    this package and torch are installed.
     """
     # All sizes differ from each other and from the input size, so that no two dimensions are confused.
     example = torch.zeros(2, 3, detector.side + 3, detector.side + 5, dtype=torch.uint8)
@@ -31,9 +75,25 @@ def to_torchscript(detector: Detector, class_names: Sequence[str]) -> bytes:
     with torch.no_grad(), _deprecation_known():
         warnings.filterwarnings("error", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
         # No check on the same input again: the export stage compares results on many others.
-        traced = torch.jit.trace(detector, (example,), check_trace=False)  # type: ignore[no-untyped-call]
+        deployed = Deployed(detector).eval()
+        traced = torch.jit.trace(deployed, (example,), check_trace=False)  # type: ignore[no-untyped-call]
         metadata = json.dumps(describe(detector, class_names))
         torch.jit.save(traced, buffer, _extra_files={METADATA: metadata})
+    return _without_debug_files(buffer.getvalue())
+
+
+def _without_debug_files(content: bytes) -> bytes:
+    """A TorchScript file without its debug files, which only the messages of errors use."""
+    reader = torch._C.PyTorchFileReader(io.BytesIO(content))
+    buffer = io.BytesIO()
+    writer = torch._C.PyTorchFileWriter(buffer)
+    writer.set_min_version(int(reader.get_record("version")))
+    for name in reader.get_all_records():
+        # The writer adds the first two itself.
+        if name not in ("version", ".data/serialization_id") and not name.endswith(DEBUG_SUFFIX):
+            record = reader.get_record(name)
+            writer.write_record(name, record, len(record))
+    writer.write_end_of_file()
     return buffer.getvalue()
 
 

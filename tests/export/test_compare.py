@@ -40,7 +40,9 @@ def test_one_image_is_enough_and_batches_hold_several(
 
     def run(images: torch.Tensor) -> Outputs:
         seen.append(images.shape)
-        return detector(images)  # type: ignore[no-any-return]
+        boxes, scores, labels, numbers = detector(images if len(images) else scenes(1, 9, 9))
+        n = len(images)
+        return boxes[:n], scores[:n], labels[:n], numbers[:n]
 
     monkeypatch.setattr(compare, "open_torchscript", lambda path: (run, describe(detector, CLASS_NAMES)))
     compare_files(detector, CLASS_NAMES, [torchscript_file], IMAGES[:1], 1e-4)
@@ -49,6 +51,19 @@ def test_one_image_is_enough_and_batches_hold_several(
     assert any(width > 2 * height for height, width in heights_and_widths)
     assert any(max(size) < 5 for size in heights_and_widths)
     assert (64, 64) in heights_and_widths
+    assert 0 in {shape[0] for shape in seen}
+
+
+def test_a_file_that_finds_something_on_no_image_is_refused(
+    detector: Detector, torchscript_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(images: torch.Tensor) -> Outputs:
+        outputs: Outputs = detector(images if len(images) else scenes(1, 9, 9))
+        return outputs
+
+    monkeypatch.setattr(compare, "open_torchscript", lambda path: (run, describe(detector, CLASS_NAMES)))
+    with torch.inference_mode(), pytest.raises(UserError, match=r"in a batch of 0: outputs are .*\(1, 45"):
+        compare_files(detector, CLASS_NAMES, [torchscript_file], IMAGES[:1], 1e-4)
 
 
 def test_a_file_of_another_model_is_refused(detector: Detector, tmp_path: Path) -> None:

@@ -106,8 +106,3 @@ def test_every_opset_says_the_same(detector: Detector, tmp_path: Path, opset: in
         assert_same_detections(run(scenes(3, *size)), expected)
         numbers += expected[3].tolist()
     assert min(numbers) == 0 < max(numbers)
-
-
-@pytest.mark.slow
-def test_the_same_detector_gives_the_same_bytes(onnx_file: Path, detector: Detector) -> None:
-    assert to_onnx(detector, CLASS_NAMES, 18) == onnx_file.read_bytes()

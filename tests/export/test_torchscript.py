@@ -1,7 +1,10 @@
 """The TorchScript file: the same detections as the detector, from torch alone."""
 
+import os
+import shutil
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import torch
 from small_detector import CLASS_NAMES, SETTINGS, SIZES, assert_same_detections, scenes
 from torch import Tensor
 
+import ssd
 from ssd.detector import IMAGES, Detector
 from ssd.export.torchscript import open_torchscript, to_torchscript
 from ssd.models.heads import Heads
@@ -80,6 +84,64 @@ def test_it_needs_torch_alone(torchscript_file: Path, detector: Detector, tmp_pa
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert_same_detections(torch.load(tmp_path / "outputs.pt"), detector(images))
+
+
+def test_it_says_nothing_of_the_machine_that_made_it(torchscript_file: Path) -> None:
+    with zipfile.ZipFile(torchscript_file) as archive:
+        assert archive.testzip() is None
+        records = {name: archive.read(name) for name in archive.namelist()}
+    assert not [name for name in records if "debug" in name]
+    for name, content in records.items():
+        for place in (Path.cwd(), Path(torch.__file__).parents[1]):
+            assert str(place).encode() not in content, name
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+def test_its_format_is_as_torch_wrote_it(detector: Detector, torchscript_file: Path, tmp_path: Path) -> None:
+    """Only the debug files are gone: the version, by which operators are read, and the alignment are kept."""
+    traced = torch.jit.trace(detector, (scenes(2, 20, 30),), check_trace=False)
+    traced.save(tmp_path / "torch.pt")
+    with zipfile.ZipFile(tmp_path / "torch.pt") as one, zipfile.ZipFile(torchscript_file) as other:
+        name = f"{other.namelist()[0].split('/')[0]}/version"
+        assert other.read(name) == one.read("torch/version")
+    reader = torch._C.PyTorchFileReader(str(torchscript_file))
+    records = [name for name in reader.get_all_records() if name.startswith("data/")]
+    assert len(records) > 50
+    assert all(reader.get_record_offset(name) % 64 == 0 for name in records)
+
+
+EXPORT = """
+import sys
+import torch
+torch.set_num_threads(1)
+from small_detector import CLASS_NAMES, SETTINGS, build_model
+from ssd.detector import Detector
+from ssd.export.torchscript import to_torchscript
+open(sys.argv[1], "wb").write(to_torchscript(Detector(build_model(), SETTINGS), CLASS_NAMES))
+if len(sys.argv) > 2:
+    from ssd.export.onnx import to_onnx
+    open(sys.argv[2], "wb").write(to_onnx(Detector(build_model(), SETTINGS), CLASS_NAMES, 18))
+"""
+
+
+@pytest.mark.slow
+def test_both_files_are_the_same_wherever_the_package_lies(onnx_file: Path, tmp_path: Path) -> None:
+    """Their bytes; names in a TorchScript file count from the start of the process, so two of them export."""
+    here, there = Path(ssd.__file__).parents[1], tmp_path / "another place"
+    shutil.copytree(here / "ssd", there / "ssd", ignore=shutil.ignore_patterns("__pycache__"))
+    helpers = str(here / "tests/helpers")
+    files = [tmp_path / "here.pt", tmp_path / "there.pt", tmp_path / "there.onnx"]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", EXPORT, *map(str, written)],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(root), helpers]), "PYTHONHASHSEED": seed},
+        )
+        for root, seed, written in ((here, "1", files[:1]), (there, "2", files[1:]))
+    ]
+    assert [process.wait() for process in processes] == [0, 0]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert files[2].read_bytes() == onnx_file.read_bytes()
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
