@@ -26,9 +26,9 @@ from ssd.loading.loader import make_loader
 from ssd.loading.tensor_file import TensorFile
 from ssd.params import AugmentParams, load_params
 from ssd.prepare.preprocess import preprocess
+from ssd.prepare.readers.voc import VocList, read_voc
 from ssd.prepare.sources import VOC_CLASSES
 from ssd.prepare.splits import make_splits
-from ssd.prepare.voc import VocList, read_voc
 from ssd.seeding import seeded
 from ssd.source.glyphs import GLYPHS
 from ssd.source.shapes import draw_scene

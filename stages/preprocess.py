@@ -14,8 +14,8 @@ from ssd.files import replacing_folder, write_json
 from ssd.layouts import SPLITS
 from ssd.params import Params
 from ssd.prepare.annotations import Found, Problem
-from ssd.prepare.folder_files import listing as first_names
 from ssd.prepare.preprocess import declared_classes, preprocess, raise_if_unusable
+from ssd.prepare.readers.folder_files import listing as first_names
 from ssd.prepare.sources import read_source
 from ssd.prepare.splits import make_splits
 from ssd.prepare.summary import every_problem, list_problems, summarise

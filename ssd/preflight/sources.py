@@ -9,8 +9,8 @@ from ssd.layouts import OWN_SOURCES
 from ssd.params import DataParams
 from ssd.preflight.finding import Finding, collected
 from ssd.preflight.hosts import list_reasons, probe
-from ssd.prepare.folder_files import read_folder
-from ssd.prepare.recognise import recognise
+from ssd.prepare.readers.folder_files import read_folder
+from ssd.prepare.readers.recognise import recognise
 from ssd.source.download import archive_path, with_mirrors
 from ssd.source.own_folder import find_own
 from ssd.source.public_sets import ARCHIVES

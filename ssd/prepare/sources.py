@@ -9,13 +9,13 @@ from pathlib import Path
 from ssd.errors import UserError
 from ssd.params import DataParams, Source
 from ssd.prepare.annotations import Catalogue
-from ssd.prepare.coco import read_coco
-from ssd.prepare.folder_files import read_folder
-from ssd.prepare.penn_fudan import read_penn_fudan
-from ssd.prepare.recognise import recognise
-from ssd.prepare.voc import VocList, read_voc
-from ssd.prepare.voc_folder import read_voc_folder
-from ssd.prepare.yolo_folder import read_yolo_folder
+from ssd.prepare.readers.coco import read_coco
+from ssd.prepare.readers.folder_files import read_folder
+from ssd.prepare.readers.penn_fudan import read_penn_fudan
+from ssd.prepare.readers.recognise import recognise
+from ssd.prepare.readers.voc import VocList, read_voc
+from ssd.prepare.readers.voc_folder import read_voc_folder
+from ssd.prepare.readers.yolo_folder import read_yolo_folder
 
 VOC_CLASSES = (
     "aeroplane",

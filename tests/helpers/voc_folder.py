@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ssd.prepare.voc import VocList
+from ssd.prepare.readers.voc import VocList
 
 Corners = tuple[float, float, float, float]
 

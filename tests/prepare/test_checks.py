@@ -6,7 +6,7 @@ import pytest
 
 from ssd.prepare.annotations import AnnotatedObject, Annotation, Box, Problem
 from ssd.prepare.checks import CheckedObject, check_annotation, drop_leaks, mend_box
-from ssd.prepare.voc_xml import half_open
+from ssd.prepare.readers.voc_xml import half_open
 
 SIZE = (30, 40)  # height, width
 NAMES = ["cat", "dog"]

@@ -25,12 +25,12 @@ from ssd.loading.tensor_file import TensorFile
 from ssd.params import PreprocessParams
 from ssd.prepare import preprocess as preprocessing
 from ssd.prepare.annotations import AnnotatedObject, Annotation, Catalogue, Found, ImageRef, Problem
-from ssd.prepare.coco import read_coco
-from ssd.prepare.folder_files import read_folder
 from ssd.prepare.preprocess import Preprocessed, Spool, all_problems, declared_classes, raise_if_unusable
+from ssd.prepare.readers.coco import read_coco
+from ssd.prepare.readers.folder_files import read_folder
+from ssd.prepare.readers.voc import VocList, read_voc
 from ssd.prepare.splits import make_splits
 from ssd.prepare.summary import list_problems, summarise
-from ssd.prepare.voc import VocList, read_voc
 from ssd.tensor_writer import write_tensor_file
 
 Lists = dict[str, list[VocList]]

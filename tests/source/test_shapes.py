@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ssd.files import sha256
-from ssd.prepare.voc import read_list
-from ssd.prepare.voc_xml import parse_annotation
+from ssd.prepare.readers.voc import read_list
+from ssd.prepare.readers.voc_xml import parse_annotation
 from ssd.source.glyphs import GLYPHS, draw_glyph
 from ssd.source.shapes import ShapeObject, draw_scene, write_shapes
 

@@ -173,7 +173,7 @@ def test_what_changed_runs_again_and_what_only_shows_is_drawn_again(project: Pat
         "stages/evaluate.py": {"evaluate"},
         "ssd/export/onnx.py": {"export"},
         "ssd/loss.py": {"train", "evaluate"},
-        "ssd/prepare/voc.py": {"preprocess"},
+        "ssd/prepare/readers/voc.py": {"preprocess"},
     }.items():
         before = (project / name).read_bytes()
         (project / name).write_bytes(before + b"# touched\n")

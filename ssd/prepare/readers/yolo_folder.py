@@ -11,11 +11,20 @@ from dataclasses import dataclass
 
 from ssd.errors import UserError
 from ssd.prepare.annotations import Annotation, Catalogue, Found, ImageRef, Problem
-from ssd.prepare.folder_files import FolderFiles, bare, closest, is_image, listing, parent, plain_parts, stem
-from ssd.prepare.leftovers import unused_images, unused_lists, without_copies
-from ssd.prepare.split_names import Grouping, group_by_folder, group_by_lists
-from ssd.prepare.yolo_config import YoloConfig, name_lists, read_config
-from ssd.prepare.yolo_labels import Labels, looks_like_labels, parse_labels
+from ssd.prepare.readers.folder_files import (
+    FolderFiles,
+    bare,
+    closest,
+    is_image,
+    listing,
+    parent,
+    plain_parts,
+    stem,
+)
+from ssd.prepare.readers.leftovers import unused_images, unused_lists, without_copies
+from ssd.prepare.readers.split_names import Grouping, group_by_folder, group_by_lists
+from ssd.prepare.readers.yolo_config import YoloConfig, name_lists, read_config
+from ssd.prepare.readers.yolo_labels import Labels, looks_like_labels, parse_labels
 
 _NOTES = {
     "polygon": "{} polygons were read as the boxes around them",

@@ -3,7 +3,7 @@
 import pytest
 
 from ssd.prepare.checks import check_annotation
-from ssd.prepare.yolo_labels import looks_like_labels, parse_labels
+from ssd.prepare.readers.yolo_labels import looks_like_labels, parse_labels
 
 NAMES = ["cat", "dog"]
 

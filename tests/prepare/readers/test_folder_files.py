@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ssd.prepare.folder_files import FolderFiles, closest, plain_parts, read_folder
+from ssd.prepare.readers.folder_files import FolderFiles, closest, plain_parts, read_folder
 
 
 def files(tmp_path: Path, *names: str) -> FolderFiles:

@@ -23,10 +23,10 @@ from ssd.prepare.annotations import (
     ImageRef,
     Problem,
 )
-from ssd.prepare.coco_files import find_coco_files, image_folders
-from ssd.prepare.coco_outline import outline_box
-from ssd.prepare.folder_files import FolderFiles, is_image, plain_parts
-from ssd.prepare.leftovers import unused_images
+from ssd.prepare.readers.coco_files import find_coco_files, image_folders
+from ssd.prepare.readers.coco_outline import outline_box
+from ssd.prepare.readers.folder_files import FolderFiles, is_image, plain_parts
+from ssd.prepare.readers.leftovers import unused_images
 
 _TABLES = ("images", "annotations", "categories")
 _KEPT = {

@@ -7,10 +7,10 @@ from typing import Literal
 
 from ssd.errors import UserError
 from ssd.params import Source
-from ssd.prepare.coco_files import looks_like_coco
-from ssd.prepare.folder_files import FolderFiles, listing, stem
-from ssd.prepare.yolo_config import name_lists
-from ssd.prepare.yolo_labels import looks_like_labels
+from ssd.prepare.readers.coco_files import looks_like_coco
+from ssd.prepare.readers.folder_files import FolderFiles, listing, stem
+from ssd.prepare.readers.yolo_config import name_lists
+from ssd.prepare.readers.yolo_labels import looks_like_labels
 
 Format = Literal["voc_dir", "coco_json", "yolo_dir"]
 

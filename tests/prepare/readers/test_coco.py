@@ -9,8 +9,8 @@ from coco_folder import CATEGORIES, annotation, image, write_coco, write_images,
 from ssd.errors import UserError
 from ssd.prepare.annotations import Catalogue, ImageRef, Problem
 from ssd.prepare.checks import mend_box
-from ssd.prepare.coco import read_coco
-from ssd.prepare.folder_files import read_folder
+from ssd.prepare.readers.coco import read_coco
+from ssd.prepare.readers.folder_files import read_folder
 
 FILE = "annotations/instances_train2017.json"
 

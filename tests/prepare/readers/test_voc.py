@@ -6,8 +6,8 @@ import pytest
 
 from ssd.errors import UserError
 from ssd.prepare.annotations import AnnotatedObject, Box
-from ssd.prepare.voc import read_list
-from ssd.prepare.voc_xml import AnnotationError, half_open, parse_annotation
+from ssd.prepare.readers.voc import read_list
+from ssd.prepare.readers.voc_xml import AnnotationError, half_open, parse_annotation
 
 BOX = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>40</ymax></bndbox>"
 

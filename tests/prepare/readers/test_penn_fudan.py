@@ -11,7 +11,7 @@ from voc_folder import encode, picture
 
 from ssd.errors import UserError
 from ssd.prepare.annotations import Problem
-from ssd.prepare.penn_fudan import extent, read_mask, read_penn_fudan
+from ssd.prepare.readers.penn_fudan import extent, read_mask, read_penn_fudan
 
 
 def write(folder: Path, stem: str, mask: np.ndarray | None) -> None:

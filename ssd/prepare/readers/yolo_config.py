@@ -8,7 +8,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from ssd.errors import UserError
-from ssd.prepare.folder_files import FolderFiles, listing, parent, stem
+from ssd.prepare.readers.folder_files import FolderFiles, listing, parent, stem
 
 _USUAL = ("data", "dataset")
 _NAME_LISTS = ("obj.names", "_darknet.labels", "classes.txt", "predefined_classes.txt")

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from ssd.layouts import IMAGE_SUFFIXES, MASK_FOLDERS, UNREAD_IMAGE_SUFFIXES, is_data_file, is_hidden
-from ssd.prepare.split_names import split_of
+from ssd.prepare.readers.split_names import split_of
 
 TELLING = ("images", "labels", "annotations", "jpegimages", "imagesets", "data")
 """Folders whose names say what their files are, so that they are part of a data set."""

@@ -6,9 +6,9 @@ import pytest
 from coco_folder import annotation, image, write_coco, write_images, write_json
 
 from ssd.errors import UserError
-from ssd.prepare.coco import read_coco
-from ssd.prepare.coco_files import find_coco_files
-from ssd.prepare.folder_files import read_folder
+from ssd.prepare.readers.coco import read_coco
+from ssd.prepare.readers.coco_files import find_coco_files
+from ssd.prepare.readers.folder_files import read_folder
 
 
 def write(folder: Path, *files: str) -> None:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from ssd.errors import UserError
 from ssd.prepare.annotations import Annotation, Catalogue, Found, ImageRef, Problem
-from ssd.prepare.folder_files import FolderFiles, bare, closest, parent, plain_parts, stem
-from ssd.prepare.leftovers import unused_images, unused_lists, without_copies, without_unannotated
-from ssd.prepare.split_names import Grouping, group_by_folder, group_by_lists, split_of
-from ssd.prepare.voc import read_list
-from ssd.prepare.voc_xml import AnnotationError, parse_annotation
+from ssd.prepare.readers.folder_files import FolderFiles, bare, closest, parent, plain_parts, stem
+from ssd.prepare.readers.leftovers import unused_images, unused_lists, without_copies, without_unannotated
+from ssd.prepare.readers.split_names import Grouping, group_by_folder, group_by_lists, split_of
+from ssd.prepare.readers.voc import read_list
+from ssd.prepare.readers.voc_xml import AnnotationError, parse_annotation
 
 _CLASS_LIST = re.compile(r".+_(train|val|trainval|test)", re.IGNORECASE)
 

@@ -7,8 +7,8 @@ from voc_folder import DOG, annotation_xml, write_folder, write_image, write_lis
 
 from ssd.errors import UserError
 from ssd.prepare.annotations import Catalogue, Problem
-from ssd.prepare.voc import VocList, folder_labels, read_voc
-from ssd.prepare.voc_xml import parse_annotation
+from ssd.prepare.readers.voc import VocList, folder_labels, read_voc
+from ssd.prepare.readers.voc_xml import parse_annotation
 
 
 def ids(catalogue: Catalogue) -> dict[str, list[str]]:
@@ -34,7 +34,7 @@ def test_an_image_is_found_by_the_stem(tmp_path: Path) -> None:
     (images / "c.jpg").rename(images / "c.svg")
     catalogue = read_voc(lists)
     assert [ref.path.name for ref in catalogue.images["train"]] == ["a.JPEG", "b.Png"]
-    reason = "there is no .jpg, .jpeg or .png of this name"
+    reason = "there is no image of this name"
     assert catalogue.problems["train"] == [Problem("own/JPEGImages/c", None, reason, "dropped")]
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from ssd.errors import UserError
-from ssd.prepare.split_names import choose_splits, group_by_folder, split_of
+from ssd.prepare.readers.split_names import choose_splits, group_by_folder, split_of
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 from ssd.errors import UserError
 from ssd.layouts import IMAGE_SUFFIXES
 from ssd.prepare.annotations import Catalogue, Found, ImageRef, Problem
-from ssd.prepare.voc_xml import AnnotationError, parse_annotation
+from ssd.prepare.readers.voc_xml import AnnotationError, parse_annotation
 
 _FLAGGED_LINE = re.compile(r"(.+?)\s+(?:-1|0|1)")
 
@@ -106,7 +106,7 @@ def _read_lists(
 def _read_image(image_id: str, folder: Path, label: str, stem: str, path: Path | None) -> ImageRef | Problem:
     image_file, annotation_file = f"{label}/JPEGImages/{stem}", f"{label}/Annotations/{stem}.xml"
     if path is None:
-        return Problem(image_file, None, "there is no .jpg, .jpeg or .png of this name", "dropped")
+        return Problem(image_file, None, "there is no image of this name", "dropped")
     try:
         annotation = parse_annotation(folder / "Annotations" / f"{stem}.xml")
     except AnnotationError as error:

@@ -6,9 +6,9 @@ import pytest
 from exports import images, text, txts, yolo_with
 
 from ssd.errors import UserError
-from ssd.prepare.folder_files import read_folder
-from ssd.prepare.yolo_config import YoloConfig, read_config
-from ssd.prepare.yolo_folder import read_yolo_folder
+from ssd.prepare.readers.folder_files import read_folder
+from ssd.prepare.readers.yolo_config import YoloConfig, read_config
+from ssd.prepare.readers.yolo_folder import read_yolo_folder
 
 
 def config(folder: Path, **contents: str) -> YoloConfig:

@@ -5,8 +5,8 @@ from typing import TypeVar
 
 from ssd.layouts import SPLITS
 from ssd.prepare.annotations import Problem
-from ssd.prepare.folder_files import FolderFiles, is_image
-from ssd.prepare.split_names import Grouping
+from ssd.prepare.readers.folder_files import FolderFiles, is_image
+from ssd.prepare.readers.split_names import Grouping
 
 T = TypeVar("T")
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from ssd.errors import UserError
 from ssd.layouts import SPLITS
-from ssd.prepare.folder_files import FolderFiles, listing, parent, stem
-from ssd.prepare.split_names import choose_splits, split_of
+from ssd.prepare.readers.folder_files import FolderFiles, listing, parent, stem
+from ssd.prepare.readers.split_names import choose_splits, split_of
 
 _MEND = "name it after its split: annotations/instances_train.json, instances_val.json, instances_test.json"
 _KEYS = (re.compile(rb'"images"\s*:'), re.compile(rb'"(categories|annotations)"\s*:'))
