@@ -1,7 +1,6 @@
 """The common form of all data set layouts: images, their annotations and problems, by split.
 
-Readers (voc.py, coco.py, ...) return a `Catalogue`; later code does not depend on the
-layout of the data set.
+The readers return a `Catalogue`; later code does not depend on the layout of the data set.
 """
 
 from collections.abc import Mapping, Sequence
