@@ -29,7 +29,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from ssd.errors import UserError
+from ssd.errors import UserError, first_line, is_out_of_memory
 from ssd.files import replacing, sha256, write_bytes
 
 log = logging.getLogger(__name__)
@@ -275,6 +275,8 @@ def _outlook(step: int | None) -> str:
 def _read_state(path: Path) -> State:
     """Content of a state file; raises _DamagedError if it or a weights file that it refers to is damaged."""
     content = _read(path)
+    if not isinstance(content, dict) or content.keys() != {"step", "best", "state"}:
+        raise _DamagedError("not a state of a training")
     for item in content["best"]:
         try:
             _check(path.with_name(item["file"]), item["sha256"])
@@ -285,9 +287,15 @@ def _read_state(path: Path) -> State:
 
 def _read(path: Path, sha256: str | None = None) -> State:
     _check(path, sha256)
-    with path.open("rb") as file:
-        file.seek(HEADER_LENGTH)
-        content: State = torch.load(file, map_location="cpu", weights_only=True)
+    try:
+        with path.open("rb") as file:
+            file.seek(HEADER_LENGTH)
+            content: State = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 (torch raises a dozen types)
+        if is_out_of_memory(error):
+            # Not reported as damage, as below.
+            raise UserError(f"{path}: not enough memory to read it: {first_line(error)}") from None
+        raise _DamagedError(f"not readable without pickle ({first_line(error)})") from None
     return content
 
 

@@ -1,8 +1,11 @@
 """Checkpoints survive kills, damage and full disks, and say so in one line."""
 
+import hashlib
+import io
 import json
 import logging
 import os
+import pickle
 import random
 import resource
 import signal
@@ -18,6 +21,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from malicious import Malicious, check_it_works
 from torch import Tensor, nn
 
 from ssd.errors import UserError
@@ -193,6 +197,49 @@ def others(content: bytes) -> list[bytes]:
         content + b"\0",
         content[:200] + bytes(50) + content[250:],
     ]
+
+
+def sealed(payload: bytes) -> bytes:
+    """A file with the right digest of whatever it holds."""
+    return f"ssd-checkpoint-1 {hashlib.sha256(payload).hexdigest()}\n".encode() + payload
+
+
+def saved(content: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def test_what_another_program_sealed_is_passed_over_and_no_pickle_is_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    check_it_works(tmp_path)
+    folder, trace = tmp_path / "run", tmp_path / "was_run"
+    save_epochs(folder, [0.1, 0.2])
+    state = {"step": 200, "best": [], "state": Malicious(trace)}
+    payloads = [b"", b"hello", pickle.dumps(state, 2), saved(state), saved([1]), saved({}), saved({"step": 200})]
+    for payload in payloads:
+        (folder / "step-00000200.pt").write_bytes(sealed(payload))
+        assert load(folder) == {"epoch": 1}
+        (line,) = [line for line in warnings(caplog) if "step-00000200.pt" in line]
+        assert line.endswith("training resumes from step 100")
+        assert "\n" not in line
+        assert not trace.exists()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_too_little_memory_is_an_error_and_not_damage(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of damage the state before would be used, and this one deleted later."""
+
+    def load_fails(*_: object, **__: object) -> None:
+        raise error
+
+    save_epochs(tmp_path, [0.1, 0.2])
+    monkeypatch.setattr(torch, "load", load_fails)
+    with pytest.raises(UserError, match=r"step-00000200.pt: not enough memory to read it"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize("damage", [cuts, flips, others])
