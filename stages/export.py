@@ -49,9 +49,9 @@ def main(params: Params) -> None:
 
 
 def track(params: Params, split: TensorFile) -> None:
-    """Log the files, and a model around the ONNX file that MLflow can serve."""
+    """Log the TorchScript file, and the ONNX file within a model that MLflow can serve."""
     with stage_run(params, "export", sections={"export"}, model=MODEL) as run:
-        run.file(FOLDER, "export")
+        run.file(FOLDER / "ssd.torchscript.pt", "export")
         run.file(REPORT)
         requirements = [f"{name}=={version(name)}" for name in ("mlflow", "numpy", "onnxruntime", "pillow")]
         example = base64.b64encode(split.encoded(0).numpy().tobytes()).decode()

@@ -49,7 +49,8 @@ def main(params: Params) -> None:
         "precision_recall": curves_figure(metrics, REPORTS / "evaluate/class_precision_recall.tsv"),
         "detections": detections_figure(test_file, params.report.num_pictures, params.report.picture_score),
     }
-    with stage_run(params, "report", sections={"report"}, model=MODEL) as run:
+    # Other settings of the report draw the same run again: its pictures are replaced, and it has no child.
+    with stage_run(params, "report", sections=set(), model=MODEL) as run:
         for name, figure in figures.items():
             save_figure(figure, REPORTS / f"{name}.png")
             run.file(REPORTS / f"{name}.png", "report")
