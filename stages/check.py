@@ -6,11 +6,10 @@ download and preprocess begin with the same check, so that a `dvc repro` stops b
 import sys
 from pathlib import Path
 
-from ssd.errors import UserError
 from ssd.params import Params
 from ssd.preflight.check import find_missing
 from ssd.preflight.space import Places, free_bytes, list_needs
-from stages.command import command, resolve_weights, workspace
+from stages.command import command, resolve_weights, stop_if_fatal, workspace
 
 
 def places() -> Places:
@@ -25,13 +24,7 @@ def stop_if_incomplete(params: Params) -> None:
         UserError: one line for each finding without which a later stage would fail.
     """
     weights = resolve_weights(params.model.weights, workspace())
-    findings = find_missing(params, weights, places())
-    for finding in findings:
-        if not finding.fatal:
-            print(f"warning: {finding}", file=sys.stderr)
-    fatal = [str(finding) for finding in findings if finding.fatal]
-    if fatal:
-        raise UserError("\n".join(fatal))
+    stop_if_fatal(find_missing(params, weights, places()))
 
 
 def summary(params: Params) -> str:
@@ -54,4 +47,4 @@ def main(params: Params) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

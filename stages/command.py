@@ -1,15 +1,17 @@
 """Wrapper of every stage: reads the params once, prints user errors as one line, unwinds on signals."""
 
+import argparse
 import functools
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ssd.errors import UserError, storage_errors_explained
 from ssd.interrupt import StopSignal
 from ssd.params import PUBLISHED_WEIGHTS, Params, load_params
+from ssd.preflight.finding import Finding
 
 MAKERS = {
     "data/raw": "download",
@@ -20,15 +22,22 @@ MAKERS = {
 }
 """The stage that makes each file or folder that another stage reads."""
 
+CHECK = "check_params"
+"""The stage before all others."""
+
 stop = StopSignal()
 """SIGTERM and Ctrl-C unwind the stack, so that temporary files and MLflow runs are closed."""
 
 
-def command(stage: Callable[[Params], None]) -> Callable[[], None]:
-    """Make the `main()` of a stage: it reads params.yaml; a UserError ends it with one line, exit code 2."""
+def command(stage: Callable[[Params], None]) -> Callable[[Sequence[str]], None]:
+    """Make the `main(arguments)` of a stage, which takes no arguments but --help.
+
+    It reads params.yaml. A UserError ends it with one line, exit code 2.
+    """
 
     @functools.wraps(stage)
-    def main() -> None:
+    def main(arguments: Sequence[str] = ()) -> None:
+        parser_of(stage).parse_args(arguments)
         logging.basicConfig(format="%(message)s")
         logging.getLogger("ssd").setLevel(logging.INFO)
         stop.install()
@@ -36,10 +45,10 @@ def command(stage: Callable[[Params], None]) -> Callable[[], None]:
             with storage_errors_explained():
                 stage(load_params())
         except UserError as error:
-            print(sentence(error), file=sys.stderr)
+            print(f"{sentence(error)}{way_back()}", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
-            print("stopped", file=sys.stderr)
+            print(f"stopped{way_back()}", file=sys.stderr)
             sys.exit(130)
 
     del main.__wrapped__  # its signature is not the stage's
@@ -53,6 +62,41 @@ def sentence(error: UserError) -> str:
         if error.path is not None and Path(os.path.relpath(error.path)).is_relative_to(made):
             return f"{text}; `dvc repro -f {stage}` makes it again"
     return text
+
+
+def parser_of(stage: Callable[..., None]) -> argparse.ArgumentParser:
+    """A parser that knows --help, which prints what the module of the stage says of itself."""
+    module = sys.modules[stage.__module__]
+    return argparse.ArgumentParser(
+        prog=f"python -m stages.{Path(str(module.__file__)).stem}",
+        description=module.__doc__,
+        epilog="All settings are in params.yaml.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def way_back() -> str:
+    """How to get the former outputs of a stage that DVC has run in the workspace, if there are any."""
+    stage, lock = os.environ.get("DVC_STAGE", ""), Path("dvc.lock")
+    if stage in ("", CHECK) or Path.cwd() != workspace() or not lock.is_file():
+        return ""
+    if f"\n  {stage}:\n" not in lock.read_text(encoding="utf-8"):
+        return ""
+    return f"; DVC has removed what {stage} wrote before, `dvc checkout` brings it back"
+
+
+def stop_if_fatal(findings: Sequence[Finding]) -> None:
+    """Print the warnings, and stop if there is more than warnings.
+
+    Raises:
+        UserError: one line for each fatal finding.
+    """
+    for finding in findings:
+        if not finding.fatal:
+            print(f"warning: {finding}", file=sys.stderr)
+    fatal = [str(finding) for finding in findings if finding.fatal]
+    if fatal:
+        raise UserError("\n".join(fatal))
 
 
 def workspace() -> Path:

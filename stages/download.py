@@ -1,5 +1,6 @@
 """Stage 1: bring the data set to data/raw/<source>."""
 
+import sys
 from pathlib import Path
 
 from ssd.params import Params
@@ -15,4 +16,4 @@ def main(params: Params) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -7,6 +7,7 @@ tables. metrics.json says what each of its figures is.
 import csv
 import io
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -167,4 +168,4 @@ def in_columns(key: str, value: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

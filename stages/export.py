@@ -4,6 +4,7 @@ Writes models/export, after both files have been compared with the PyTorch model
 """
 
 import base64
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -81,4 +82,4 @@ def say(report: dict[str, Any], names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

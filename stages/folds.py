@@ -102,4 +102,4 @@ def _state(executor: Mapping[str, Any] | None, metrics: object) -> State:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -6,6 +6,7 @@ Reads data/raw; writes data/tensors/{train,val,test}.safetensors and
 reports/preprocess/{summary,problems}.json.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -97,4 +98,4 @@ def print_summary(summary: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

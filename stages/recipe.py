@@ -6,17 +6,18 @@ that the default does not list. Without NAME it lists the recipes.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-from ssd.errors import UserError
+from ssd.errors import UserError, storage_errors_explained
 from ssd.files import replacing
 from ssd.params import load_params
 from ssd.params_file import read_params_file
+from stages.command import parser_of
 
 PARAMS = Path("params.yaml")
 RECIPES = Path("recipes")
@@ -24,13 +25,17 @@ DEFAULT = "default"
 COMMENT_COLUMN = 26  # of params.yaml
 
 
-def main() -> None:
+def main(arguments: Sequence[str] = ()) -> None:
     """List the recipes, or write one."""
+    parser = parser_of(main)
+    parser.add_argument("name", nargs="?", default="", metavar="NAME", help="a recipe")
+    name = parser.parse_args(arguments).name
     try:
-        if len(sys.argv) < 2 or not sys.argv[1]:
-            list_recipes()
-        else:
-            write_recipe(sys.argv[1])
+        with storage_errors_explained():
+            if name:
+                write_recipe(name)
+            else:
+                list_recipes()
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
@@ -119,4 +124,4 @@ def in_one_line(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

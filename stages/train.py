@@ -142,4 +142,4 @@ def code_files() -> dict[str, Path]:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

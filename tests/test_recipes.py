@@ -69,14 +69,11 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def make_recipe(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., str]:
+def make_recipe(workspace: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """`make recipe NAME=...`; what it printed."""
 
     def make(*names: str) -> str:
-        monkeypatch.setattr("sys.argv", ["recipe", *names])
-        recipe.main()
+        recipe.main(names)
         return capsys.readouterr().out
 
     return make

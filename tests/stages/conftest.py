@@ -18,7 +18,7 @@ def run_stage(
 ) -> Iterator[Callable[..., Ended]]:
     """run_stage("train", **{"train.lr": 0.1}): run a stage in `tmp_path` by params with changes."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for name in ("DVC_ROOT", "DVC_EXP_NAME"):
+    for name in ("DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME"):
         monkeypatch.delenv(name, raising=False)
 
     def run(name: str, **changes: object) -> Ended:

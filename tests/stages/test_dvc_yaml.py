@@ -15,6 +15,7 @@ from stages import train
 REPOSITORY = Path(__file__).parents[2]
 STAGES = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
 NAMES = ["download", "preprocess", "train", "evaluate", "export", "report"]
+CHECK = "check_params"
 
 # Code of messages, checks and tracking, which changes no output of a stage.
 PLUMBING = {
@@ -29,9 +30,14 @@ PLUMBING = {
     "stages/run.py",
     "stages/train_log.py",
     "stages/check.py",
+    "stages/check_params.py",
     *(str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("ssd/preflight/[!_]*.py")),
     *(str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("ssd/tracking/[!_]*.py")),
 }
+
+
+# Of these, what decides whether params are valid.
+DECIDING = {"stages/check_params.py", "ssd/params.py", "ssd/params_file.py"}
 
 
 def code_deps(stage: str) -> set[str]:
@@ -51,8 +57,26 @@ def needed(stage: str) -> set[str]:
     return modules | ({"ssd/export/pyfunc_model.py"} if stage == "export" else set())
 
 
-def test_there_are_six_stages() -> None:
-    assert list(STAGES) == NAMES
+def test_there_are_six_stages_after_the_check_of_the_params() -> None:
+    assert list(STAGES) == [CHECK, *NAMES]
+
+
+def test_every_stage_depends_on_the_check_of_the_params() -> None:
+    """So DVC runs it before it removes what another one wrote, in whichever way it is told to run that."""
+    outs = {name: [*stage["outs"], *stage.get("metrics", [])] for name, stage in STAGES.items()}
+    made = {out: name for name, written in outs.items() for out in written}
+
+    def before(name: str) -> set[str]:
+        makers = {made[out] for dep in STAGES[name]["deps"] for out in made if Path(dep).is_relative_to(out)}
+        return makers.union(*map(before, makers))
+
+    assert all(CHECK in before(name) for name in NAMES)
+
+
+def test_the_check_runs_after_a_change_of_any_param_or_of_what_is_allowed() -> None:
+    assert STAGES[CHECK]["params"] == [{"params.yaml": None}], "all of the file, unknown keys too"
+    code = needed_modules(REPOSITORY / "stages/check_params.py", REPOSITORY, without=PLUMBING - DECIDING)
+    assert set(STAGES[CHECK]["deps"]) == DECIDING <= code
 
 
 @pytest.mark.parametrize("stage", NAMES)

@@ -15,7 +15,7 @@ from dvc.cli import main as dvc
 from dvc.repo import Repo
 from dvc_project import TINY, kill, mlflow_runs, processes, run_python, set_params, start_python
 from interrupted_pipeline import Interrupted, run_interrupted
-from waiting import Ended, wait_until
+from waiting import Ended, finish, wait_until
 
 from ssd.files import sha256
 from ssd.source.glyphs import GLYPHS
@@ -170,7 +170,8 @@ def test_what_changed_runs_again_and_what_only_shows_is_drawn_again(project: Pat
         "ssd/plots/figures.py": {"report"},
         "ssd/tracking/run.py": set(),
         "ssd/errors.py": set(),
-        "ssd/params.py": set(),
+        "ssd/params.py": {"check_params"},
+        "ssd/params_errors.py": set(),
         "stages/train_log.py": set(),
         "stages/evaluate.py": {"evaluate"},
         "ssd/export/onnx.py": {"export"},
@@ -188,8 +189,24 @@ def test_what_changed_runs_again_and_what_only_shows_is_drawn_again(project: Pat
         ("train.epochs", 5, {"train"}),
     ):
         set_params(project, **{key: value})
-        assert changed(project) == stages, key
+        assert changed(project) == {"check_params"} | stages, key
     set_params(project)
+
+
+@pytest.mark.parametrize("target", ["", "evaluate"])
+def test_a_mistake_in_the_params_costs_nothing(project: Path, outs: dict[str, str], target: str) -> None:
+    """Neither by DVC's plain command nor for one stage does it touch what was written."""
+    set_params(project, **{"train.lr": -1})
+    with (project / "params.yaml").open("a") as file:
+        file.write("lr: 0.1\n")
+    ended = finish(start_python(project, "dvc", "repro", *([target] if target else [])))
+    assert ended.code != 0
+    assert "params.yaml: train.lr: found -1; allowed: greater than 0" in ended.stdout
+    assert "params.yaml: lr: unknown key (did you mean train.lr?)" in ended.stdout
+    assert {name: sha256(project / name) for name in outs} == outs
+    set_params(project)
+    assert "Running stage" not in run_python(project, "dvc", "repro"), "the cache has all of it"
+    assert changed(project) == set()
 
 
 def test_a_change_of_evaluate_is_a_child_run_and_another_report_and_one_of_report_is_none(
@@ -203,7 +220,7 @@ def test_a_change_of_evaluate_is_a_child_run_and_another_report_and_one_of_repor
     parent, child = mlflow_runs(project)
     assert child.info.run_name == "evaluate evaluate.nms_iou=0.3"
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
-    assert changed(project) == {"evaluate", "report"}
+    assert changed(project) == {"check_params", "evaluate", "report"}
     set_params(project)
     assert "Running stage" not in run_python(project, "dvc", "repro"), "the cache has the former result"
     assert changed(project) == set()
