@@ -1,4 +1,4 @@
-"""UserError, the exception type for errors that the user can mend."""
+"""The exceptions that end a stage with one line: UserError, what the user can mend, and LostProcessError."""
 
 from pathlib import Path
 
@@ -23,3 +23,11 @@ class UserError(ValueError):
         super().__init__(f"{key}: {message}" if key else message)
         self.key = key
         self.path = None if path is None else Path(path)
+
+
+class LostProcessError(RuntimeError):
+    """Another process of a training has ended or does not answer: no bug of this process, and no mistake.
+
+    Its message is one line. The stages print that line and exit with code 1, after which a training with
+    `train.restarts` starts again.
+    """

@@ -1,4 +1,4 @@
-"""Wrapper of every stage: reads the params once, prints user errors as one line, unwinds on signals."""
+"""Wrapper of every stage: reads the params once, prints errors of one line as such, unwinds on signals."""
 
 import functools
 import logging
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ssd.errors import UserError
+from ssd.errors import LostProcessError, UserError
 from ssd.interrupt import StopSignal
 from ssd.params import PUBLISHED_WEIGHTS, Params, load_params
 
@@ -25,7 +25,10 @@ stop = StopSignal()
 
 
 def command(stage: Callable[[Params], None]) -> Callable[[], None]:
-    """Make the `main()` of a stage: it reads params.yaml; a UserError ends it with one line, exit code 2."""
+    """Make the `main()` of a stage: it reads params.yaml; a UserError ends it with one line, exit code 2.
+
+    A LostProcessError ends it with one line and exit code 1.
+    """
 
     @functools.wraps(stage)
     def main() -> None:
@@ -37,6 +40,9 @@ def command(stage: Callable[[Params], None]) -> Callable[[], None]:
         except UserError as error:
             print(sentence(error), file=sys.stderr)
             sys.exit(2)
+        except LostProcessError as error:
+            print(error, file=sys.stderr)
+            sys.exit(1)
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
             sys.exit(130)

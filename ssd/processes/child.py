@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
-from ssd.errors import UserError
+from ssd.errors import LostProcessError, UserError
 
 LAUNCHER = "SSD_LAUNCHER"
 """The environment variable that holds the launcher's process id."""
@@ -27,12 +28,13 @@ GRACE_SECONDS = 120
 class ProcessError:
     """The error that ended a process.
 
-    text: a traceback, or the message of a UserError; by_user: whether it is a UserError; key, path: of the
-    UserError; rank: of the process; time_ns: since 1970, to find the first error.
+    text: a traceback, or the one line of a UserError or LostProcessError; kind: user is a UserError, lost a
+    LostProcessError, bug any other; key, path: of the UserError; rank: of the process; time_ns: since 1970,
+    to find the first error.
     """
 
     text: str
-    by_user: bool
+    kind: Literal["user", "lost", "bug"]
     key: str
     path: str | None
     rank: int
@@ -92,7 +94,9 @@ def _write_error(error: Exception, folder: Path) -> None:
     rank, now = int(os.environ["RANK"]), time.time_ns()
     if isinstance(error, UserError):
         path = None if error.path is None else str(error.path)
-        content = ProcessError(str(error), True, error.key, path, rank, now)
+        content = ProcessError(str(error), "user", error.key, path, rank, now)
+    elif isinstance(error, LostProcessError):
+        content = ProcessError(str(error), "lost", "", None, rank, now)
     else:
-        content = ProcessError("".join(traceback.format_exception(error)), False, "", None, rank, now)
+        content = ProcessError("".join(traceback.format_exception(error)), "bug", "", None, rank, now)
     (folder / f"{rank}.json").write_text(json.dumps(asdict(content)))

@@ -137,7 +137,7 @@ def _exit_code(failures: Sequence[ProcessFailure], num_processes: int, folder: P
         return 128 - killed[0].exitcode
     error = first_error(folder)
     if error is not None:
-        if error.by_user:
+        if error.kind == "user":
             raise error.as_user_error()
         if not failures:
             cause = error.text.strip().splitlines()[-1]
@@ -149,7 +149,10 @@ def _exit_code(failures: Sequence[ProcessFailure], num_processes: int, folder: P
                 cause,
             )
             return STOPPED
-        log.error("process %d of %d failed:\n%s", error.rank, num_processes, error.text)
+        if error.kind == "lost":
+            log.error("%s", error.text)
+        else:
+            log.error("process %d of %d failed:\n%s", error.rank, num_processes, error.text)
         return 1
     if not failures:
         return STOPPED

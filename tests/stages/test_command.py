@@ -1,10 +1,12 @@
-"""Every stage ends a user's mistake with one line and exit code 2, before any work."""
+"""Every stage ends a user's mistake with one line and exit code 2, before any work; a lost process with 1."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ssd.errors import LostProcessError
 
 STAGES = ("download", "preprocess", "train", "evaluate", "export", "report")
 RunStage = Callable[..., Any]
@@ -46,3 +48,15 @@ def test_a_missing_input_is_one_line_with_the_stage_that_makes_it(
     (line,) = ended.stderr.splitlines()
     assert missing in line
     assert f"`dvc repro -f {maker}`" in line
+
+
+def test_the_loss_of_another_process_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, run_stage: RunStage
+) -> None:
+    def lose(*_: object) -> None:
+        raise LostProcessError("process 0 of 2, epoch 3, validating: no answer")
+
+    monkeypatch.setattr("stages.train.train_model", lose)
+    ended = run_stage("train")
+    assert ended.code == 1
+    assert ended.stderr == "process 0 of 2, epoch 3, validating: no answer\n"
