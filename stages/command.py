@@ -5,11 +5,14 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 from ssd.errors import LostProcessError, UserError
 from ssd.interrupt import StopSignal
 from ssd.params import PUBLISHED_WEIGHTS, Params, load_params
+from stages.dvc_process import end_with_dvc
+from stages.only_one import only_one
 
 MAKERS = {
     "data/raw": "download",
@@ -20,6 +23,9 @@ MAKERS = {
 }
 """The stage that makes each file or folder that another stage reads."""
 
+UNLOCKED = {"train", "check", "folds"}
+"""Those that only look, and train: of its processes, the one that writes takes the lock."""
+
 stop = StopSignal()
 """SIGTERM and Ctrl-C unwind the stack, so that temporary files and MLflow runs are closed."""
 
@@ -27,16 +33,20 @@ stop = StopSignal()
 def command(stage: Callable[[Params], None]) -> Callable[[], None]:
     """Make the `main()` of a stage: it reads params.yaml; a UserError ends it with one line, exit code 2.
 
-    A LostProcessError ends it with one line and exit code 1.
+    A LostProcessError ends it with one line and exit code 1. In one folder, a stage runs once at a time.
     """
+    name = Path(stage.__code__.co_filename).stem
 
     @functools.wraps(stage)
     def main() -> None:
         logging.basicConfig(format="%(message)s")
         logging.getLogger("ssd").setLevel(logging.INFO)
-        stop.install()
         try:
-            stage(load_params())
+            stop.install()
+            end_with_dvc(stop)
+            params = load_params()
+            with nullcontext() if name in UNLOCKED else only_one(name):
+                stage(params)
         except UserError as error:
             print(sentence(error), file=sys.stderr)
             sys.exit(2)
@@ -46,6 +56,8 @@ def command(stage: Callable[[Params], None]) -> Callable[[], None]:
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
             sys.exit(130)
+        finally:
+            stop.uninstall()
 
     del main.__wrapped__  # its signature is not the stage's
     return main

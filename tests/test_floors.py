@@ -18,6 +18,7 @@ GROUND = {
     "hardware",
     "interrupt",
     "layouts",
+    "lock",
     "parallel",
     "params",
     "params_errors",

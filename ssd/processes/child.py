@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -13,15 +12,13 @@ from pathlib import Path
 from typing import Literal
 
 from ssd.errors import LostProcessError, UserError
+from ssd.interrupt import StopSignal
 
 LAUNCHER = "SSD_LAUNCHER"
 """The environment variable that holds the launcher's process id."""
 
 ERRORS = "SSD_ERRORS"
 """The environment variable that holds the folder for error reports."""
-
-GRACE_SECONDS = 120
-"""The time that a process has to save and exit after a signal, before it is killed."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +43,13 @@ class ProcessError:
         return UserError(message, key=self.key, path=self.path)
 
 
-def end_with_launcher() -> None:
-    """Under a launcher, stop if it dies, even by SIGKILL: with SIGTERM, and SIGKILL after GRACE_SECONDS."""
+def end_with_launcher(stop: StopSignal) -> None:
+    """Under a launcher, stop if it dies, even by SIGKILL; see `StopSignal.send_when`."""
+    # Linux can send a signal when the parent dies (PR_SET_PDEATHSIG), but it sends one per thread of the
+    # parent, and a second SIGTERM interrupts the shutdown that the first one began.
     if LAUNCHER in os.environ:
-        threading.Thread(target=_exit_after_launcher, args=[int(os.environ[LAUNCHER])], daemon=True).start()
+        launcher = int(os.environ[LAUNCHER])
+        stop.send_when(lambda: os.getppid() != launcher)
 
 
 @contextmanager
@@ -78,16 +78,6 @@ def first_error(folder: Path) -> ProcessError | None:
     """The earliest error reported in `folder`; None if there is none."""
     errors = (ProcessError(**json.loads(path.read_text())) for path in folder.glob("*.json"))
     return min(errors, key=lambda error: error.time_ns, default=None)
-
-
-def _exit_after_launcher(launcher: int) -> None:
-    # Linux can send a signal when the parent dies (PR_SET_PDEATHSIG), but it sends one per thread of the
-    # parent, and a second SIGTERM interrupts the shutdown that the first one began.
-    while os.getppid() == launcher:
-        time.sleep(1)
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(GRACE_SECONDS)
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _write_error(error: Exception, folder: Path) -> None:

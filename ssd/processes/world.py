@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ssd.errors import LostProcessError, UserError
+from ssd.interrupt import StopSignal
 from ssd.processes.child import end_with_launcher, report_errors
 
 T = TypeVar("T")
@@ -101,7 +102,7 @@ def launched() -> bool:
 
 
 @contextmanager
-def joined_world(device: str) -> Iterator[World]:
+def joined_world(device: str, stop: StopSignal | None = None) -> Iterator[World]:
     """Join the process group that the environment describes, and leave it at the end. Main thread only.
 
     RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT are set by torchrun and a Kubeflow PyTorchJob
@@ -113,12 +114,13 @@ def joined_world(device: str) -> Iterator[World]:
 
     Args:
         device: `train.device`: auto, cpu or cuda. With CUDA the process's GPU becomes the current one.
+        stop: receives the signals of this process; None if it handles them in another way.
 
     Raises:
         UserError: the variables are inconsistent, there is no such GPU, or the others cannot be reached.
         SystemExit: instead of any error under `ssd.processes.launch`, see `ssd.processes.child`.
     """
-    end_with_launcher()
+    end_with_launcher(stop or StopSignal())
     with report_errors():
         world = read_world(os.environ)
         cuda = device != "cpu" and torch.cuda.is_available()
