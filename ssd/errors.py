@@ -1,4 +1,4 @@
-"""UserError, the exception type for errors that the user can mend, those of disks among them."""
+"""The exceptions that end a stage with one line: UserError, what the user can mend, and LostProcessError."""
 
 import errno
 import re
@@ -58,6 +58,14 @@ class UserError(ValueError):
         super().__init__(f"{key}: {message}" if key else message)
         self.key = key
         self.path = None if path is None else Path(path)
+
+
+class LostProcessError(RuntimeError):
+    """Another process of a training has ended or does not answer: no bug of this process, and no mistake.
+
+    Its message is one line. The stages print that line and exit with code 1, after which a training with
+    `train.restarts` starts again.
+    """
 
 
 @contextmanager

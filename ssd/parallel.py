@@ -10,6 +10,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from ssd.errors import UserError
+from ssd.interrupt import become_worker, blocked_signals
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -49,9 +50,11 @@ def _pool_map(
     function: Callable[[Item], Result], items: Sequence[Item], workers: int, description: str
 ) -> Iterator[Result]:
     # spawn, not fork: a forked process may deadlock on a lock that a thread of the caller holds.
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=become_worker)
     try:
-        yield from pool.map(function, items, chunksize=_CHUNK)
+        with blocked_signals():
+            results = pool.map(function, items, chunksize=_CHUNK)
+        yield from results
     except BrokenProcessPool:
         raise UserError(
             f"{description}: one of {workers} worker processes was killed, perhaps out of memory; "

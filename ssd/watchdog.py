@@ -37,6 +37,11 @@ class Watchdog:
         # One assignment is atomic: the other thread sees the old pair or the new one, without a lock.
         self._last = (time.monotonic(), where)
 
+    @property
+    def where(self) -> str:
+        """What came next at the last beat."""
+        return self._last[1]
+
     def _watch(self) -> None:
         watched, num_warnings = self._last, 0
         wait = self.seconds

@@ -1,4 +1,4 @@
-"""Wrapper of every stage: reads the params once, prints user errors as one line, unwinds on signals."""
+"""Wrapper of every stage: reads the params once, prints errors of one line as such, unwinds on signals."""
 
 import argparse
 import functools
@@ -6,12 +6,15 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
-from ssd.errors import UserError, storage_errors_explained
+from ssd.errors import LostProcessError, UserError, storage_errors_explained
 from ssd.interrupt import StopSignal
 from ssd.params import PUBLISHED_WEIGHTS, Params, load_params
 from ssd.preflight.finding import Finding
+from stages.dvc_process import end_with_dvc
+from stages.only_one import only_one
 
 MAKERS = {
     "data/raw": "download",
@@ -25,6 +28,9 @@ MAKERS = {
 CHECK = "check_params"
 """The stage before all others."""
 
+UNLOCKED = {"train", "check", "folds"}
+"""Those that only look, and train: of its processes, the one that writes takes the lock."""
+
 stop = StopSignal()
 """SIGTERM and Ctrl-C unwind the stack, so that temporary files and MLflow runs are closed."""
 
@@ -32,24 +38,33 @@ stop = StopSignal()
 def command(stage: Callable[[Params], None]) -> Callable[[Sequence[str]], None]:
     """Make the `main(arguments)` of a stage, which takes no arguments but --help.
 
-    It reads params.yaml. A UserError ends it with one line, exit code 2.
+    It reads params.yaml. A UserError ends it with one line, exit code 2; a LostProcessError with one line and
+    exit code 1. In one folder, a stage runs once at a time.
     """
+    name = Path(stage.__code__.co_filename).stem
 
     @functools.wraps(stage)
     def main(arguments: Sequence[str] = ()) -> None:
         parser_of(stage).parse_args(arguments)
         logging.basicConfig(format="%(message)s")
         logging.getLogger("ssd").setLevel(logging.INFO)
-        stop.install()
         try:
-            with storage_errors_explained():
-                stage(load_params())
+            stop.install()
+            end_with_dvc(stop)
+            params = load_params()
+            with storage_errors_explained(), nullcontext() if name in UNLOCKED else only_one(name):
+                stage(params)
         except UserError as error:
             print(f"{sentence(error)}{way_back()}", file=sys.stderr)
             sys.exit(2)
+        except LostProcessError as error:
+            print(error, file=sys.stderr)
+            sys.exit(1)
         except KeyboardInterrupt:
             print(f"stopped{way_back()}", file=sys.stderr)
             sys.exit(130)
+        finally:
+            stop.uninstall()
 
     del main.__wrapped__  # its signature is not the stage's
     return main

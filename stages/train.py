@@ -5,7 +5,7 @@ name the folder of the training's checkpoints. Output that changes no weights is
 """
 
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from ssd.processes.world import World, exit_now, joined_world, launched
 from ssd.training.checkpoints import CheckpointFolder, fingerprint
 from ssd.training.loop import Trainer
 from stages.command import command, resolve_weights, stop, workspace
+from stages.only_one import only_one
 from stages.train_log import TrainLog
 
 MODEL = Path("models/model.pt")
@@ -52,8 +53,8 @@ def main(params: Params) -> None:
     if not launched():
         processes = num_processes(train.devices, choose_hardware(train.device, train.precision).device)
         if processes > 1 or train.restarts > 0:
-            sys.exit(launch(["-m", "stages.train"], processes, train.restarts))
-    with joined_world(train.device) as world:
+            sys.exit(launch(["-m", "stages.train"], processes, train.restarts, stop))
+    with joined_world(train.device, stop) as world, only_one("train") if world.is_main else nullcontext():
         train_model(params, world)
     if world.size > 1:
         exit_now(0)

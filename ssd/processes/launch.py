@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Literal
 
 import torch
@@ -17,7 +18,8 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from ssd.errors import UserError
-from ssd.processes.child import ERRORS, GRACE_SECONDS, LAUNCHER, first_error
+from ssd.interrupt import GRACE_SECONDS, STOP_SIGNALS, StopSignal
+from ssd.processes.child import ERRORS, LAUNCHER, first_error
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +28,6 @@ USER_ERROR, STOPPED = 2, 130
 
 FATAL_SIGNALS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 """Signals of a process's own failure. After another's failure it gets SIGTERM or SIGABRT (from torch)."""
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
-"""Signals that are forwarded to the processes."""
 
 
 def num_processes(devices: int | Literal["auto"], device: torch.device) -> int:
@@ -54,7 +53,9 @@ def num_processes(devices: int | Literal["auto"], device: torch.device) -> int:
     return devices
 
 
-def launch(arguments: Sequence[str], num_processes: int, restarts: int) -> int:
+def launch(
+    arguments: Sequence[str], num_processes: int, restarts: int, stop: StopSignal | None = None
+) -> int:
     """Run `python *arguments` in several processes under torch's launcher, until all have ended.
 
     Each must run inside `ssd.processes.world.joined_world`. If one fails, the others are stopped, and all are
@@ -68,6 +69,7 @@ def launch(arguments: Sequence[str], num_processes: int, restarts: int) -> int:
         arguments: of the Python interpreter, such as ("-m", "stages.train").
         num_processes: on this machine.
         restarts: largest number of restarts after failures.
+        stop: told of the signals that are forwarded, if given.
 
     Returns:
         The exit code: 0, STOPPED, or that of the process that failed first (128 + the signal if one killed
@@ -78,7 +80,7 @@ def launch(arguments: Sequence[str], num_processes: int, restarts: int) -> int:
     """
     for attempt in range(restarts + 1):
         with tempfile.TemporaryDirectory(prefix="ssd-launch-") as folder:
-            code = _attempt(arguments, num_processes, Path(folder))
+            code = _attempt(arguments, num_processes, Path(folder), stop or StopSignal())
         if code in (0, USER_ERROR, STOPPED):
             break
         if attempt < restarts:
@@ -86,7 +88,7 @@ def launch(arguments: Sequence[str], num_processes: int, restarts: int) -> int:
     return code
 
 
-def _attempt(arguments: Sequence[str], num_processes: int, folder: Path) -> int:
+def _attempt(arguments: Sequence[str], num_processes: int, folder: Path, stop: StopSignal) -> int:
     """Run all processes once; return their exit code. Raises the UserError of a process."""
     settings = {
         LAUNCHER: str(os.getpid()),
@@ -95,7 +97,7 @@ def _attempt(arguments: Sequence[str], num_processes: int, folder: Path) -> int:
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(GRACE_SECONDS),
     }
     try:
-        with _environment(settings), _restored_signals(), _quiet_torch():
+        with _environment(settings), _forwarded_signals(stop), _quiet_torch():
             elastic_launch(_config(num_processes, folder), sys.executable)(*arguments)
     except SignalException:
         return _exit_code([], num_processes, folder)
@@ -115,7 +117,7 @@ def _config(num_processes: int, folder: Path) -> LaunchConfig:
         rdzv_endpoint="localhost:0",
         local_addr="localhost",
         max_restarts=0,
-        signals_to_handle=",".join(number.name for number in SIGNALS),
+        signals_to_handle="",  # see _forwarded_signals
         logs_specs=DefaultLogsSpecs(str(folder), dict.fromkeys(range(1, num_processes), Std.ERR)),
     )
 
@@ -137,7 +139,7 @@ def _exit_code(failures: Sequence[ProcessFailure], num_processes: int, folder: P
         return 128 - killed[0].exitcode
     error = first_error(folder)
     if error is not None:
-        if error.by_user:
+        if error.kind == "user":
             raise error.as_user_error()
         if not failures:
             cause = error.text.strip().splitlines()[-1]
@@ -149,7 +151,10 @@ def _exit_code(failures: Sequence[ProcessFailure], num_processes: int, folder: P
                 cause,
             )
             return STOPPED
-        log.error("process %d of %d failed:\n%s", error.rank, num_processes, error.text)
+        if error.kind == "lost":
+            log.error("%s", error.text)
+        else:
+            log.error("process %d of %d failed:\n%s", error.rank, num_processes, error.text)
         return 1
     if not failures:
         return STOPPED
@@ -182,9 +187,14 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def _restored_signals() -> Iterator[None]:
-    """Restore the signal handlers of this process, which torch's launcher replaces."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+def _forwarded_signals(stop: StopSignal) -> Iterator[None]:
+    """Let torch's launcher forward both signals, as it does with handlers of its own, and tell `stop`."""
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        stop.received = True
+        raise SignalException(f"received signal {signum}", signal.Signals(signum))
+
+    before = {number: signal.signal(number, handle) for number in STOP_SIGNALS}
     try:
         yield
     finally:

@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,13 +14,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ssd.errors import UserError
+from ssd.errors import LostProcessError, UserError
+from ssd.interrupt import StopSignal
 from ssd.processes.child import end_with_launcher, report_errors
 
 T = TypeVar("T")
 
-TIMEOUT = timedelta(minutes=10)
-"""Timeout of the process group: for all processes to start, and for every collective operation."""
+TIMEOUT = timedelta(minutes=30)
+"""Timeout of the process group: for all processes to start, and for every collective operation.
+
+While rank 0 alone scores, saves and logs, the others wait for it: MLflow's client alone may take 20 minutes
+(8 attempts of 120 s, and the waits between them) until it gives up a server that hangs.
+"""
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class World:
     """Rank of this process and world size of a distributed training; the default is a single process.
 
     Every process must make the same calls in the same order. A call that waits longer than `TIMEOUT` for
-    another process, or for one that has died, raises RuntimeError.
+    another process, or for one that has died, raises RuntimeError, which `exchanging` explains.
 
     rank: 0..size-1 over all machines; size: world size, the number of processes; local_rank: rank on this
     machine, which is also the index of its GPU.
@@ -72,6 +77,24 @@ class World:
         """Wait until every process has reached this call; does not wait for work queued on a GPU."""
         self.gather(None)
 
+    @contextmanager
+    def exchanging(self, where: Callable[[], str]) -> Iterator[None]:
+        """Raise LostProcessError for a collective operation that fails in the block, DDP's own included.
+
+        Args:
+            where: what this process does, for the message; called after a failure.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            reason = _reason(error)
+            if reason is None:
+                raise
+            raise LostProcessError(
+                f"process {self.rank} of {self.size}, {where()}: {reason}; the next run resumes from the "
+                "last checkpoint"
+            ) from error
+
 
 def launched() -> bool:
     """Whether a launcher (torchrun, a Kubeflow PyTorchJob) started this process as part of a training."""
@@ -79,7 +102,7 @@ def launched() -> bool:
 
 
 @contextmanager
-def joined_world(device: str) -> Iterator[World]:
+def joined_world(device: str, stop: StopSignal | None = None) -> Iterator[World]:
     """Join the process group that the environment describes, and leave it at the end. Main thread only.
 
     RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT are set by torchrun and a Kubeflow PyTorchJob
@@ -91,12 +114,13 @@ def joined_world(device: str) -> Iterator[World]:
 
     Args:
         device: `train.device`: auto, cpu or cuda. With CUDA the process's GPU becomes the current one.
+        stop: receives the signals of this process; None if it handles them in another way.
 
     Raises:
         UserError: the variables are inconsistent, there is no such GPU, or the others cannot be reached.
         SystemExit: instead of any error under `ssd.processes.launch`, see `ssd.processes.child`.
     """
-    end_with_launcher()
+    end_with_launcher(stop or StopSignal())
     with report_errors():
         world = read_world(os.environ)
         cuda = device != "cpu" and torch.cuda.is_available()
@@ -106,7 +130,12 @@ def joined_world(device: str) -> Iterator[World]:
             yield world
             return
         # The inner report_errors writes the error before this process leaves and the others fail in turn.
-        with _group(world, "cpu:gloo,cuda:nccl" if cuda else "gloo"), report_errors():
+        with (
+            world.exchanging(lambda: "ending"),
+            _group(world, "cpu:gloo,cuda:nccl" if cuda else "gloo"),
+            report_errors(),
+            world.exchanging(lambda: "starting"),
+        ):
             yield world
 
 
@@ -138,6 +167,21 @@ def exit_now(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _reason(error: RuntimeError) -> str | None:
+    """Why a collective operation failed, in words; None for any other error.
+
+    gloo raises plain RuntimeError with the place in its sources; NCCL's errors have a type.
+    """
+    text = str(error)
+    if isinstance(error, LostProcessError) or not (isinstance(error, dist.DistError) or "/gloo/" in text):
+        return None
+    if "Timed out" in text:
+        minutes = TIMEOUT.total_seconds() / 60
+        return f"no answer from another process for {minutes:g} min; it hangs, or its machine is out of reach"
+    cause = text.splitlines()[0].partition("] ")[2].partition(". ")[0] or text.splitlines()[0]
+    return f"another process has ended, or cannot be reached ({cause})"
 
 
 def _select_gpu(number: int) -> None:

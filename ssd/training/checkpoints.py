@@ -18,7 +18,6 @@ import json
 import logging
 import os
 import re
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,11 +25,11 @@ from types import TracebackType
 from typing import Any, Self
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from ssd.errors import UserError, first_line, is_out_of_memory
-from ssd.files import replacing, sha256, write_bytes
+from ssd.files import replacing, sha256
+from ssd.lock import LockedError, ProcessLock
 
 log = logging.getLogger(__name__)
 
@@ -85,20 +84,16 @@ class CheckpointFolder:
         self.folder, self.keep_best = folder, keep_best
         self.best: tuple[Best, ...] = ()
         self._saved: list[_Saved] = []  # oldest first, two at most
-        self._lock = FileLock(folder / ".lock")
-        self._holder = folder / ".holder"
+        self._lock = ProcessLock(folder)
 
     def __enter__(self) -> Self:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(blocking=False)
-            write_bytes(self._holder, f"{os.getpid()} on {socket.gethostname()}".encode())
+            self._lock.acquire()
             for path in self._files(TEMPORARY_NAMES):  # of a process that was killed
                 path.unlink()
-        except Timeout:
-            holder = self._holder.read_text() if self._holder.is_file() else "unknown"
+        except LockedError as error:
             raise UserError(
-                f"{self.folder}: another training writes its checkpoints here (process {holder}); "
+                f"{self.folder}: another training writes its checkpoints here (process {error.holder}); "
                 "wait until it ends, or end it, and start again"
             ) from None
         except OSError as error:

@@ -126,6 +126,7 @@ class Trainer:
             KeyboardInterrupt: `stop` received a signal; a checkpoint has been saved.
             UserError: too many losses or gradients are not finite, the GPU has too little memory, or a
                 checkpoint cannot be written.
+            LostProcessError: another process has ended or does not answer.
         """
         self.folder, self.stop = folder, stop or StopSignal()
         if reporter and self.world.is_main:
@@ -133,7 +134,7 @@ class Trainer:
         self.saved_at = time.monotonic()
         if self._resume():
             self.reporter.resumed(self.progress.history)
-        with self.watchdog:
+        with self.watchdog, self.world.exchanging(lambda: self.watchdog.where):
             self._remaining_epochs()
         if folder is None:
             return None
@@ -280,6 +281,7 @@ class Trainer:
     def _end_epoch(self, result: SplitResult | None, validation_seconds: float) -> None:
         """Score the epoch, keep its weights if they are among the best, and move on."""
         progress, params = self.progress, self.params
+        self.watchdog.beat(f"epoch {progress.epoch + 1}, scoring and saving")
         scores = self._scores(result) if result and self.world.is_main else Scores()
         lr, losses = self._lr(max(progress.batch - 1, 0)), result.losses if result else None
         row = progress.row(len(self.sampler), self.sampler.num_used, lr, losses, scores, validation_seconds)

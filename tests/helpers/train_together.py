@@ -65,7 +65,7 @@ def main() -> None:
         sys.exit(launch([__file__, *sys.argv[1:]], int(num_processes), int(restarts)))
     stop = StopSignal()
     stop.install()
-    with joined_world("cpu") as world:
+    with joined_world("cpu", stop) as world:
         train(world, Path(folder), Path(data), stop)
     exit_now(0)
 

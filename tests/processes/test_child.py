@@ -26,5 +26,5 @@ def test_a_full_disk_is_for_the_user_to_mend(under_launcher: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "models/model.pt")
     assert ended.value.code == 2
     error = first_error(under_launcher)
-    assert error is not None and error.by_user
+    assert error is not None and error.kind == "user"
     assert str(error.as_user_error()).startswith("models/model.pt: No space left on device (")

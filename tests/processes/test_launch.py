@@ -17,7 +17,7 @@ import torch
 from ranks import HELPERS
 from waiting import finish, start, wait_until
 
-from ssd.errors import UserError
+from ssd.errors import LostProcessError, UserError
 from ssd.processes.launch import STOPPED, launch, num_processes
 from ssd.processes.world import World, exit_now, joined_world
 
@@ -73,6 +73,16 @@ def test_a_bug_shows_the_traceback_of_the_process_that_has_it(
     assert caplog.text.count("Traceback") == 1
     assert "process 1 of 2 failed" in caplog.text
     assert "ZeroDivisionError" in caplog.text
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+def test_a_process_without_answer_is_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its code is not that of a UserError, after which nothing is started again."""
+    assert launch([__file__, "no_answer", str(tmp_path)], 2, restarts=0) == 1
+    assert caplog.messages == ["no answer"]
     assert capfd.readouterr() == ("", "")
 
 
@@ -161,6 +171,12 @@ def bug(world: World, note: Path) -> None:
     world.barrier()
 
 
+def no_answer(world: World, note: Path) -> None:
+    if world.rank == 1:
+        raise LostProcessError("no answer")
+    world.barrier()
+
+
 def lost_once(world: World, note: Path) -> None:
     if world.broadcast(len(list(note.parent.iterdir()))) == 2 and world.rank == 1:
         os.kill(os.getpid(), SIGKILL)
@@ -198,6 +214,7 @@ def run_process(action: str, folder: str) -> None:
         actions: dict[str, Callable[[World, Path], None]] = {
             "mistake": mistake,
             "bug": bug,
+            "no_answer": no_answer,
             "lost_once": lost_once,
             "work": work,
             "in_a_step": in_a_step,

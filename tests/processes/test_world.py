@@ -15,12 +15,21 @@ import torch.distributed as dist
 from ranks import free_port, run_ranks, start_rank
 from waiting import finish, wait_until
 
-from ssd.errors import UserError
+from ssd.errors import LostProcessError, UserError
 from ssd.processes import world as distributed
 from ssd.processes.world import World, exit_now, joined_world, launched, read_world
 
 COMPLETE = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 VARIABLES = [*COMPLETE, "LOCAL_RANK"]
+RESUMES = "the next run resumes from the last checkpoint"
+NO_ANSWER = (
+    "process 0 of 2, epoch 2, validating: no answer from another process for 30 min; it hangs, or its "
+    f"machine is out of reach; {RESUMES}"
+)
+ENDED = (
+    "process 0 of 2, epoch 2, validating: another process has ended, or cannot be reached (Connection closed "
+    f"by peer [::1]:47); {RESUMES}"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -125,8 +134,52 @@ def test_an_exception_leaves_nobody_waiting() -> None:
     """The time-out of the test is far below that of the exchange."""
     waiting, failing = run_ranks(__file__, "fail")
     assert "ZeroDivisionError" in failing.stderr
-    assert "RuntimeError" in waiting.stderr
+    assert waiting.stderr.splitlines()[-1].startswith(
+        "[rank0]: ssd.errors.LostProcessError: process 0 of 2, starting: another process has ended"
+    )
     assert [waiting.code, failing.code] == [1, 1]
+
+
+@pytest.mark.slow
+def test_an_exchange_that_gets_no_answer_ends_with_one_line() -> None:
+    """The other is there, and does nothing, for as long as the test."""
+    port = free_port()
+    idle = start_rank(1, port, __file__, "be_idle")
+    try:
+        waiting = finish(start_rank(0, port, __file__, "exchange_gradients"))
+    finally:
+        idle.kill()
+        idle.communicate()
+    assert waiting.code == 1
+    assert waiting.stderr.splitlines()[-1] == f"[rank0]: ssd.errors.LostProcessError: {NO_ANSWER}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[/x/gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 1800000ms for recv", NO_ANSWER),
+        ("[/x/gloo/transport/tcp/unbound_buffer.cc:129] Timed out waiting 1800000ms for send", NO_ANSWER),
+        ("[/x/gloo/transport/tcp/pair.cc:561] Connection closed by peer [::1]:47. This is typical", ENDED),
+        ("[/x/gloo/transport/tcp/pair.cc:545] Connection closed by peer [::1]:47. Check the logs", ENDED),
+    ],
+)
+def test_what_gloo_says_is_one_line_with_the_place(text: str, message: str) -> None:
+    with pytest.raises(LostProcessError) as caught, World(0, 2).exchanging(lambda: "epoch 2, validating"):
+        raise RuntimeError(text)
+    assert str(caught.value) == message
+
+
+def test_what_nccl_says_is_one_line_too() -> None:
+    message = "cannot be reached .NCCL error: remote process exited.; "
+    with pytest.raises(LostProcessError, match=message), World(0, 2).exchanging(lambda: "epoch 2"):
+        raise dist.DistBackendError("NCCL error: remote process exited\nLast error: ...")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes cannot be multiplied"), LostProcessError("one line")])
+def test_other_errors_pass_as_they_are(error: RuntimeError) -> None:
+    with pytest.raises(RuntimeError) as caught, World(0, 2).exchanging(lambda: "epoch 1"):
+        raise error
+    assert caught.value is error
 
 
 @pytest.mark.slow
@@ -160,8 +213,26 @@ def fail(world: World) -> None:
     world.gather("for ever")
 
 
+def be_idle(world: World) -> None:
+    torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(1, 1))
+    time.sleep(100_000)
+
+
+def exchange_gradients(world: World) -> None:
+    """The 30 minutes are a moment, once both processes have come, however slow the machine is."""
+    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(1, 1))
+    dist.distributed_c10d._set_pg_timeout(timedelta(seconds=0.2))
+    with world.exchanging(lambda: "epoch 2, validating"):
+        model(torch.ones(1, 1)).sum().backward()
+
+
 if __name__ == "__main__":
-    actions: dict[str, Callable[..., None]] = {"exchange": exchange, "fail": fail}
+    actions: dict[str, Callable[..., None]] = {
+        "exchange": exchange,
+        "fail": fail,
+        "be_idle": be_idle,
+        "exchange_gradients": exchange_gradients,
+    }
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("as an exception"))
     with joined_world("cpu") as this:
         actions[sys.argv[1]](this, *sys.argv[2:])

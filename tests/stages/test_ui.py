@@ -35,9 +35,8 @@ def taken_port() -> Iterator[int]:
 def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """The one line of a command that does not become a server."""
     monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("no server may be started"))
-    monkeypatch.setattr(sys, "argv", ["ui", *arguments])
     with pytest.raises(SystemExit) as stopped:
-        ui.main()
+        ui.main(arguments)
     assert stopped.value.code == 2
     printed = capsys.readouterr()
     assert printed.out == ""

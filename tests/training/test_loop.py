@@ -8,7 +8,7 @@ import pytest
 import torch
 from small_training import SMALL, Recorder, build, empty_file, run, same_weights, trainer
 
-from ssd.errors import UserError
+from ssd.errors import LostProcessError, UserError
 from ssd.evaluation import SplitResult
 from ssd.loading.batches import training_batches
 from ssd.loading.dataset import Batch
@@ -184,6 +184,32 @@ def test_one_image_is_too_few(make_params: MakeParams, tmp_path: Path) -> None:
         trainer(make_params(**SMALL), empty_file(tmp_path))
     with pytest.raises(UserError, match="0 image.s. to train on; at least 4 are needed"):
         training_batches(empty_file(tmp_path), make_params(**SMALL).train, 64, rank=0, world_size=2)
+
+
+@pytest.mark.parametrize(
+    ("function", "place"),
+    [
+        ("ssd.training.step.TrainStep.__call__", "epoch 1, step 1, computing"),
+        ("ssd.training.loop.run_split", "epoch 1, validating"),
+        ("ssd.training.loop.validation_scores", "epoch 1, scoring and saving"),
+    ],
+)
+def test_a_lost_exchange_names_the_place_in_the_training(
+    function: str,
+    place: str,
+    make_params: MakeParams,
+    shapes_file: TensorFile,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lose(*_: object, **__: object) -> None:
+        raise RuntimeError(
+            "[/pytorch/third_party/gloo/gloo/unbound_buffer.cc:81] Timed out waiting 1800000ms"
+        )
+
+    monkeypatch.setattr(function, lose)
+    with pytest.raises(LostProcessError, match=f"^process 0 of 1, {place}: no answer from another process"):
+        run(trainer(make_params(**SMALL), shapes_file), tmp_path / "run")
 
 
 def test_plateau_lowers_the_learning_rate(
