@@ -217,7 +217,15 @@ def test_what_another_program_sealed_is_passed_over_and_no_pickle_is_run(
     folder, trace = tmp_path / "run", tmp_path / "was_run"
     save_epochs(folder, [0.1, 0.2])
     state = {"step": 200, "best": [], "state": Malicious(trace)}
-    payloads = [b"", b"hello", pickle.dumps(state, 2), saved(state), saved([1]), saved({}), saved({"step": 200})]
+    payloads = [
+        b"",
+        b"hello",
+        pickle.dumps(state, 2),
+        saved(state),
+        saved([1]),
+        saved({}),
+        saved({"step": 200}),
+    ]
     for payload in payloads:
         (folder / "step-00000200.pt").write_bytes(sealed(payload))
         assert load(folder) == {"epoch": 1}
