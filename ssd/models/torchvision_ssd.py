@@ -27,8 +27,9 @@ def ssd300_vgg16_config(num_classes: int = NUM_COCO_CLASSES) -> SSDConfig:
 
 
 def is_ssd300_vgg16(state: dict[str, Tensor]) -> bool:
-    """Whether a state dict is one of torchvision's `ssd300_vgg16`."""
-    return "backbone.scale_weight" in state and "head.regression_head.module_list.0.weight" in state
+    """Whether a state dict is one of torchvision's `ssd300_vgg16`, by some of its names."""
+    heads = (f"head.{kind}_head.module_list.0.bias" for kind in ("classification", "regression"))
+    return all(key in state for key in ("backbone.scale_weight", *heads))
 
 
 def convert_ssd300_vgg16(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -83,20 +83,28 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _load_backbone(backbone: nn.Module, name: str, state: dict[str, Tensor], weights: str) -> None:
-    if isinstance(backbone, VGG16Features):
-        state = vgg16_state(state, backbone)
+    try:
+        if isinstance(backbone, VGG16Features):
+            state = vgg16_state(state, backbone)
+        _load_what_fits(backbone, state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{weights} does not fit {name}: {reason}", key=KEY) from None
+
+
+def _load_what_fits(backbone: nn.Module, state: dict[str, Tensor]) -> None:
+    """Load a state dict without its classifier and the layers after the last feature map.
+
+    Raises:
+        RuntimeError: it lacks a tensor, or one has another shape.
+    """
     own = backbone.state_dict()
     if isinstance(backbone, ExtractedFeatures):
         state = {f"body.{key}": value for key, value in state.items()}
         # torchvision's networks have layers that the feature maps do not need.
         state = {key: value for key, value in state.items() if key in own}
-    # Drop the classifier and layers after the last feature map.
     state = {key: value for key, value in state.items() if key in own or not _is_unused(key, own)}
-    try:
-        backbone.load_state_dict(state)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{weights} does not fit {name}: {reason}", key=KEY) from None
+    backbone.load_state_dict(state)
 
 
 def _is_unused(key: str, own: dict[str, Tensor]) -> bool:
@@ -126,7 +134,6 @@ def _load_detector(model: SSD, state: dict[str, Tensor], weights: str) -> None:
             "coco-ssd300-vgg16.yaml are the same",
             weights,
         )
-    converted = convert_ssd300_vgg16(state)
     found = num_classes_of(state)
     if found != model.num_classes:
         log.warning(
@@ -136,9 +143,13 @@ def _load_detector(model: SSD, state: dict[str, Tensor], weights: str) -> None:
             found,
             model.num_classes,
         )
-        own = model.state_dict()
-        converted |= {key: own[key] for key in converted if key.startswith("heads.conf.")}
-    model.load_state_dict(converted)
+    own = {} if found == model.num_classes else model.state_dict()
+    fresh = {key: value for key, value in own.items() if key.startswith("heads.conf.")}
+    try:
+        model.load_state_dict(convert_ssd300_vgg16(state) | fresh)
+    except (KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{weights} does not fit torchvision's ssd300_vgg16: {reason}", key=KEY) from None
 
 
 def _alike(levels: Sequence[PriorLevel], others: Sequence[PriorLevel]) -> bool:
@@ -153,18 +164,36 @@ def _alike(levels: Sequence[PriorLevel], others: Sequence[PriorLevel]) -> bool:
 def _load_timm(model: SSD, weights: str) -> None:
     """Load a file of timm's; timm maps its parameter names to those of the feature extractor.
 
-    timm is given what was read here and not the file, which some of its versions load with pickle. Without
-    `source`, a name of timm's that stands for a folder or a page of Hugging Face would load their weights.
+    It passes over names that it does not find, on either side. So the file is loaded twice, first with NaN
+    for every number: what is not NaN then, would keep random weights.
     """
     name = model.config.backbone
-    overlay = {"state_dict": read_state(Path(weights)), "source": "", "custom_load": False}
-    places = tuple(_timm_places(model))
+    state = read_state(Path(weights))
+    nans = {k: torch.full_like(v, math.nan) if v.is_floating_point() else v for k, v in state.items()}
+    probed = _timm_state(model, nans, weights)
+    missing = [k for k, v in probed.items() if v.is_floating_point() and not bool(v.isnan().all())]
+    if missing:
+        raise UserError(
+            f"{weights} does not fit {name}: it lacks {len(missing)} of {len(probed)} tensors, such as "
+            f"{missing[0]}",
+            key=KEY,
+        )
+    model.backbone.get_submodule("body").load_state_dict(_timm_state(model, state, weights))
+
+
+def _timm_state(model: SSD, state: dict[str, Tensor], weights: str) -> dict[str, Tensor]:
+    """What timm makes of a state dict for the feature extractor of `model`.
+
+    timm is given the state dict and not its file, which some of its versions load with pickle. Without
+    `source`, a name of timm's that stands for a folder or a page of Hugging Face would load their weights.
+    """
+    name, places = model.config.backbone, tuple(_timm_places(model))
+    overlay = {"state_dict": state, "source": "", "custom_load": False}
     try:
-        loaded = timm_network(name, places, pretrained=True, pretrained_cfg_overlay=overlay)
-    except UserError:
-        raise UserError(f"{weights} does not fit {name}", key=KEY) from None
-    body = model.backbone.get_submodule("body")
-    body.load_state_dict(loaded.state_dict())
+        network = timm_network(name, places, pretrained=True, pretrained_cfg_overlay=overlay)
+    except Exception as error:  # noqa: BLE001 (timm's converters of state dicts raise exceptions of any type)
+        raise UserError(f"{weights} does not fit {name} ({first_line(error)})", key=KEY) from None
+    return network.state_dict()
 
 
 def _timm_places(model: SSD) -> list[int]:

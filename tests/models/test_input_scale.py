@@ -25,7 +25,8 @@ from ssd.postprocess import PostProcessSettings
 FEATURES = {"features.0.weight": torch.ones(2), "features.28.weight": torch.ones(2)}
 DETECTOR = {
     "backbone.scale_weight": torch.ones(2),
-    "head.regression_head.module_list.0.weight": torch.ones(2),
+    "head.classification_head.module_list.0.bias": torch.ones(2),
+    "head.regression_head.module_list.0.bias": torch.ones(2),
 }
 CLASSIFIER = {"classifier.0.weight": torch.ones(2)}
 BLACK_AND_WHITE = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 16, 16)

@@ -124,6 +124,60 @@ def test_a_detector_that_is_built_otherwise_is_refused(
         load_weights(build(), str(tmp_path / "detector.pth"))
 
 
+@pytest.mark.parametrize(
+    ("change", "num_classes"),
+    [
+        ({"backbone.features.0.weight": None}, 91),
+        ({"backbone.features.0.weight": None}, 21),
+        ({"backbone.features.0.weight": torch.zeros(1)}, 91),
+        ({"backbone.somewhere.weight": torch.zeros(1)}, 91),
+        ({"head.classification_head.module_list.1.bias": None}, 91),
+        ({"head.regression_head.module_list.1.bias": None}, 21),
+        ({"head.regression_head.module_list.0.bias": None}, 91),
+    ],
+)
+def test_a_detector_with_other_tensors_is_refused(
+    change: dict[str, torch.Tensor | None],
+    num_classes: int,
+    detector: dict[str, torch.Tensor],
+    tmp_path: Path,
+) -> None:
+    changed = {key: value for key, value in (detector | change).items() if value is not None}
+    save_file(changed, tmp_path / "detector.safetensors")
+    with pytest.raises(UserError, match=r"model.weights: .* does not fit") as caught:
+        load_weights(SSD(ssd300_vgg16_config(num_classes)), str(tmp_path / "detector.safetensors"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_vgg16_with_another_classifier_is_refused(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        names = vgg16(weights=None).state_dict()
+    published = {key: torch.zeros(value.shape) for key, value in names.items() if key.startswith("features")}
+    published |= {f"classifier.{key}": torch.zeros(7) for key in ("0.weight", "0.bias", "3.weight", "3.bias")}
+    save_file(published, tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=r"model.weights: .*w.safetensors does not fit vgg16: shape"):
+        load_weights(SSD(paper_config("vgg16", 64, 3)), str(tmp_path / "w.safetensors"))
+
+
+def test_weights_of_another_network_do_not_fit_one_of_timm_s(state: dict, tmp_path: Path) -> None:
+    torch.save(state, tmp_path / "w.pth")
+    for backbone in ("timm/test_convnext", "timm/test_resnet"):
+        with pytest.raises(UserError, match=rf"w.pth does not fit {backbone}"):
+            load_weights(build(backbone), str(tmp_path / "w.pth"))
+
+
+def test_a_timm_file_that_lacks_a_tensor_is_refused(tmp_path: Path) -> None:
+    """timm itself would leave it at its random values, and say so in its log alone."""
+    import timm
+
+    published = timm.create_model("test_convnext", pretrained=False).state_dict()
+    name = "stages.1.blocks.0.conv_dw.weight"
+    for other in ({}, {"stages.1.blocks.0.conv_dw.wejght": published[name]}):
+        save_file({k: v for k, v in published.items() if k != name} | other, tmp_path / "w.safetensors")
+        with pytest.raises(UserError, match=r"w.safetensors does not fit timm/test_convnext: it lacks 1 of"):
+            load_weights(build("timm/test_convnext"), str(tmp_path / "w.safetensors"))
+
+
 def test_weights_of_another_backbone_are_refused(state: dict, tmp_path: Path) -> None:
     torch.save(state, tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"model.weights: .*w.pth does not fit resnet50"):
