@@ -22,6 +22,8 @@ from ssd.tracking.disk import (
 )
 from ssd.tracking.writers import Writer, dead_writers
 
+WRITER_TAG = "writer"
+
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -42,9 +44,6 @@ def mlflow() -> Any:
     logging.getLogger("mlflow").setLevel(logging.CRITICAL)
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     return mlflow
-
-
-WRITER_TAG = "writer"
 
 
 def open_store(settings: TrackingParams, root: Path) -> tuple[str, Writer]:

@@ -157,18 +157,18 @@ def tracked_run(
         return
     run = Run(active=True, uri=settings.uri)
     try:
-        experiment_id, run.writer = open_store(settings, root)
-        own = {WRITER_TAG: run.writer.name}
-        run.resumed = resume is not None and _resume(resume, experiment_id, settings.system_metrics, own)
-        if not run.resumed:
-            _open_run(experiment_id, settings, stage, name, stage_params, model_digest, own)
-        active = mlflow().active_run()
-        assert active is not None, "_resume or _open_run has started it"
-        run.id = active.info.run_id
-    except Exception as error:  # noqa: BLE001 (whatever a database, a disk or a server raises)
-        run.active = False
-        _warn("opening the run", error, run.uri)
-    try:
+        try:
+            experiment_id, run.writer = open_store(settings, root)
+            own = {WRITER_TAG: run.writer.name}
+            run.resumed = resume is not None and _resume(resume, experiment_id, settings.system_metrics, own)
+            if not run.resumed:
+                _open_run(experiment_id, settings, stage, name, stage_params, model_digest, own)
+            active = mlflow().active_run()
+            assert active is not None, "_resume or _open_run has started it"
+            run.id = active.info.run_id
+        except Exception as error:  # noqa: BLE001 (whatever a database, a disk or a server raises)
+            run.active = False
+            _warn("opening the run", error, run.uri)
         yield run
     except KeyboardInterrupt:
         _close_run(run, "KILLED")

@@ -126,6 +126,21 @@ def test_a_failing_stage_is_failed_and_an_interrupted_one_killed(
     assert [run.info.status for run in runs(root)] == ["FAILED", "KILLED"]
 
 
+def test_a_stage_that_is_interrupted_while_its_run_opens_is_killed(
+    settings: TrackingParams, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mlflow.log_params", interrupted)
+    with (
+        pytest.raises(KeyboardInterrupt),
+        tracked_run(settings, root, "train", name="x", stage_params={"train.lr": 0.1}),
+    ):
+        pytest.fail("the run is not open")
+    assert [run.info.status for run in runs(root)] == ["KILLED"]
+
+
 def test_disabled_tracking_writes_nothing(make_params: MakeParams, tmp_path: Path) -> None:
     train(make_params(**{"tracking.enabled": False}).tracking, tmp_path / "root", "abc")
     assert not (tmp_path / "root").exists()
