@@ -25,8 +25,15 @@ STORAGE_ERRORS = {
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an exception's message, at most 200 characters; its type where it has none."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    """The first line of an exception's message, at most 200 characters; its type where it has none.
+
+    Of torch's message about a pickle, which begins with advice to run it, what torch found.
+    """
+    message = str(error).strip()
+    found = re.search(r"WeightsUnpickler error:\s*(.+?)(?:\. Please|$)", message, re.MULTILINE)
+    if found:
+        return found[1][:200]
+    return (message.splitlines() or [type(error).__name__])[0][:200]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

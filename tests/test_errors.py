@@ -6,6 +6,7 @@ import pickle
 from pathlib import Path
 
 import pytest
+import torch
 
 from ssd.errors import UserError, first_line, is_out_of_memory, storage_errors_explained
 
@@ -31,6 +32,26 @@ def test_of_a_message_of_several_lines_the_first_is_said_and_of_none_the_type() 
     assert first_line(ValueError("one\ntwo")) == "one"
     assert first_line(EOFError()) == "EOFError"
     assert first_line(ValueError("x" * 999)) == "x" * 200
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            {"a": Path("x")},
+            "Unsupported global: GLOBAL pathlib.PosixPath was not an allowed global by default",
+        ),
+        (b"\x80\x02\x95.", "Unsupported operand 149"),
+    ],
+)
+def test_of_torch_s_message_about_a_pickle_not_the_advice_to_run_it_is_said(
+    content: object, said: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.pt"
+    file.write_bytes(content) if isinstance(content, bytes) else torch.save(content, file)
+    with pytest.raises(pickle.UnpicklingError) as caught:
+        torch.load(file, weights_only=True)
+    assert first_line(caught.value) == said
 
 
 @pytest.mark.parametrize(
