@@ -20,6 +20,8 @@ check: $(READY) ## check that nothing is missing: weights, data, disk space, a G
 	python -m stages.check
 
 repro: $(READY) ## run the pipeline: data, training, evaluation, export; only what changed
+	@# DVC names neither file nor key of a value that is no YAML, as the date 2001-99-99.
+	python -m stages.check_params
 	dvc repro
 
 recipe: $(READY) ## list the recipes; NAME=... writes the settings of one into params.yaml

@@ -12,6 +12,8 @@ from waiting import Ended
 
 REPORT = "reports/check_params.txt"
 
+REPOSITORY = Path(__file__).parents[2]
+
 Run = Callable[..., Ended]
 
 
@@ -64,3 +66,10 @@ def test_it_imports_nothing_that_takes_seconds() -> None:
     code = "import stages.check_params, sys; print(*{'torch', 'mlflow', 'numpy', 'PIL'} & {*sys.modules})"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout == "\n"
+
+
+def test_make_repro_begins_with_it() -> None:
+    """Of a value that is no YAML, DVC's own message names neither file nor key."""
+    command = ["make", "--no-print-directory", "--dry-run", "repro"]
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-2:] == ["python -m stages.check_params", "dvc repro"]
