@@ -135,6 +135,11 @@ def group_by_lists(lists: Mapping[str, str], lines: Callable[[str], list[str]], 
     )
 
 
+def split_of_path(path: str) -> Named | None:
+    """The split that the folders of a file say; None if none does."""
+    return split_of(_subset(_split_folder(path).rpartition("/")[2]))
+
+
 def _split_folder(path: str) -> str:
     """The path of a file up to the first folder whose name says a split: images/train; "" if none does."""
     parts = path.split("/")[:-1]

@@ -22,6 +22,7 @@ from ssd.prepare.readers.folder_files import (
     stem,
 )
 from ssd.prepare.readers.leftovers import unused_images, unused_lists, without_copies
+from ssd.prepare.readers.pairing import first_of_name, most_alike, pair_by_name, why_unpaired
 from ssd.prepare.readers.split_names import Grouping, group_by_folder, group_by_lists
 from ssd.prepare.readers.yolo_config import YoloConfig, name_lists, read_config
 from ssd.prepare.readers.yolo_labels import Labels, looks_like_labels, parse_labels
@@ -68,7 +69,7 @@ def read_yolo_folder(files: FolderFiles, class_names: Sequence[str]) -> Catalogu
     images: dict[str, list[ImageRef]] = {}
     problems: dict[str, list[Problem]] = {}
     for split, paths in splits.items():
-        found = [_image_ref(files, path, label_of.get(path), texts.labels) for path in dict.fromkeys(paths)]
+        found = [_image_ref(files, path, label_of, texts.labels) for path in dict.fromkeys(paths)]
         images[split] = [ref for ref in found if isinstance(ref, ImageRef)]
         problems[split] = [problem for problem in found if isinstance(problem, Problem)]
         problems[split] += missing.get(split, [])
@@ -186,9 +187,6 @@ def _label_files(files: FolderFiles, labels: Mapping[str, Labels | str]) -> dict
 
     a.jpg and a.png have the same one; see `_image_ref`.
     """
-    by_stem: dict[str, list[str]] = defaultdict(list)
-    for name in labels:
-        by_stem[stem(name)].append(name)
     found: dict[str, str] = {}
     for path in files.images:
         here, name = parent(path), stem(path)
@@ -203,22 +201,21 @@ def _label_files(files: FolderFiles, labels: Mapping[str, Labels | str]) -> dict
                 found[path] = candidate
                 break
     taken = set(found.values())
-    for path in files.images:
-        if path not in found:
-            free = [name for name in by_stem.get(stem(path), ()) if name not in taken]
-            nearest = closest(free, [parent(path)]) if free else None
-            if nearest:
-                found[path] = nearest
-                taken.add(nearest)
+    free = [name for name in labels if name not in taken]
+    for path, names in pair_by_name(files, free, without=found).items():
+        nearest = most_alike(path, names)
+        if nearest:
+            found[path] = nearest
     return found
 
 
 def _image_ref(
-    files: FolderFiles, path: str, label: str | None, labels: Mapping[str, Labels | str]
+    files: FolderFiles, path: str, label_of: Mapping[str, str], labels: Mapping[str, Labels | str]
 ) -> ImageRef | Problem:
+    label = label_of.get(path)
     parsed = labels[label] if label else None
-    first = files.images_of_stem(bare(path))[0]
-    if label and first != path and bare(first) == bare(path):
+    first = first_of_name(files, path)
+    if first != path and first in label_of:
         return Problem(path, None, f"{first} has the same label file", "dropped", num_images=1)
     if isinstance(parsed, str):
         return Problem(label or path, None, parsed, "dropped", num_images=1)
@@ -240,10 +237,16 @@ def _found(
     copies: Sequence[Problem],
 ) -> Found:
     used = {path for paths in splits.values() for path in paths}
-    objects = {path: _num_objects(texts.labels[label]) for path, label in label_of.items()}
+    objects = {
+        path: _num_objects(texts.labels[label])
+        for path, label in label_of.items()
+        if path == first_of_name(files, path)
+    }
     matched = set(label_of.values())
     unmatched = [
-        Problem(name, None, "no image has its name", "dropped", 0, _num_objects(labels))
+        Problem(
+            name, None, why_unpaired(files, name, label_of, "label file"), "dropped", 0, _num_objects(labels)
+        )
         for name, labels in texts.labels.items()
         if name not in matched
     ]
