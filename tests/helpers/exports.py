@@ -130,6 +130,12 @@ def voc_in_gb2312(folder: Path) -> None:
         text(folder / f"{stem}.xml", xml(stem, extra="<note>标注</note>", head=head), encoding="gb2312")
 
 
+def voc_in_utf16(folder: Path) -> None:
+    images(folder)
+    for stem in STEMS:
+        text(folder / f"{stem}.xml", xml(stem, head='<?xml version="1.0" encoding="utf-16"?>'), encoding="utf-16")
+
+
 def voc_test_unannotated(folder: Path) -> None:
     voc(folder, train=STEMS[:6], val=STEMS[6:8], test=STEMS[8:])
     for stem in STEMS[8:]:
@@ -261,6 +267,13 @@ def beside(folder: Path) -> None:
     images(folder)
     txts(folder)
     text(folder / "classes.txt", *CLASSES)
+
+
+def yolo_by_notepad(folder: Path) -> None:
+    """With byte order marks and line ends of Windows."""
+    beside(folder)
+    for path in folder.glob("*.txt"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
 
 
 def several_folders(folder: Path) -> None:
@@ -427,6 +440,7 @@ EXPORTS = {
     "VOC: webp": Export(voc_of_suffix(".webp", "WEBP"), ALL),
     "VOC: tif": Export(voc_of_suffix(".tif", "TIFF"), ALL),
     "VOC: XML in gb2312": Export(voc_in_gb2312, ALL),
+    "VOC: XML in UTF-16": Export(voc_in_utf16, ALL),
     "VOC: its own layout": Export(
         lambda f: voc(f, train=STEMS[:6], val=STEMS[6:8], trainval=STEMS[:8], test=STEMS[8:]), THREE
     ),
@@ -440,6 +454,7 @@ EXPORTS = {
     "YOLO: autosplit lists": Export(autosplit, THREE),
     "YOLO: path of a sub-folder": Export(yolo_below_path, THREE),
     "YOLO: labels beside the images": Export(beside, ALL),
+    "YOLO: byte order marks": Export(yolo_by_notepad, ALL),
     "YOLO: polygons": Export(yolo_with(*SPLITS_IN_YAML, "names: [cat, dog]", make=polygon), THREE),
     "YOLO: confidence": Export(
         yolo_with(*SPLITS_IN_YAML, "names: [cat, dog]", make=lambda s, n: f"{line(s, n)} 0.93"), THREE

@@ -94,6 +94,18 @@ def test_a_line_in_pixels_is_dropped_not_clipped(tmp_path: Path) -> None:
     assert problems["img09.txt"] == "zero size", "the last of five"
 
 
+def many_without_objects(folder: Path) -> None:
+    ex.beside(folder)
+    for number in range(60):
+        ex.text(folder / f"empty{number}.txt")
+        (folder / f"empty{number}.jpg").write_bytes(b"")
+
+
+def test_labels_are_recognised_after_many_empty_ones(tmp_path: Path) -> None:
+    counts, _ = told(tmp_path, many_without_objects)
+    check(counts, images=(70, 60), objects=(NUM_OBJECTS, 0))
+
+
 def coco_mismatched(folder: Path) -> None:
     ex.cocos_own(folder)
     (folder / "train2017/img01.jpg").unlink()
