@@ -12,6 +12,7 @@ from voc_folder import encode, picture
 
 from ssd.errors import UserError
 from ssd.params import Source
+from ssd.prepare.preprocess import raise_if_unusable
 from ssd.prepare.summary import Account, account, every_problem
 
 
@@ -157,6 +158,19 @@ def test_the_same_image_in_two_splits_counts_once(tmp_path: Path) -> None:
     counts, problems = told(tmp_path, write)
     check(counts, images=(10, 0), objects=(NUM_OBJECTS, 0))
     assert problems == {"JPEGImages/img07.jpg": "is listed for val as well"}
+
+
+@pytest.mark.parametrize("write", [ex.roboflow_voc, ex.roboflow_yolo, ex.roboflow_coco])
+def test_images_of_a_test_split_that_folds_replace_are_told(
+    tmp_path: Path, write: Callable[[Path], None]
+) -> None:
+    write(tmp_path / "own")
+    catalogue, result = prepared(data_params("folder", folds=2), tmp_path)
+    test = objects_of(*STEMS[8:])
+    check(account(result, catalogue.found), images=(10, 2), objects=(NUM_OBJECTS, test))
+    reasons = [problem.reason for problem in result.splits["test"].problems]
+    assert reasons == ["not used: data.folds makes the test split"] * 2
+    raise_if_unusable(result, strict=True, report="", unused=catalogue.found.unused)
 
 
 def test_two_formats_are_refused_with_the_way_out(tmp_path: Path) -> None:
