@@ -133,7 +133,11 @@ def voc_in_gb2312(folder: Path) -> None:
 def voc_in_utf16(folder: Path) -> None:
     images(folder)
     for stem in STEMS:
-        text(folder / f"{stem}.xml", xml(stem, head='<?xml version="1.0" encoding="utf-16"?>'), encoding="utf-16")
+        text(
+            folder / f"{stem}.xml",
+            xml(stem, head='<?xml version="1.0" encoding="utf-16"?>'),
+            encoding="utf-16",
+        )
 
 
 def voc_test_unannotated(folder: Path) -> None:
@@ -318,6 +322,12 @@ def yolo_of_suffix(suffix: str, format: str) -> Write:
         text(folder / "classes.txt", *CLASSES)
 
     return write
+
+
+def yolo_test_unannotated(folder: Path) -> None:
+    yolo_with(*SPLITS_IN_YAML, "names: [cat, dog]")(folder)
+    for stem in STEMS[8:]:
+        (folder / f"labels/test/{stem}.txt").unlink()
 
 
 # ---- COCO JSON
@@ -509,6 +519,7 @@ EXPORTS = {
 
 UNANNOTATED = {
     "VOC: test.txt without annotations": voc_test_unannotated,
+    "YOLO: images/test without label files": yolo_test_unannotated,
     "COCO: a test JSON without annotations": coco_test_unannotated,
 }
 """Exports whose test split has images, but no annotations."""

@@ -83,6 +83,56 @@ def test_labels_without_an_image_and_folders_of_no_split_are_told(tmp_path: Path
     assert problems["notes.txt"] == "not used: neither labels nor a list of images"
 
 
+STRAY = {
+    "about.yaml": "by: me",
+    "train.txt": "img00",
+    "notes.json": "{}",
+    "ImageSets/Layout/train.txt": "img00",
+}
+
+
+@pytest.mark.parametrize(
+    ("write", "expected"),
+    [
+        (
+            ex.labelimg,
+            dict.fromkeys([*STRAY, "classes.txt"], "it is not Pascal VOC XML or a list in ImageSets/Main"),
+        ),
+        (ex.one_coco("labels.json", "data"), dict.fromkeys(STRAY, "it is not COCO JSON")),
+        (
+            ex.yolo_with("names: [cat, dog]"),
+            {
+                "about.yaml": "it has neither names nor splits",
+                "notes.json": "it is not YOLO's",
+                "train.txt": "neither labels nor a list of images",
+                "ImageSets/Layout/train.txt": "neither labels nor a list of images",
+            },
+        ),
+    ],
+    ids=["voc", "coco", "yolo"],
+)
+def test_each_file_that_is_no_image_and_not_used_is_told(
+    tmp_path: Path, write: Callable[[Path], None], expected: dict[str, str]
+) -> None:
+    def write_all(folder: Path) -> None:
+        write(folder)
+        for name, content in STRAY.items():
+            ex.text(folder / name, content)
+
+    counts, problems = told(tmp_path, write_all)
+    check(counts, images=(10, 0), objects=(NUM_OBJECTS, 0))
+    assert problems == {name: f"not used: {reason}" for name, reason in expected.items()}
+
+
+def test_lists_of_class_names_beside_those_of_data_yaml_are_told(tmp_path: Path) -> None:
+    def write(folder: Path) -> None:
+        ex.yolo_with("names: [cat, dog]")(folder)
+        ex.text(folder / "labels/classes.txt", "dog", "cat")
+
+    _, problems = told(tmp_path, write)
+    assert problems == {"labels/classes.txt": "not used: the class names are those of data.yaml"}
+
+
 def yolo_lines(folder: Path) -> None:
     ex.beside(folder)
     lines = ["0 10 20 30 40", "0 0.5 0.5", "0 0.5 0.5 0 0.1", "7 0.5 0.5 0.1 0.1", "x 1 2 3 4"]

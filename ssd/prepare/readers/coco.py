@@ -26,7 +26,7 @@ from ssd.prepare.annotations import (
 from ssd.prepare.readers.coco_files import find_coco_files, image_folders
 from ssd.prepare.readers.coco_outline import outline_box
 from ssd.prepare.readers.folder_files import FolderFiles, is_image, plain_parts
-from ssd.prepare.readers.leftovers import unused_images
+from ssd.prepare.readers.leftovers import unused_images, unused_labels
 
 _TABLES = ("images", "annotations", "categories")
 _KEPT = {
@@ -76,6 +76,7 @@ def read_coco(files: FolderFiles) -> Catalogue:
         ),
         *(_unused_file(files, name, reason) for name, reason in found.unused.items()),
         *unused_images(files, used, {}),
+        *unused_labels(files, {*found.splits.values(), *found.unused}, "COCO JSON"),
     ]
     num_objects = sum(map(len, entries.values())) + sum(problem.num_objects for problem in unused)
     made_of = {split: name for split, name in found.splits.items() if split in images}

@@ -67,7 +67,9 @@ def recognise(files: FolderFiles, source: Source = "folder") -> Format:
 
 
 def _has_voc(files: FolderFiles) -> bool:
-    heads = (_head(files, name).replace(b"\0", b"") for name in files.with_suffix(".xml")[:_NUM_TRIED])  # UTF-16
+    heads = (
+        _head(files, name).replace(b"\0", b"") for name in files.with_suffix(".xml")[:_NUM_TRIED]
+    )  # UTF-16
     return any(b"<annotation" in head and b"<annotations" not in head for head in heads)
 
 

@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from ssd.errors import UserError
 from ssd.prepare.annotations import Annotation, Catalogue, Found, ImageRef, Problem
 from ssd.prepare.readers.folder_files import FolderFiles, bare, is_image, listing, parent, plain_parts, stem
-from ssd.prepare.readers.leftovers import unused_images, unused_lists, without_copies, without_unannotated
+from ssd.prepare.readers.leftovers import (
+    unused_images,
+    unused_labels,
+    unused_lists,
+    without_copies,
+    without_unannotated,
+)
 from ssd.prepare.readers.pairing import image_for, most_alike, why_unpaired
 from ssd.prepare.readers.split_names import Grouping, group_by_folder, group_by_lists, split_of
 from ssd.prepare.readers.voc import read_list
@@ -58,7 +64,8 @@ def read_voc_folder(files: FolderFiles) -> Catalogue:
                 images[split].append(found)
             else:
                 problems[split].append(found)
-    unused = [*copies, *unannotated, *unused_lists(grouping), *_unused(files, parsed, used)]
+    others = unused_labels(files, {*parsed, *_lists(files)}, "Pascal VOC XML or a list in ImageSets/Main")
+    unused = [*copies, *unannotated, *unused_lists(grouping), *_unused(files, parsed, used), *others]
     made_of = {split: made for split, made in grouping.made_of.items() if split in entries}
     num_objects = sum(_num_objects(annotation) for annotation in parsed.values())
     found_all = Found(files.num_images, num_objects, "Pascal VOC XML", made_of, unused)
@@ -76,9 +83,13 @@ def _num_objects(annotation: Annotation | str) -> int:
     return 0 if isinstance(annotation, str) else annotation.num_objects
 
 
+def _lists(files: FolderFiles) -> list[str]:
+    return [name for name in files.with_suffix(".txt") if f"/{parent(name)}".endswith("/ImageSets/Main")]
+
+
 def _entries_of_lists(files: FolderFiles, parsed: Parsed) -> tuple[Grouping, dict[str, list[_Entry]]] | None:
     """What the lists in ImageSets/Main name; None if there is no list."""
-    lists = [name for name in files.with_suffix(".txt") if f"/{parent(name)}".endswith("/ImageSets/Main")]
+    lists = _lists(files)
     places = sorted({parent(name) for name in lists})
     if not lists:
         return None
@@ -204,4 +215,3 @@ def _unused(files: FolderFiles, parsed: Parsed, used: set[str]) -> list[Problem]
             reason = annotation if isinstance(annotation, str) else why_unpaired(files, name, used, "XML")
             problems.append(Problem(name, None, reason, "dropped", 0, _num_objects(annotation)))
     return problems
-

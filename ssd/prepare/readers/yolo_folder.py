@@ -13,7 +13,6 @@ from ssd.errors import UserError
 from ssd.prepare.annotations import Annotation, Catalogue, Found, ImageRef, Problem
 from ssd.prepare.readers.folder_files import (
     FolderFiles,
-    bare,
     closest,
     is_image,
     listing,
@@ -21,7 +20,13 @@ from ssd.prepare.readers.folder_files import (
     plain_parts,
     stem,
 )
-from ssd.prepare.readers.leftovers import unused_images, unused_lists, without_copies
+from ssd.prepare.readers.leftovers import (
+    unused_images,
+    unused_labels,
+    unused_lists,
+    without_copies,
+    without_unannotated,
+)
 from ssd.prepare.readers.pairing import first_of_name, most_alike, pair_by_name, why_unpaired
 from ssd.prepare.readers.split_names import Grouping, group_by_folder, group_by_lists
 from ssd.prepare.readers.yolo_config import YoloConfig, name_lists, read_config
@@ -50,7 +55,7 @@ class _Texts:
 def read_yolo_folder(files: FolderFiles, class_names: Sequence[str]) -> Catalogue:
     """Read the images and labels of a folder. `class_names` are used if it has no names itself.
 
-    An image without a label file has no objects.
+    An image without a label file has no objects; val or test without a single label file is not used.
 
     Raises:
         UserError: there are no class names, they or the splits cannot be read, or no image is to train on.
@@ -64,8 +69,9 @@ def read_yolo_folder(files: FolderFiles, class_names: Sequence[str]) -> Catalogu
         )
     texts = _read_texts(files, names, config)
     grouping, splits, missing = _split(files, config, texts)
-    splits, copies = without_copies(splits, str)
     label_of = _label_files(files, texts.labels)
+    splits, copies = without_copies(splits, str)
+    splits, unannotated = without_unannotated(splits, label_of.__contains__)
     images: dict[str, list[ImageRef]] = {}
     problems: dict[str, list[Problem]] = {}
     for split, paths in splits.items():
@@ -74,7 +80,10 @@ def read_yolo_folder(files: FolderFiles, class_names: Sequence[str]) -> Catalogu
         problems[split] = [problem for problem in found if isinstance(problem, Problem)]
         problems[split] += missing.get(split, [])
     return Catalogue(
-        images, problems, _found(files, config, texts, grouping, splits, label_of, copies), names
+        images,
+        problems,
+        _found(files, config, texts, grouping, splits, label_of, [*copies, *unannotated]),
+        names,
     )
 
 
@@ -234,7 +243,7 @@ def _found(
     grouping: Grouping,
     splits: Mapping[str, Sequence[str]],
     label_of: Mapping[str, str],
-    copies: Sequence[Problem],
+    unused_splits: Sequence[Problem],
 ) -> Found:
     used = {path for paths in splits.values() for path in paths}
     objects = {
@@ -251,7 +260,16 @@ def _found(
         if name not in matched
     ]
     others = [Problem(name, None, f"not used: {reason}", "unused") for name, reason in texts.others.items()]
-    unused = [*copies, *unused_lists(grouping), *unmatched, *others, *unused_images(files, used, objects)]
+    others += unused_labels(
+        files, {*texts.labels, *texts.lists, *texts.others, *name_lists(files), config.file}, "YOLO's"
+    )
+    unused = [
+        *unused_splits,
+        *unused_lists(grouping),
+        *unmatched,
+        *others,
+        *unused_images(files, used, objects),
+    ]
     kinds: Counter[str] = Counter()
     for label in {label_of[path] for path in used if path in label_of}:
         labels = texts.labels[label]
