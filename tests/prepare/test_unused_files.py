@@ -182,6 +182,17 @@ def test_a_test_split_without_annotations_is_not_used(tmp_path: Path, write: Cal
     assert any("not used: " in reason and "annot" in reason for reason in problems.values())
 
 
+def test_a_line_without_an_image_is_told_even_if_its_list_is_not_used(tmp_path: Path) -> None:
+    def write(folder: Path) -> None:
+        ex.valid_txt(folder)
+        ex.text(folder / "valid.txt", "images/img08.jpg", "images/gone.jpg")
+        (folder / "labels/img08.txt").unlink()
+
+    _, problems = told(tmp_path, write)
+    assert problems["val"] == "not used: none of its images is annotated"
+    assert problems["valid.txt"] == "there is no image images/gone.jpg"
+
+
 def test_a_val_of_the_images_of_train_is_not_used(tmp_path: Path) -> None:
     counts, problems = told(tmp_path, ex.coco128)
     check(counts, images=(10, 0), objects=(NUM_OBJECTS, 0))
@@ -265,6 +276,15 @@ def test_a_folder_of_another_format_is_named(
     write(tmp_path / "own")
     with pytest.raises(UserError, match=expected):
         prepared(data_params(source), tmp_path)
+
+
+def test_two_lists_of_one_name_are_refused(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        ex.cvat_yolo(tmp_path / "own" / name)
+    with pytest.raises(
+        UserError, match=r"both first/train.txt and second/train.txt are lists of train; name"
+    ):
+        prepared(data_params("folder"), tmp_path)
 
 
 def test_no_image_left_to_train_on_is_one_line(tmp_path: Path) -> None:

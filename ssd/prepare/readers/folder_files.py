@@ -9,12 +9,11 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from ssd.layouts import IMAGE_SUFFIXES, MASK_FOLDERS, UNREAD_IMAGE_SUFFIXES, is_data_file, is_hidden
-from ssd.prepare.readers.split_names import split_of
+from ssd.prepare.readers.split_names import shared_parts, split_of
 
 TELLING = ("images", "labels", "annotations", "jpegimages", "imagesets", "data")
 """Folders whose names say what their files are, so that they are part of a data set."""
@@ -125,7 +124,7 @@ def read_folder(folder: Path) -> FolderFiles:
 
 def _only_folder(names: Sequence[str]) -> str:
     """The folder that holds all files, as "export/set/"; not one whose name says something of them."""
-    shared = _shared([name.split("/")[:-1] for name in names])
+    shared = shared_parts([name.split("/")[:-1] for name in names])
     telling = [number for number, part in enumerate(shared) if split_of(part) or part.lower() in TELLING]
     return "".join(f"{part}/" for part in shared[: telling[0] if telling else None])
 
@@ -204,9 +203,4 @@ def _suffix_rank(name: str) -> tuple[int, str]:
 
 
 def _num_shared(name: str, place: str) -> int:
-    return len(_shared([name.split("/"), place.split("/")]))
-
-
-def _shared(paths: Sequence[Sequence[str]]) -> list[str]:
-    """The folders that all paths begin with."""
-    return [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))]
+    return len(shared_parts([name.split("/"), place.split("/")]))

@@ -1,10 +1,9 @@
 """Pairs annotation files with images of their name, where the two lie in different folders."""
 
 from collections.abc import Container, Iterable, Sequence
-from itertools import takewhile
 
 from ssd.prepare.readers.folder_files import FolderFiles, bare, listing, parent, stem
-from ssd.prepare.readers.split_names import split_of_path
+from ssd.prepare.readers.split_names import shared_parts, split_of_path
 
 
 def pair_by_name(
@@ -65,12 +64,8 @@ def most_alike(path: str, candidates: Sequence[str]) -> str | None:
     for name in candidates:
         if not split or split_of_path(name) in (None, split):
             other = parent(name).split("/")
-            likeness[name] = _num_equal(folders[::-1], other[::-1]), _num_equal(folders, other)
+            inner = shared_parts([folders[::-1], other[::-1]])
+            likeness[name] = len(inner), len(shared_parts([folders, other]))
     highest = max(likeness.values(), default=None)
     best = [name for name, value in likeness.items() if value == highest]
     return best[0] if len(best) == 1 else None
-
-
-def _num_equal(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many parts both begin with."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

@@ -6,8 +6,9 @@ classes.txt), or with the labels beside the images.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from ssd.errors import UserError
 from ssd.prepare.annotations import Annotation, Catalogue, Found, ImageRef, Problem
@@ -78,11 +79,19 @@ def read_yolo_folder(files: FolderFiles, class_names: Sequence[str]) -> Catalogu
         found = [_image_ref(files, path, label_of, texts.labels) for path in dict.fromkeys(paths)]
         images[split] = [ref for ref in found if isinstance(ref, ImageRef)]
         problems[split] = [problem for problem in found if isinstance(problem, Problem)]
-        problems[split] += missing.get(split, [])
+        problems[split] += missing.pop(split, [])
     return Catalogue(
         images,
         problems,
-        _found(files, config, texts, grouping, splits, label_of, [*copies, *unannotated]),
+        _found(
+            files,
+            config,
+            texts,
+            grouping,
+            splits,
+            label_of,
+            [*copies, *unannotated, *chain(*missing.values())],
+        ),
         names,
     )
 
@@ -119,8 +128,9 @@ def _split(
     if "train" in config.splits:
         grouping = _by_config(files, config, texts)
     elif texts.lists:
-        by_name = {stem(name).removeprefix("autosplit_"): name for name in texts.lists}
-        grouping = group_by_lists(by_name, lambda name: texts.lists[name], str(files.root))
+        grouping = group_by_lists(
+            _by_name(files, texts.lists), lambda name: texts.lists[name], str(files.root)
+        )
     else:
         grouping = group_by_folder(files.images)
         return grouping, {split: [path for path, _ in group] for split, group in grouping.splits.items()}, {}
@@ -134,6 +144,17 @@ def _split(
             else:
                 missing[split].append(Problem(source, None, f"there is no image {written}", "dropped"))
     return grouping, splits, missing
+
+
+def _by_name(files: FolderFiles, lists: Iterable[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for path in lists:
+        name = stem(path).removeprefix("autosplit_")
+        if name in found:
+            text = f"both {found[name]} and {path} are lists of {name}; name the folder of one of them"
+            raise UserError(f"{files.root}: {text}", key="data.path")
+        found[name] = path
+    return found
 
 
 def _by_config(files: FolderFiles, config: YoloConfig, texts: _Texts) -> Grouping:
