@@ -378,6 +378,14 @@ def one_coco(
     return write
 
 
+def accented_names(folder: Path) -> None:
+    """Names of files as macOS writes them, with a letter and its accent apart; not so in the JSON."""
+    images(folder / "images")
+    for stem in STEMS:
+        (folder / f"images/{stem}.jpg").rename(folder / f"images/e\u0301t\u00e9-{stem}.jpg")
+    coco_json(folder / "result.json", name="images/\u00e9t\u00e9-{}.jpg".format)
+
+
 def roboflow_coco(folder: Path) -> None:
     above = {"id": 0, "name": "pets", "supercategory": "none"}
     below = [{"id": n, "name": name, "supercategory": "pets"} for n, name in enumerate(CLASSES, start=1)]

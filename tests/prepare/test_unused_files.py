@@ -175,6 +175,30 @@ def test_entries_without_an_image_and_images_without_an_entry_are_told(tmp_path:
     assert problems["annotations/person_keypoints_train2017.json"].startswith("not used: ")
 
 
+def test_names_with_accents_are_found_however_they_are_encoded(tmp_path: Path) -> None:
+    counts, problems = told(tmp_path, ex.accented_names)
+    check(counts, images=(10, 0), objects=(NUM_OBJECTS, 0))
+    assert not problems
+
+
+def test_folders_of_splits_that_the_one_json_file_does_not_tell_apart_are_noted(tmp_path: Path) -> None:
+    ex.images(tmp_path / "own/train", STEMS[:8])
+    ex.images(tmp_path / "own/val", STEMS[8:])
+    ex.coco_json(tmp_path / "own/annotations.json")
+    catalogue, _ = prepared(data_params("folder"), tmp_path)
+    assert len(catalogue.images["train"]) == 10
+    assert catalogue.found.notes == ("images in val/ are in train, as annotations.json says",)
+
+
+def test_a_name_that_several_images_have_is_told(tmp_path: Path) -> None:
+    def write(folder: Path) -> None:
+        ex.one_coco("annotations.json", "a")(folder)
+        ex.images(folder / "b", STEMS[:1])
+
+    _, problems = told(tmp_path, write)
+    assert problems["annotations.json (img00.jpg)"].endswith("nor a single one of this name elsewhere")
+
+
 @pytest.mark.parametrize("write", ex.UNANNOTATED.values(), ids=ex.UNANNOTATED.keys())
 def test_a_test_split_without_annotations_is_not_used(tmp_path: Path, write: Callable[[Path], None]) -> None:
     counts, problems = told(tmp_path, write)

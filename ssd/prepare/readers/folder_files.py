@@ -6,6 +6,7 @@ equally.
 """
 
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -38,9 +39,9 @@ class FolderFiles:
 
     def __post_init__(self) -> None:
         for name in (*self.images, *self.labels):
-            self._by_name[_basename(name).lower()].append(name)
+            self._by_name[_folded(_basename(name))].append(name)
         for name in self.images:
-            self._by_stem[stem(name)].append(name)
+            self._by_stem[_composed(stem(name))].append(name)
 
     @property
     def num_images(self) -> int:
@@ -65,7 +66,7 @@ class FolderFiles:
         """
         for place in near:
             exact = f"{place}/{name}" if place else name
-            if exact in self._by_name.get(_basename(exact).lower(), ()):
+            if exact in self._by_name.get(_folded(_basename(exact)), ()):
                 return exact
         for candidate in (plain_parts(name), plain_parts(unquote(name))):
             found = self._find(candidate, near) if candidate else None
@@ -75,10 +76,9 @@ class FolderFiles:
 
     def images_of_stem(self, path: str) -> list[str]:
         """Images whose name without suffix ends with `path`, those with the most usual suffix first."""
-        wanted = f"/{path}"
-        found = [
-            name for name in self._by_stem.get(stem(f"{path}.x"), ()) if f"/{bare(name)}".endswith(wanted)
-        ]
+        wanted = f"/{_composed(path)}"
+        every = self._by_stem.get(_basename(wanted), ())
+        found = [name for name in every if f"/{_composed(bare(name))}".endswith(wanted)]
         return sorted(found, key=_suffix_rank)
 
     def text(self, name: str) -> str:
@@ -90,15 +90,15 @@ class FolderFiles:
         return (self.root / name).read_text(encoding="utf-8-sig")
 
     def _find(self, parts: Sequence[str], near: Sequence[str]) -> str | None:
-        every = self._by_name.get(parts[-1].lower(), [])
+        every = self._by_name.get(_folded(parts[-1]), [])
         exact = [name for name in every if _basename(name) == parts[-1]] or every
         for place in near:
             direct = "/".join([place, *parts] if place else parts)
             if direct in exact:
                 return direct
         for length in range(len(parts), 0, -1):
-            end = "/" + "/".join(parts[-length:])
-            fitting = [name for name in exact if f"/{name}".lower().endswith(end.lower())]
+            end = _folded("/" + "/".join(parts[-length:]))
+            fitting = [name for name in exact if _folded(f"/{name}").endswith(end)]
             if fitting:
                 return closest(fitting, near)
         return None
@@ -192,6 +192,15 @@ def _is_nameable(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _composed(name: str) -> str:
+    """A name with one code point per accented letter; macOS writes two."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _folded(name: str) -> str:
+    return _composed(name).lower()
 
 
 def _basename(name: str) -> str:

@@ -103,10 +103,10 @@ def group_by_folder(paths: Sequence[str]) -> Grouping:
         UserError: there are folders of splits, but none to train on.
     """
     num_shared = len(shared_parts([path.split("/")[:-1] for path in paths]))
-    folders = {path: _split_folder(path, num_shared) for path in paths}
+    folders = {path: split_folder(path, num_shared) for path in paths}
     below = set(map(split_of_folder, set(filter(None, folders.values()))))
     if len(below) < 2 or below.isdisjoint(("train", "trainval")):
-        folders = {path: _split_folder(path) for path in paths}
+        folders = {path: split_folder(path) for path in paths}
     named = sorted(set(filter(None, folders.values())))
     if not named:
         return Grouping({"train": [(path, "") for path in paths]}, {"train": "all images"}, {})
@@ -148,7 +148,7 @@ def group_by_lists(lists: Mapping[str, str], lines: Callable[[str], list[str]], 
 
 def split_of_path(path: str) -> Named | None:
     """The split that the folders of a file say; None if none does."""
-    return split_of_folder(_split_folder(path))
+    return split_of_folder(split_folder(path))
 
 
 def split_of_folder(folder: str) -> Named | None:
@@ -156,7 +156,7 @@ def split_of_folder(folder: str) -> Named | None:
     return split_of(_subset(folder.rpartition("/")[2]))
 
 
-def _split_folder(path: str, start: int = 0) -> str:
+def split_folder(path: str, start: int = 0) -> str:
     """The path of a file up to the first folder whose name says a split: images/train; "" if none does.
 
     start: number of outermost folders that do not count.
