@@ -171,8 +171,8 @@ def raise_if_unusable(
         UserError: train or test has no images, train has no objects but crowds, or (strict) there are
             problems.
     """
-    problems = all_problems(result)
-    problems += [("no split", found) for found in unused if found.action == "dropped"]
+    every = [*all_problems(result), *(("no split", found) for found in unused)]
+    problems = [(split, found) for split, found in every if found.action != "unused"]
     first = ""
     if problems:
         split, problem = problems[0]

@@ -85,9 +85,14 @@ def _fold(
     test = [ref for ref, part in zip(pool, parts, strict=True) if part == data.fold]
     train, val = _split_off(train, params.val_fraction, params.split_seed)
     all_problems = [*problems["train"], *problems.get("val", [])]
+    reason = "not used: data.folds makes the test split"
+    own_test = [
+        Problem(ref.image_file, None, reason, "unused", 1, ref.annotation.num_objects)
+        for ref in images.get("test", [])
+    ]
     return Listing(
         {"train": train, "val": val, "test": test},
-        {"train": all_problems, "val": [], "test": []},
+        {"train": all_problems, "val": [], "test": [*problems.get("test", []), *own_test]},
         test_is_val=False,
         class_source_ids=frozenset(ref.id for ref in pool),
         notes=(*notes, *_held_out_note(val, "val")),

@@ -130,6 +130,16 @@ def voc_in_gb2312(folder: Path) -> None:
         text(folder / f"{stem}.xml", xml(stem, extra="<note>标注</note>", head=head), encoding="gb2312")
 
 
+def voc_in_utf16(folder: Path) -> None:
+    images(folder)
+    for stem in STEMS:
+        text(
+            folder / f"{stem}.xml",
+            xml(stem, head='<?xml version="1.0" encoding="utf-16"?>'),
+            encoding="utf-16",
+        )
+
+
 def voc_test_unannotated(folder: Path) -> None:
     voc(folder, train=STEMS[:6], val=STEMS[6:8], test=STEMS[8:])
     for stem in STEMS[8:]:
@@ -263,6 +273,13 @@ def beside(folder: Path) -> None:
     text(folder / "classes.txt", *CLASSES)
 
 
+def yolo_by_notepad(folder: Path) -> None:
+    """With byte order marks and line ends of Windows."""
+    beside(folder)
+    for path in folder.glob("*.txt"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+
+
 def several_folders(folder: Path) -> None:
     images(folder / "images/train", STEMS[:4])
     images(folder / "images/extra", STEMS[4:6])
@@ -305,6 +322,12 @@ def yolo_of_suffix(suffix: str, format: str) -> Write:
         text(folder / "classes.txt", *CLASSES)
 
     return write
+
+
+def yolo_test_unannotated(folder: Path) -> None:
+    yolo_with(*SPLITS_IN_YAML, "names: [cat, dog]")(folder)
+    for stem in STEMS[8:]:
+        (folder / f"labels/test/{stem}.txt").unlink()
 
 
 # ---- COCO JSON
@@ -353,6 +376,14 @@ def one_coco(
         coco_json(folder / file, **options)
 
     return write
+
+
+def accented_names(folder: Path) -> None:
+    """Names of files as macOS writes them, with a letter and its accent apart; not so in the JSON."""
+    images(folder / "images")
+    for stem in STEMS:
+        (folder / f"images/{stem}.jpg").rename(folder / f"images/e\u0301t\u00e9-{stem}.jpg")
+    coco_json(folder / "result.json", name="images/\u00e9t\u00e9-{}.jpg".format)
 
 
 def roboflow_coco(folder: Path) -> None:
@@ -427,6 +458,7 @@ EXPORTS = {
     "VOC: webp": Export(voc_of_suffix(".webp", "WEBP"), ALL),
     "VOC: tif": Export(voc_of_suffix(".tif", "TIFF"), ALL),
     "VOC: XML in gb2312": Export(voc_in_gb2312, ALL),
+    "VOC: XML in UTF-16": Export(voc_in_utf16, ALL),
     "VOC: its own layout": Export(
         lambda f: voc(f, train=STEMS[:6], val=STEMS[6:8], trainval=STEMS[:8], test=STEMS[8:]), THREE
     ),
@@ -440,6 +472,7 @@ EXPORTS = {
     "YOLO: autosplit lists": Export(autosplit, THREE),
     "YOLO: path of a sub-folder": Export(yolo_below_path, THREE),
     "YOLO: labels beside the images": Export(beside, ALL),
+    "YOLO: byte order marks": Export(yolo_by_notepad, ALL),
     "YOLO: polygons": Export(yolo_with(*SPLITS_IN_YAML, "names: [cat, dog]", make=polygon), THREE),
     "YOLO: confidence": Export(
         yolo_with(*SPLITS_IN_YAML, "names: [cat, dog]", make=lambda s, n: f"{line(s, n)} 0.93"), THREE
@@ -494,6 +527,7 @@ EXPORTS = {
 
 UNANNOTATED = {
     "VOC: test.txt without annotations": voc_test_unannotated,
+    "YOLO: images/test without label files": yolo_test_unannotated,
     "COCO: a test JSON without annotations": coco_test_unannotated,
 }
 """Exports whose test split has images, but no annotations."""

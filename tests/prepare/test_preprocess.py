@@ -98,7 +98,7 @@ def test_boxes_shrink_with_their_image(folder: Path, lists: Lists) -> None:
 
 
 BROKEN = {
-    "no image": (None, annotation_xml(DOG), "own/JPEGImages/b", "there is no .jpg, .jpeg or .png"),
+    "no image": (None, annotation_xml(DOG), "own/JPEGImages/b", "there is no image of this name"),
     "no annotation": (encode(picture(1)), None, "own/Annotations/b.xml", "there is no such annotation"),
     "truncated": (encode(picture(1))[:-50], annotation_xml(DOG), "own/JPEGImages/b.jpg", "does not decode"),
     "no image at all": (b"<html>", annotation_xml(DOG), "own/JPEGImages/b.jpg", "not one of JPEG"),

@@ -12,6 +12,7 @@ from voc_folder import encode, picture
 
 from ssd.errors import UserError
 from ssd.params import Source
+from ssd.prepare.preprocess import raise_if_unusable
 from ssd.prepare.summary import Account, account, every_problem
 
 
@@ -82,6 +83,56 @@ def test_labels_without_an_image_and_folders_of_no_split_are_told(tmp_path: Path
     assert problems["notes.txt"] == "not used: neither labels nor a list of images"
 
 
+STRAY = {
+    "about.yaml": "by: me",
+    "train.txt": "img00",
+    "notes.json": "{}",
+    "ImageSets/Layout/train.txt": "img00",
+}
+
+
+@pytest.mark.parametrize(
+    ("write", "expected"),
+    [
+        (
+            ex.labelimg,
+            dict.fromkeys([*STRAY, "classes.txt"], "it is not Pascal VOC XML or a list in ImageSets/Main"),
+        ),
+        (ex.one_coco("labels.json", "data"), dict.fromkeys(STRAY, "it is not COCO JSON")),
+        (
+            ex.yolo_with("names: [cat, dog]"),
+            {
+                "about.yaml": "it has neither names nor splits",
+                "notes.json": "it is not YOLO's",
+                "train.txt": "neither labels nor a list of images",
+                "ImageSets/Layout/train.txt": "neither labels nor a list of images",
+            },
+        ),
+    ],
+    ids=["voc", "coco", "yolo"],
+)
+def test_each_file_that_is_no_image_and_not_used_is_told(
+    tmp_path: Path, write: Callable[[Path], None], expected: dict[str, str]
+) -> None:
+    def write_all(folder: Path) -> None:
+        write(folder)
+        for name, content in STRAY.items():
+            ex.text(folder / name, content)
+
+    counts, problems = told(tmp_path, write_all)
+    check(counts, images=(10, 0), objects=(NUM_OBJECTS, 0))
+    assert problems == {name: f"not used: {reason}" for name, reason in expected.items()}
+
+
+def test_lists_of_class_names_beside_those_of_data_yaml_are_told(tmp_path: Path) -> None:
+    def write(folder: Path) -> None:
+        ex.yolo_with("names: [cat, dog]")(folder)
+        ex.text(folder / "labels/classes.txt", "dog", "cat")
+
+    _, problems = told(tmp_path, write)
+    assert problems == {"labels/classes.txt": "not used: the class names are those of data.yaml"}
+
+
 def yolo_lines(folder: Path) -> None:
     ex.beside(folder)
     lines = ["0 10 20 30 40", "0 0.5 0.5", "0 0.5 0.5 0 0.1", "7 0.5 0.5 0.1 0.1", "x 1 2 3 4"]
@@ -92,6 +143,18 @@ def test_a_line_in_pixels_is_dropped_not_clipped(tmp_path: Path) -> None:
     counts, problems = told(tmp_path, yolo_lines)
     check(counts, images=(10, 0), objects=(NUM_OBJECTS + 5, 5))
     assert problems["img09.txt"] == "zero size", "the last of five"
+
+
+def many_without_objects(folder: Path) -> None:
+    ex.beside(folder)
+    for number in range(60):
+        ex.text(folder / f"empty{number}.txt")
+        (folder / f"empty{number}.jpg").write_bytes(b"")
+
+
+def test_labels_are_recognised_after_many_empty_ones(tmp_path: Path) -> None:
+    counts, _ = told(tmp_path, many_without_objects)
+    check(counts, images=(70, 60), objects=(NUM_OBJECTS, 0))
 
 
 def coco_mismatched(folder: Path) -> None:
@@ -112,11 +175,46 @@ def test_entries_without_an_image_and_images_without_an_entry_are_told(tmp_path:
     assert problems["annotations/person_keypoints_train2017.json"].startswith("not used: ")
 
 
+def test_names_with_accents_are_found_however_they_are_encoded(tmp_path: Path) -> None:
+    counts, problems = told(tmp_path, ex.accented_names)
+    check(counts, images=(10, 0), objects=(NUM_OBJECTS, 0))
+    assert not problems
+
+
+def test_folders_of_splits_that_the_one_json_file_does_not_tell_apart_are_noted(tmp_path: Path) -> None:
+    ex.images(tmp_path / "own/train", STEMS[:8])
+    ex.images(tmp_path / "own/val", STEMS[8:])
+    ex.coco_json(tmp_path / "own/annotations.json")
+    catalogue, _ = prepared(data_params("folder"), tmp_path)
+    assert len(catalogue.images["train"]) == 10
+    assert catalogue.found.notes == ("images in val/ are in train, as annotations.json says",)
+
+
+def test_a_name_that_several_images_have_is_told(tmp_path: Path) -> None:
+    def write(folder: Path) -> None:
+        ex.one_coco("annotations.json", "a")(folder)
+        ex.images(folder / "b", STEMS[:1])
+
+    _, problems = told(tmp_path, write)
+    assert problems["annotations.json (img00.jpg)"].endswith("nor a single one of this name elsewhere")
+
+
 @pytest.mark.parametrize("write", ex.UNANNOTATED.values(), ids=ex.UNANNOTATED.keys())
 def test_a_test_split_without_annotations_is_not_used(tmp_path: Path, write: Callable[[Path], None]) -> None:
     counts, problems = told(tmp_path, write)
     check(counts, images=(10, 2), objects=(objects_of(*STEMS[:8]), 0))
     assert any("not used: " in reason and "annot" in reason for reason in problems.values())
+
+
+def test_a_line_without_an_image_is_told_even_if_its_list_is_not_used(tmp_path: Path) -> None:
+    def write(folder: Path) -> None:
+        ex.valid_txt(folder)
+        ex.text(folder / "valid.txt", "images/img08.jpg", "images/gone.jpg")
+        (folder / "labels/img08.txt").unlink()
+
+    _, problems = told(tmp_path, write)
+    assert problems["val"] == "not used: none of its images is annotated"
+    assert problems["valid.txt"] == "there is no image images/gone.jpg"
 
 
 def test_a_val_of_the_images_of_train_is_not_used(tmp_path: Path) -> None:
@@ -145,6 +243,19 @@ def test_the_same_image_in_two_splits_counts_once(tmp_path: Path) -> None:
     counts, problems = told(tmp_path, write)
     check(counts, images=(10, 0), objects=(NUM_OBJECTS, 0))
     assert problems == {"JPEGImages/img07.jpg": "is listed for val as well"}
+
+
+@pytest.mark.parametrize("write", [ex.roboflow_voc, ex.roboflow_yolo, ex.roboflow_coco])
+def test_images_of_a_test_split_that_folds_replace_are_told(
+    tmp_path: Path, write: Callable[[Path], None]
+) -> None:
+    write(tmp_path / "own")
+    catalogue, result = prepared(data_params("folder", folds=2), tmp_path)
+    test = objects_of(*STEMS[8:])
+    check(account(result, catalogue.found), images=(10, 2), objects=(NUM_OBJECTS, test))
+    reasons = [problem.reason for problem in result.splits["test"].problems]
+    assert reasons == ["not used: data.folds makes the test split"] * 2
+    raise_if_unusable(result, strict=True, report="", unused=catalogue.found.unused)
 
 
 def test_two_formats_are_refused_with_the_way_out(tmp_path: Path) -> None:
@@ -189,6 +300,15 @@ def test_a_folder_of_another_format_is_named(
     write(tmp_path / "own")
     with pytest.raises(UserError, match=expected):
         prepared(data_params(source), tmp_path)
+
+
+def test_two_lists_of_one_name_are_refused(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        ex.cvat_yolo(tmp_path / "own" / name)
+    with pytest.raises(
+        UserError, match=r"both first/train.txt and second/train.txt are lists of train; name"
+    ):
+        prepared(data_params("folder"), tmp_path)
 
 
 def test_no_image_left_to_train_on_is_one_line(tmp_path: Path) -> None:

@@ -25,8 +25,9 @@ from ssd.prepare.annotations import (
 )
 from ssd.prepare.readers.coco_files import find_coco_files, image_folders
 from ssd.prepare.readers.coco_outline import outline_box
-from ssd.prepare.readers.folder_files import FolderFiles, is_image, plain_parts
-from ssd.prepare.readers.leftovers import unused_images
+from ssd.prepare.readers.folder_files import FolderFiles, is_image, listing, plain_parts
+from ssd.prepare.readers.leftovers import unused_images, unused_labels
+from ssd.prepare.readers.split_names import split_folder, split_of_folder
 
 _TABLES = ("images", "annotations", "categories")
 _KEPT = {
@@ -76,15 +77,23 @@ def read_coco(files: FolderFiles) -> Catalogue:
         ),
         *(_unused_file(files, name, reason) for name, reason in found.unused.items()),
         *unused_images(files, used, {}),
+        *unused_labels(files, {*found.splits.values(), *found.unused}, "COCO JSON"),
     ]
     num_objects = sum(map(len, entries.values())) + sum(problem.num_objects for problem in unused)
     made_of = {split: name for split, name in found.splits.items() if split in images}
     return Catalogue(
         images,
         problems,
-        Found(files.num_images, num_objects, "COCO JSON", made_of, unused),
+        Found(files.num_images, num_objects, "COCO JSON", made_of, unused, _notes(images["train"], made_of)),
         _class_names(contents["train"]),
     )
+
+
+def _notes(train: Sequence[ImageRef], made_of: Mapping[str, str]) -> tuple[str, ...]:
+    """A remark if train has images in folders that are named after another split."""
+    folders = {split_folder(ref.id) for ref in train}
+    others = sorted(f"{folder}/" for folder in folders if split_of_folder(folder) in ("val", "test"))
+    return (f"images in {listing(others)} are in train, as {made_of['train']} says",) if others else ()
 
 
 def _class_names(content: _Content) -> tuple[str, ...]:
@@ -155,7 +164,7 @@ def _image_ref(
     found = files.find(name, folders)
     if found is None or not is_image(found):
         places = " or ".join(f"{folder}/" if folder else "the folder itself" for folder in folders)
-        reason = f"there is no such image in {places}, nor one of this name elsewhere"
+        reason = f"there is no such image in {places}, nor a single one of this name elsewhere"
         return Problem(file, None, reason, "dropped", 0, annotation.num_objects)
     return ImageRef(found, files.root / found, found, file, annotation)
 

@@ -6,15 +6,15 @@ equally.
 """
 
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from ssd.layouts import IMAGE_SUFFIXES, MASK_FOLDERS, UNREAD_IMAGE_SUFFIXES, is_data_file, is_hidden
-from ssd.prepare.readers.split_names import split_of
+from ssd.prepare.readers.split_names import shared_parts, split_of
 
 TELLING = ("images", "labels", "annotations", "jpegimages", "imagesets", "data")
 """Folders whose names say what their files are, so that they are part of a data set."""
@@ -39,9 +39,9 @@ class FolderFiles:
 
     def __post_init__(self) -> None:
         for name in (*self.images, *self.labels):
-            self._by_name[_basename(name).lower()].append(name)
+            self._by_name[_folded(_basename(name))].append(name)
         for name in self.images:
-            self._by_stem[stem(name)].append(name)
+            self._by_stem[_composed(stem(name))].append(name)
 
     @property
     def num_images(self) -> int:
@@ -66,7 +66,7 @@ class FolderFiles:
         """
         for place in near:
             exact = f"{place}/{name}" if place else name
-            if exact in self._by_name.get(_basename(exact).lower(), ()):
+            if exact in self._by_name.get(_folded(_basename(exact)), ()):
                 return exact
         for candidate in (plain_parts(name), plain_parts(unquote(name))):
             found = self._find(candidate, near) if candidate else None
@@ -76,10 +76,9 @@ class FolderFiles:
 
     def images_of_stem(self, path: str) -> list[str]:
         """Images whose name without suffix ends with `path`, those with the most usual suffix first."""
-        wanted = f"/{path}"
-        found = [
-            name for name in self._by_stem.get(stem(f"{path}.x"), ()) if f"/{bare(name)}".endswith(wanted)
-        ]
+        wanted = f"/{_composed(path)}"
+        every = self._by_stem.get(_basename(wanted), ())
+        found = [name for name in every if f"/{_composed(bare(name))}".endswith(wanted)]
         return sorted(found, key=_suffix_rank)
 
     def text(self, name: str) -> str:
@@ -91,15 +90,15 @@ class FolderFiles:
         return (self.root / name).read_text(encoding="utf-8-sig")
 
     def _find(self, parts: Sequence[str], near: Sequence[str]) -> str | None:
-        every = self._by_name.get(parts[-1].lower(), [])
+        every = self._by_name.get(_folded(parts[-1]), [])
         exact = [name for name in every if _basename(name) == parts[-1]] or every
         for place in near:
             direct = "/".join([place, *parts] if place else parts)
             if direct in exact:
                 return direct
         for length in range(len(parts), 0, -1):
-            end = "/" + "/".join(parts[-length:])
-            fitting = [name for name in exact if f"/{name}".lower().endswith(end.lower())]
+            end = _folded("/" + "/".join(parts[-length:]))
+            fitting = [name for name in exact if _folded(f"/{name}").endswith(end)]
             if fitting:
                 return closest(fitting, near)
         return None
@@ -125,7 +124,7 @@ def read_folder(folder: Path) -> FolderFiles:
 
 def _only_folder(names: Sequence[str]) -> str:
     """The folder that holds all files, as "export/set/"; not one whose name says something of them."""
-    shared = _shared([name.split("/")[:-1] for name in names])
+    shared = shared_parts([name.split("/")[:-1] for name in names])
     telling = [number for number, part in enumerate(shared) if split_of(part) or part.lower() in TELLING]
     return "".join(f"{part}/" for part in shared[: telling[0] if telling else None])
 
@@ -195,6 +194,15 @@ def _is_nameable(name: str) -> bool:
     return True
 
 
+def _composed(name: str) -> str:
+    """A name with one code point per accented letter; macOS writes two."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _folded(name: str) -> str:
+    return _composed(name).lower()
+
+
 def _basename(name: str) -> str:
     return name.rpartition("/")[2]
 
@@ -204,9 +212,4 @@ def _suffix_rank(name: str) -> tuple[int, str]:
 
 
 def _num_shared(name: str, place: str) -> int:
-    return len(_shared([name.split("/"), place.split("/")]))
-
-
-def _shared(paths: Sequence[Sequence[str]]) -> list[str]:
-    """The folders that all paths begin with."""
-    return [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))]
+    return len(shared_parts([name.split("/"), place.split("/")]))

@@ -23,6 +23,12 @@ def unused_images(files: FolderFiles, used: Set[str], num_objects: Mapping[str, 
     return problems
 
 
+def unused_labels(files: FolderFiles, known: Set[str], needed: str) -> list[Problem]:
+    """A problem for each label file that is not in `known`; `needed` is what it would have to be."""
+    reason = f"not used: it is not {needed}"
+    return [Problem(name, None, reason, "unused") for name in files.labels if name not in known]
+
+
 def unused_lists(grouping: Grouping) -> list[Problem]:
     """A problem for each list or folder of images that makes up no split."""
     return [Problem(name, None, f"not used: {reason}", "unused") for name, reason in grouping.unused.items()]

@@ -67,7 +67,10 @@ def recognise(files: FolderFiles, source: Source = "folder") -> Format:
 
 
 def _has_voc(files: FolderFiles) -> bool:
-    return any(b"<annotation" in head and b"<annotations" not in head for head in _heads(files, ".xml"))
+    heads = (
+        _head(files, name).replace(b"\0", b"") for name in files.with_suffix(".xml")[:_NUM_TRIED]
+    )  # UTF-16
+    return any(b"<annotation" in head and b"<annotations" not in head for head in heads)
 
 
 def _has_coco(files: FolderFiles) -> bool:
@@ -78,8 +81,9 @@ def _has_yolo(files: FolderFiles) -> bool:
     known = set(name_lists(files))
     texts = (name for name in files.with_suffix(".txt") if name not in known)
     labels = (name for name in texts if files.images_of_stem(stem(name)))
-    heads = (_head(files, name).decode(errors="replace") for name in islice(labels, _NUM_TRIED))
-    return any(head.strip() and looks_like_labels(head.splitlines()[0]) for head in heads)
+    heads = (_head(files, name).decode("utf-8-sig", errors="replace") for name in labels)
+    # Any number of label files may be empty, as of images without objects.
+    return any(map(looks_like_labels, islice(filter(str.strip, heads), _NUM_TRIED)))
 
 
 _SIGNS: dict[Format, Callable[[FolderFiles], bool]] = {
@@ -87,10 +91,6 @@ _SIGNS: dict[Format, Callable[[FolderFiles], bool]] = {
     "coco_json": _has_coco,
     "yolo_dir": _has_yolo,
 }
-
-
-def _heads(files: FolderFiles, suffix: str) -> list[bytes]:
-    return [_head(files, name) for name in files.with_suffix(suffix)[:_NUM_TRIED]]
 
 
 def _head(files: FolderFiles, name: str) -> bytes:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, takewhile
 from typing import Literal
 
 from ssd.errors import UserError
@@ -23,6 +23,11 @@ def split_of(name: str) -> Named | None:
     """The split of a name that begins with one: "Train", "valid", "test-dev2017"; None for any other."""
     lower = name.lower()
     return next((split for split, pattern in _PATTERNS.items() if pattern.match(lower)), None)
+
+
+def shared_parts(paths: Sequence[Sequence[str]]) -> list[str]:
+    """The parts that all paths begin with."""
+    return [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))]
 
 
 def _subset(folder: str) -> str:
@@ -92,10 +97,16 @@ class Grouping:
 def group_by_folder(paths: Sequence[str]) -> Grouping:
     """Divide images by the folders that they are in; all are train if no folder's name says a split.
 
+    Where the folder of all images is itself called after a split (a project train-2024), those in it count.
+
     Raises:
         UserError: there are folders of splits, but none to train on.
     """
-    folders = {path: _split_folder(path) for path in paths}
+    num_shared = len(shared_parts([path.split("/")[:-1] for path in paths]))
+    folders = {path: split_folder(path, num_shared) for path in paths}
+    below = set(map(split_of_folder, set(filter(None, folders.values()))))
+    if len(below) < 2 or below.isdisjoint(("train", "trainval")):
+        folders = {path: split_folder(path) for path in paths}
     named = sorted(set(filter(None, folders.values())))
     if not named:
         return Grouping({"train": [(path, "") for path in paths]}, {"train": "all images"}, {})
@@ -135,7 +146,21 @@ def group_by_lists(lists: Mapping[str, str], lines: Callable[[str], list[str]], 
     )
 
 
-def _split_folder(path: str) -> str:
-    """The path of a file up to the first folder whose name says a split: images/train; "" if none does."""
+def split_of_path(path: str) -> Named | None:
+    """The split that the folders of a file say; None if none does."""
+    return split_of_folder(split_folder(path))
+
+
+def split_of_folder(folder: str) -> Named | None:
+    """The split that the last part of a folder's path says: of obj_Train_data, too."""
+    return split_of(_subset(folder.rpartition("/")[2]))
+
+
+def split_folder(path: str, start: int = 0) -> str:
+    """The path of a file up to the first folder whose name says a split: images/train; "" if none does.
+
+    start: number of outermost folders that do not count.
+    """
     parts = path.split("/")[:-1]
-    return next(("/".join(parts[: n + 1]) for n, part in enumerate(parts) if split_of(_subset(part))), "")
+    ends = (n for n in range(start, len(parts)) if split_of(_subset(parts[n])))
+    return next(("/".join(parts[: n + 1]) for n in ends), "")

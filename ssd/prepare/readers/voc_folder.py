@@ -11,8 +11,15 @@ from dataclasses import dataclass
 
 from ssd.errors import UserError
 from ssd.prepare.annotations import Annotation, Catalogue, Found, ImageRef, Problem
-from ssd.prepare.readers.folder_files import FolderFiles, bare, closest, parent, plain_parts, stem
-from ssd.prepare.readers.leftovers import unused_images, unused_lists, without_copies, without_unannotated
+from ssd.prepare.readers.folder_files import FolderFiles, bare, is_image, listing, parent, plain_parts, stem
+from ssd.prepare.readers.leftovers import (
+    unused_images,
+    unused_labels,
+    unused_lists,
+    without_copies,
+    without_unannotated,
+)
+from ssd.prepare.readers.pairing import image_for, most_alike, why_unpaired
 from ssd.prepare.readers.split_names import Grouping, group_by_folder, group_by_lists, split_of
 from ssd.prepare.readers.voc import read_list
 from ssd.prepare.readers.voc_xml import AnnotationError, parse_annotation
@@ -57,7 +64,8 @@ def read_voc_folder(files: FolderFiles) -> Catalogue:
                 images[split].append(found)
             else:
                 problems[split].append(found)
-    unused = [*copies, *unannotated, *unused_lists(grouping), *_unused(files, parsed, used)]
+    others = unused_labels(files, {*parsed, *_lists(files)}, "Pascal VOC XML or a list in ImageSets/Main")
+    unused = [*copies, *unannotated, *unused_lists(grouping), *_unused(files, parsed, used), *others]
     made_of = {split: made for split, made in grouping.made_of.items() if split in entries}
     num_objects = sum(_num_objects(annotation) for annotation in parsed.values())
     found_all = Found(files.num_images, num_objects, "Pascal VOC XML", made_of, unused)
@@ -75,9 +83,13 @@ def _num_objects(annotation: Annotation | str) -> int:
     return 0 if isinstance(annotation, str) else annotation.num_objects
 
 
+def _lists(files: FolderFiles) -> list[str]:
+    return [name for name in files.with_suffix(".txt") if f"/{parent(name)}".endswith("/ImageSets/Main")]
+
+
 def _entries_of_lists(files: FolderFiles, parsed: Parsed) -> tuple[Grouping, dict[str, list[_Entry]]] | None:
     """What the lists in ImageSets/Main name; None if there is no list."""
-    lists = [name for name in files.with_suffix(".txt") if f"/{parent(name)}".endswith("/ImageSets/Main")]
+    lists = _lists(files)
     places = sorted({parent(name) for name in lists})
     if not lists:
         return None
@@ -117,7 +129,7 @@ def _listed(
         image = _image_of(files, f"{base}JPEGImages/{name}", name)
         usual = f"{base}Annotations/{name}.xml"
         others = xml_by_stem.get(stem(f"{name}.xml"), [])
-        xml = usual if usual in others else closest(others, [parent(image or usual)])
+        xml = usual if usual in others else most_alike(image or usual, others)
         if image or xml:
             return _Entry(name, image, xml, source)
     return _Entry(line, None, None, source)
@@ -126,16 +138,22 @@ def _listed(
 def _image_of(files: FolderFiles, usual: str, name: str) -> str | None:
     """The image of a path without suffix: in its usual place, else the one file of this name."""
     found = files.images_of_stem(usual) or files.images_of_stem(name)
-    return found[0] if len({bare(path) for path in found}) == 1 else closest(found, [parent(usual)])
+    first_of = {bare(path): path for path in reversed(found)}
+    return most_alike(usual, list(first_of.values()))
 
 
 def _entries_of_folders(files: FolderFiles, parsed: Parsed) -> tuple[Grouping, dict[str, list[_Entry]]]:
-    """Each image with the XML of its name; where several XML have it, with the one that is nearest."""
-    xml_of: dict[str, str] = {}
+    """Each image with the XML of its name; where several XML have it, with the one that is nearest.
+
+    Raises:
+        UserError: two XML are equally near.
+    """
+    every: dict[str, list[str]] = {}
     for name, annotation in parsed.items():
         image = _image_of_xml(files, name, annotation)
         if image:
-            xml_of.setdefault(image, name)
+            every.setdefault(image, []).append(name)
+    xml_of = {image: _nearest(files, image, names) for image, names in every.items()}
     grouping = group_by_folder(files.images)
     entries = {
         split: [_Entry(bare(image), image, xml_of.get(image), source) for image, source in members]
@@ -144,16 +162,20 @@ def _entries_of_folders(files: FolderFiles, parsed: Parsed) -> tuple[Grouping, d
     return grouping, entries
 
 
+def _nearest(files: FolderFiles, image: str, names: Sequence[str]) -> str:
+    nearest = names[0] if len(names) == 1 else most_alike(image, names)
+    if nearest is None:
+        text = f"each of {listing(names)} could be for {image}; keep one of them"
+        raise UserError(f"{files.root}: {text}", key="data.path")
+    return nearest
+
+
 def _image_of_xml(files: FolderFiles, name: str, annotation: Annotation | str) -> str | None:
-    beside = files.images_of_stem(bare(name))
-    if beside:
-        return beside[0]
-    if isinstance(annotation, str):
-        return None
-    found = files.images_of_stem(stem(name))
-    if found:
-        return closest(found, [parent(name)])
-    return files.find(annotation.filename, [parent(name)])
+    """The image that has the XML's name or, if none has, the name that is written in it."""
+    if files.images_of_stem(stem(name)) or isinstance(annotation, str):
+        return image_for(files, name)
+    found = files.find(annotation.filename, [parent(name)])
+    return found if found and is_image(found) else None
 
 
 def _image_ref(
@@ -161,7 +183,10 @@ def _image_ref(
 ) -> ImageRef | Problem:
     """The image of an entry, or why it is dropped; its files are added to `used`, its id to `listed`."""
     if entry.id in listed:
-        return Problem(entry.source, None, f"{entry.id} is listed twice", "dropped")
+        if entry.image is None or entry.image in used:
+            return Problem(entry.source, None, f"{entry.id} is listed twice", "dropped")
+        used.add(entry.image)
+        return Problem(entry.image, None, "another image has the same XML", "dropped", num_images=1)
     listed.add(entry.id)
     # An image of two splits is removed from one of them later, and counts once.
     num_images = int(entry.image is not None and entry.image not in used)
@@ -187,6 +212,6 @@ def _unused(files: FolderFiles, parsed: Parsed, used: set[str]) -> list[Problem]
     taken = used | set(of_image.values())
     for name, annotation in parsed.items():
         if name not in taken:
-            reason = annotation if isinstance(annotation, str) else "no image has its name"
+            reason = annotation if isinstance(annotation, str) else why_unpaired(files, name, used, "XML")
             problems.append(Problem(name, None, reason, "dropped", 0, _num_objects(annotation)))
     return problems

@@ -22,7 +22,8 @@ class YoloConfig:
 
     names: in the order of their numbers; () if it states none. names_file, file: where they are stated, and
     the data.yaml, "" if there is none. splits: split -> folders or lists, as written. near: folders to which
-    these may be relative. pose: labels have keypoints. unused: other YAML files, with the reason.
+    these may be relative. pose: labels have keypoints. unused: YAML files and lists of names, with the
+    reason.
     """
 
     names: tuple[str, ...]
@@ -52,6 +53,7 @@ def read_config(files: FolderFiles) -> YoloConfig:
     (file,) = chosen
     content = contents[file]
     names = _names(files.root / file, content)
+    unused |= {name: f"the class names are those of {file}" for name in name_lists(files) if names}
     return YoloConfig(
         *((names, file) if names else _listed_names(files)),
         file=file,

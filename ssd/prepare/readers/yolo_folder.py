@@ -6,14 +6,14 @@ classes.txt), or with the labels beside the images.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from ssd.errors import UserError
 from ssd.prepare.annotations import Annotation, Catalogue, Found, ImageRef, Problem
 from ssd.prepare.readers.folder_files import (
     FolderFiles,
-    bare,
     closest,
     is_image,
     listing,
@@ -21,7 +21,14 @@ from ssd.prepare.readers.folder_files import (
     plain_parts,
     stem,
 )
-from ssd.prepare.readers.leftovers import unused_images, unused_lists, without_copies
+from ssd.prepare.readers.leftovers import (
+    unused_images,
+    unused_labels,
+    unused_lists,
+    without_copies,
+    without_unannotated,
+)
+from ssd.prepare.readers.pairing import first_of_name, most_alike, pair_by_name, why_unpaired
 from ssd.prepare.readers.split_names import Grouping, group_by_folder, group_by_lists
 from ssd.prepare.readers.yolo_config import YoloConfig, name_lists, read_config
 from ssd.prepare.readers.yolo_labels import Labels, looks_like_labels, parse_labels
@@ -49,7 +56,7 @@ class _Texts:
 def read_yolo_folder(files: FolderFiles, class_names: Sequence[str]) -> Catalogue:
     """Read the images and labels of a folder. `class_names` are used if it has no names itself.
 
-    An image without a label file has no objects.
+    An image without a label file has no objects; val or test without a single label file is not used.
 
     Raises:
         UserError: there are no class names, they or the splits cannot be read, or no image is to train on.
@@ -63,17 +70,29 @@ def read_yolo_folder(files: FolderFiles, class_names: Sequence[str]) -> Catalogu
         )
     texts = _read_texts(files, names, config)
     grouping, splits, missing = _split(files, config, texts)
-    splits, copies = without_copies(splits, str)
     label_of = _label_files(files, texts.labels)
+    splits, copies = without_copies(splits, str)
+    splits, unannotated = without_unannotated(splits, label_of.__contains__)
     images: dict[str, list[ImageRef]] = {}
     problems: dict[str, list[Problem]] = {}
     for split, paths in splits.items():
-        found = [_image_ref(files, path, label_of.get(path), texts.labels) for path in dict.fromkeys(paths)]
+        found = [_image_ref(files, path, label_of, texts.labels) for path in dict.fromkeys(paths)]
         images[split] = [ref for ref in found if isinstance(ref, ImageRef)]
         problems[split] = [problem for problem in found if isinstance(problem, Problem)]
-        problems[split] += missing.get(split, [])
+        problems[split] += missing.pop(split, [])
     return Catalogue(
-        images, problems, _found(files, config, texts, grouping, splits, label_of, copies), names
+        images,
+        problems,
+        _found(
+            files,
+            config,
+            texts,
+            grouping,
+            splits,
+            label_of,
+            [*copies, *unannotated, *chain(*missing.values())],
+        ),
+        names,
     )
 
 
@@ -109,8 +128,9 @@ def _split(
     if "train" in config.splits:
         grouping = _by_config(files, config, texts)
     elif texts.lists:
-        by_name = {stem(name).removeprefix("autosplit_"): name for name in texts.lists}
-        grouping = group_by_lists(by_name, lambda name: texts.lists[name], str(files.root))
+        grouping = group_by_lists(
+            _by_name(files, texts.lists), lambda name: texts.lists[name], str(files.root)
+        )
     else:
         grouping = group_by_folder(files.images)
         return grouping, {split: [path for path, _ in group] for split, group in grouping.splits.items()}, {}
@@ -124,6 +144,17 @@ def _split(
             else:
                 missing[split].append(Problem(source, None, f"there is no image {written}", "dropped"))
     return grouping, splits, missing
+
+
+def _by_name(files: FolderFiles, lists: Iterable[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for path in lists:
+        name = stem(path).removeprefix("autosplit_")
+        if name in found:
+            text = f"both {found[name]} and {path} are lists of {name}; name the folder of one of them"
+            raise UserError(f"{files.root}: {text}", key="data.path")
+        found[name] = path
+    return found
 
 
 def _by_config(files: FolderFiles, config: YoloConfig, texts: _Texts) -> Grouping:
@@ -186,9 +217,6 @@ def _label_files(files: FolderFiles, labels: Mapping[str, Labels | str]) -> dict
 
     a.jpg and a.png have the same one; see `_image_ref`.
     """
-    by_stem: dict[str, list[str]] = defaultdict(list)
-    for name in labels:
-        by_stem[stem(name)].append(name)
     found: dict[str, str] = {}
     for path in files.images:
         here, name = parent(path), stem(path)
@@ -203,22 +231,21 @@ def _label_files(files: FolderFiles, labels: Mapping[str, Labels | str]) -> dict
                 found[path] = candidate
                 break
     taken = set(found.values())
-    for path in files.images:
-        if path not in found:
-            free = [name for name in by_stem.get(stem(path), ()) if name not in taken]
-            nearest = closest(free, [parent(path)]) if free else None
-            if nearest:
-                found[path] = nearest
-                taken.add(nearest)
+    free = [name for name in labels if name not in taken]
+    for path, names in pair_by_name(files, free, without=found).items():
+        nearest = most_alike(path, names)
+        if nearest:
+            found[path] = nearest
     return found
 
 
 def _image_ref(
-    files: FolderFiles, path: str, label: str | None, labels: Mapping[str, Labels | str]
+    files: FolderFiles, path: str, label_of: Mapping[str, str], labels: Mapping[str, Labels | str]
 ) -> ImageRef | Problem:
+    label = label_of.get(path)
     parsed = labels[label] if label else None
-    first = files.images_of_stem(bare(path))[0]
-    if label and first != path and bare(first) == bare(path):
+    first = first_of_name(files, path)
+    if first != path and first in label_of:
         return Problem(path, None, f"{first} has the same label file", "dropped", num_images=1)
     if isinstance(parsed, str):
         return Problem(label or path, None, parsed, "dropped", num_images=1)
@@ -237,18 +264,33 @@ def _found(
     grouping: Grouping,
     splits: Mapping[str, Sequence[str]],
     label_of: Mapping[str, str],
-    copies: Sequence[Problem],
+    unused_splits: Sequence[Problem],
 ) -> Found:
     used = {path for paths in splits.values() for path in paths}
-    objects = {path: _num_objects(texts.labels[label]) for path, label in label_of.items()}
+    objects = {
+        path: _num_objects(texts.labels[label])
+        for path, label in label_of.items()
+        if path == first_of_name(files, path)
+    }
     matched = set(label_of.values())
     unmatched = [
-        Problem(name, None, "no image has its name", "dropped", 0, _num_objects(labels))
+        Problem(
+            name, None, why_unpaired(files, name, label_of, "label file"), "dropped", 0, _num_objects(labels)
+        )
         for name, labels in texts.labels.items()
         if name not in matched
     ]
     others = [Problem(name, None, f"not used: {reason}", "unused") for name, reason in texts.others.items()]
-    unused = [*copies, *unused_lists(grouping), *unmatched, *others, *unused_images(files, used, objects)]
+    others += unused_labels(
+        files, {*texts.labels, *texts.lists, *texts.others, *name_lists(files), config.file}, "YOLO's"
+    )
+    unused = [
+        *unused_splits,
+        *unused_lists(grouping),
+        *unmatched,
+        *others,
+        *unused_images(files, used, objects),
+    ]
     kinds: Counter[str] = Counter()
     for label in {label_of[path] for path in used if path in label_of}:
         labels = texts.labels[label]

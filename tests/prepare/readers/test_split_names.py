@@ -60,3 +60,22 @@ def test_without_folders_of_splits_all_images_are_train() -> None:
     grouping = group_by_folder(["train.jpg", "cam/val.jpg"])
     assert grouping.splits == {"train": [("train.jpg", ""), ("cam/val.jpg", "")]}
     assert grouping.made_of == {"train": "all images"}
+
+
+@pytest.mark.parametrize(
+    ("folders", "expected"),
+    [
+        (["train/train", "train/val", "train/extra"], {"train": [0], "val": [1]}),
+        (["test-project/images/train", "test-project/images/test"], {"train": [0], "test": [1]}),
+        (["train/cam1", "train/test_rig"], {"train": [0, 1]}),
+        (["images/train/day", "images/train/night"], {"train": [0, 1]}),
+    ],
+)
+def test_the_folder_of_all_images_is_no_split_if_there_are_splits_in_it(
+    folders: list[str], expected: dict[str, list[int]]
+) -> None:
+    paths = [f"{folder}/a.jpg" for folder in folders]
+    grouping = group_by_folder(paths)
+    assert {split: [path for path, _ in members] for split, members in grouping.splits.items()} == {
+        split: [paths[number] for number in numbers] for split, numbers in expected.items()
+    }

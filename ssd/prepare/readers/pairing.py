@@ -1,0 +1,71 @@
+"""Pairs annotation files with images of their name, where the two lie in different folders."""
+
+from collections.abc import Container, Iterable, Sequence
+
+from ssd.prepare.readers.folder_files import FolderFiles, bare, listing, parent, stem
+from ssd.prepare.readers.split_names import shared_parts, split_of_path
+
+
+def pair_by_name(
+    files: FolderFiles, names: Iterable[str], without: Container[str] = ()
+) -> dict[str, list[str]]:
+    """Image -> those of the annotation files `names` that are for it, in their order.
+
+    Of images that differ only in their suffix, the one with the most usual suffix is taken.
+
+    Args:
+        without: images that are not to be paired.
+    """
+    found: dict[str, list[str]] = {}
+    for name in names:
+        image = image_for(files, name, without)
+        if image:
+            found.setdefault(image, []).append(name)
+    return found
+
+
+def image_for(files: FolderFiles, name: str, without: Container[str] = ()) -> str | None:
+    """The image with the name of the annotation file `name`; None if there is none, or it is not clear."""
+    images: dict[str, str] = {}
+    for image in files.images_of_stem(stem(name)):
+        images.setdefault(bare(image), image)
+    return most_alike(name, [image for image in images.values() if image not in without])
+
+
+def why_unpaired(files: FolderFiles, name: str, paired: Container[str], kind: str) -> str:
+    """Why an annotation file is not used.
+
+    Args:
+        paired: the images that have one.
+        kind: what the file is, for the message.
+    """
+    image = image_for(files, name)
+    if image in paired:
+        return f"another {kind} is used for {image}"
+    images = files.images_of_stem(stem(name))
+    return (
+        f"it is not clear which image it is for: {listing(images, 2)}" if images else "no image has its name"
+    )
+
+
+def first_of_name(files: FolderFiles, image: str) -> str:
+    """Of the images in this one's folder with its name, the one with the most usual suffix."""
+    return next(name for name in files.images_of_stem(bare(image)) if bare(name) == bare(image))
+
+
+def most_alike(path: str, candidates: Sequence[str]) -> str | None:
+    """The one of `candidates` whose folders are most like those of `path`; None if several equally are.
+
+    First count the folders next to the file (photos/cam1/a.jpg, xml/cam1/a.xml), then the outermost ones. A
+    file in the folder of another split is no candidate.
+    """
+    split, folders = split_of_path(path), parent(path).split("/")
+    likeness: dict[str, tuple[int, int]] = {}
+    for name in candidates:
+        if not split or split_of_path(name) in (None, split):
+            other = parent(name).split("/")
+            inner = shared_parts([folders[::-1], other[::-1]])
+            likeness[name] = len(inner), len(shared_parts([folders, other]))
+    highest = max(likeness.values(), default=None)
+    best = [name for name, value in likeness.items() if value == highest]
+    return best[0] if len(best) == 1 else None
