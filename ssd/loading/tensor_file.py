@@ -105,11 +105,13 @@ def _map(path: Path, start: int, end: int) -> np.ndarray:
     """Map a part of a file, from byte `start` to `end`, into memory.
 
     Raises:
-        UserError: the file is no longer there, or shorter than it was.
+        UserError: the file cannot be read any more, or is shorter than it was.
     """
     if start == end:
         return np.empty(0, dtype=np.uint8)
     try:
         return np.memmap(path, dtype=np.uint8, mode="r", offset=start, shape=(end - start,))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: its images cannot be read: {error}", path=path) from None
+    except OSError as error:
+        raise UserError(f"{path}: its images cannot be read: {error.strerror or error}") from None
+    except ValueError:
+        raise UserError(f"{path}: damaged: shorter than it was when it was opened", path=path) from None

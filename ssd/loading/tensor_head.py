@@ -40,7 +40,7 @@ def read_head(path: Path) -> TensorHead:
     """Read and check the head of a tensor file.
 
     Raises:
-        UserError: the file is missing, unreadable, damaged, or of another format.
+        UserError: the file is missing, unreadable, damaged, of another format, or larger than memory.
     """
     if not path.is_file():
         raise UserError(f"{path}: not found", path=path)
@@ -49,6 +49,8 @@ def read_head(path: Path) -> TensorHead:
             return _read(path, file)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except MemoryError:
+        raise UserError(f"{path}: not enough memory to read it") from None
 
 
 def _read(path: Path, file: BinaryIO) -> TensorHead:

@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 from ssd.errors import UserError
-from ssd.loading import tensor_file
+from ssd.loading import tensor_file, tensor_head
 from ssd.loading.tensor_file import TensorFile
 from ssd.tensor_writer import AnnotatedImage, _head, write_tensor_file
 
@@ -192,15 +192,28 @@ def test_tensors_that_contradict_each_other_are_refused_whoever_wrote_them(
 def test_a_file_that_shrinks_before_its_images_are_read_is_refused(path: Path) -> None:
     file = TensorFile(path)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"its images cannot be read"):
+    with pytest.raises(UserError, match=r"damaged: shorter than it was"):
         file.encoded(0)
+    path.unlink()
+    with pytest.raises(UserError, match=r"its images cannot be read: No such file") as caught:
+        file.encoded(0)
+    assert caught.value.path is None
 
 
 def test_too_little_memory_is_no_damage(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def decode(*_: object) -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate")
 
+    def hashed(*_: object) -> None:
+        raise MemoryError
+
+    file = TensorFile(path)
     monkeypatch.setattr(tensor_file, "decode_image", decode)
-    with pytest.raises(UserError, match=r"not enough memory to decode image 0/0") as caught:
-        TensorFile(path).image(0)
-    assert caught.value.path is None, "to make it again does not help"
+    monkeypatch.setattr(tensor_head, "header_digest", hashed)
+    for read_it, said in (
+        (lambda: file.image(0), "not enough memory to decode image 0/0"),
+        (lambda: TensorFile(path), "not enough memory to read it"),
+    ):
+        with pytest.raises(UserError, match=f"train.safetensors: {said}") as caught:
+            read_it()
+        assert caught.value.path is None, "to make it again does not help"
