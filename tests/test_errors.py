@@ -37,6 +37,7 @@ def test_of_the_traceback_of_a_loading_process_the_last_line_counts() -> None:
         (errno.EROFS, "; this user needs the right to read and write there"),
         (errno.EIO, "; the disk may be failing"),
         (errno.ENAMETOOLONG, "; shorten it"),
+        (errno.ENOTDIR, "; move away the file or folder in its place"),
     ],
 )
 def test_what_is_wrong_with_the_disk_is_one_line_with_the_path(
