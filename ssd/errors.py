@@ -9,6 +9,7 @@ from pathlib import Path
 
 _NO_ROOM = "make room and run again"
 _NO_RIGHT = "this user needs the right to read and write there"
+_IN_THE_WAY = "move away the file or folder in its place"
 
 STORAGE_ERRORS = {
     errno.ENOSPC: _NO_ROOM,
@@ -20,6 +21,9 @@ STORAGE_ERRORS = {
     errno.EIO: "the disk may be failing; its messages are in the system's log",
     errno.ESTALE: "the file server has another file there now; run again",
     errno.ENAMETOOLONG: "shorten it",
+    errno.ENOTDIR: _IN_THE_WAY,
+    errno.EISDIR: _IN_THE_WAY,
+    errno.EEXIST: _IN_THE_WAY,
 }
 """How to mend the errors of the operating system that are about the disk, and not about the program."""
 

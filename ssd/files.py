@@ -48,15 +48,17 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)  # left by a process that was killed
+    temporary, old = (path.with_name(f".{path.name}.{end}") for end in ("part", "old"))
+    for left in (temporary, old):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
     with naming(path, temporary):
         try:
             temporary.mkdir()
             yield temporary
             if path.exists():
-                shutil.rmtree(path)
+                path.replace(old)
             temporary.replace(path)
+            shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 

@@ -82,6 +82,7 @@ def test_memory_that_ran_out_is_told_from_other_errors(error: Exception, expecte
         (errno.EROFS, "; this user needs the right to read and write there"),
         (errno.EIO, "; the disk may be failing"),
         (errno.ENAMETOOLONG, "; shorten it"),
+        (errno.ENOTDIR, "; move away the file or folder in its place"),
     ],
 )
 def test_what_is_wrong_with_the_disk_is_one_line_with_the_path(

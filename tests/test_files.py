@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from file_limit import file_limit
 
+from ssd.errors import UserError, storage_errors_explained
 from ssd.files import replacing, replacing_folder, sha256, write_bytes, write_json
 
 
@@ -89,4 +91,38 @@ def test_a_folder_for_which_there_is_no_room_is_named_and_the_old_one_stays(tmp_
         (folder / "second").write_text("more than ten bytes")
     assert full.value.filename == str(target)
     assert names(target) == ["first"]
+    assert names(tmp_path) == ["folder"]
+
+
+def test_a_file_in_place_of_a_folder_and_the_reverse_are_named(tmp_path: Path) -> None:
+    (tmp_path / "reports").touch()
+    (tmp_path / "model.pt").mkdir()
+    for path, named in (("reports/metrics.json", "reports"), ("model.pt", "model.pt")):
+        in_the_way = pytest.raises(UserError, match="; move away the file or folder")
+        with in_the_way as stopped, storage_errors_explained():
+            write_bytes(tmp_path / path, b"content")
+        assert str(stopped.value).startswith(f"{tmp_path / named}: ")
+    assert sorted(names(tmp_path)) == ["model.pt", "reports"]
+
+
+def test_stopped_while_it_removes_the_old_folder_it_leaves_no_half_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, remove = tmp_path / "folder", shutil.rmtree
+    target.mkdir()
+    for name in ("a", "b"):
+        (target / name).write_text("old")
+
+    def stopped(folder: Path, **options: bool) -> None:
+        if folder.is_dir():
+            next(folder.iterdir()).unlink()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), replacing_folder(target) as folder:
+        (folder / "new").write_text("new")
+        monkeypatch.setattr(shutil, "rmtree", stopped)
+    assert names(target) == ["new"]
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    with replacing_folder(target) as folder:
+        (folder / "newer").write_text("newer")
     assert names(tmp_path) == ["folder"]
