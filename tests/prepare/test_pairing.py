@@ -148,6 +148,29 @@ def test_a_png_beside_the_jpg_of_its_name_is_dropped(
     assert counts.num_objects_kept == counts.num_objects_found == NUM_OBJECTS
 
 
+def copied_among_the_labels(folder: Path) -> None:
+    ex.label_studio_yolo(folder)
+    ex.images(folder / "labels", STEMS[:1], ".png", "PNG")
+
+
+def test_a_label_file_is_of_one_image_alone(tmp_path: Path) -> None:
+    counts, _ = told(tmp_path, copied_among_the_labels)
+    check(counts, images=(11, 0), objects=(NUM_OBJECTS, 0))
+
+
+@pytest.mark.parametrize(("suffix", "format"), [(".bmp", "BMP"), (".png", "PNG")])
+def test_of_images_of_one_name_the_one_with_the_most_usual_suffix_is_used(
+    tmp_path: Path, suffix: str, format: str
+) -> None:
+    def write(folder: Path) -> None:
+        ex.label_studio_yolo(folder)
+        ex.images(folder / "images", STEMS[:1], suffix, format)
+
+    counts, problems = told(tmp_path, write)
+    check(counts, images=(11, 1), objects=(NUM_OBJECTS, 0))
+    assert problems[f"images/img00{suffix}"] == "images/img00.jpg has the same label file"
+
+
 def unlisted_twins(folder: Path) -> None:
     ex.valid_txt(folder)
     (folder / "valid.txt").unlink()

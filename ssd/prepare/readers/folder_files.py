@@ -36,12 +36,18 @@ class FolderFiles:
     unnameable: tuple[str, ...] = ()
     _by_name: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list), repr=False)
     _by_stem: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list), repr=False)
+    _first_of: dict[str, str] = field(default_factory=dict, repr=False)
+    _firsts_by_stem: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list), repr=False)
 
     def __post_init__(self) -> None:
         for name in (*self.images, *self.labels):
             self._by_name[_folded(_basename(name))].append(name)
         for name in self.images:
             self._by_stem[_composed(stem(name))].append(name)
+        for name in sorted(self.images, key=_suffix_rank, reverse=True):
+            self._first_of[bare(name)] = name
+        for name in sorted(self._first_of.values()):
+            self._firsts_by_stem[_composed(stem(name))].append(name)
 
     @property
     def num_images(self) -> int:
@@ -80,6 +86,14 @@ class FolderFiles:
         every = self._by_stem.get(_basename(wanted), ())
         found = [name for name in every if f"/{_composed(bare(name))}".endswith(wanted)]
         return sorted(found, key=_suffix_rank)
+
+    def first_of_name(self, image: str) -> str:
+        """Of the images in this one's folder with its name, the one with the most usual suffix."""
+        return self._first_of[bare(image)]
+
+    def firsts_of_stem(self, name: str) -> list[str]:
+        """In each folder, the image named `name` without suffix: that with the most usual suffix."""
+        return self._firsts_by_stem.get(_composed(name), [])
 
     def text(self, name: str) -> str:
         """The content of a label file; UTF-8, with or without a byte order mark.

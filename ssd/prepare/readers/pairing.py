@@ -1,9 +1,12 @@
 """Pairs annotation files with images of their name, where the two lie in different folders."""
 
 from collections.abc import Container, Iterable, Sequence
+from functools import lru_cache
 
-from ssd.prepare.readers.folder_files import FolderFiles, bare, listing, parent, stem
+from ssd.prepare.readers.folder_files import FolderFiles, listing, parent, stem
 from ssd.prepare.readers.split_names import shared_parts, split_of_path
+
+_UNLIKE = (-1, -1)
 
 
 def pair_by_name(
@@ -26,10 +29,7 @@ def pair_by_name(
 
 def image_for(files: FolderFiles, name: str, without: Container[str] = ()) -> str | None:
     """The image with the name of the annotation file `name`; None if there is none, or it is not clear."""
-    images: dict[str, str] = {}
-    for image in files.images_of_stem(stem(name)):
-        images.setdefault(bare(image), image)
-    return most_alike(name, [image for image in images.values() if image not in without])
+    return most_alike(name, [image for image in files.firsts_of_stem(stem(name)) if image not in without])
 
 
 def why_unpaired(files: FolderFiles, name: str, paired: Container[str], kind: str) -> str:
@@ -48,24 +48,24 @@ def why_unpaired(files: FolderFiles, name: str, paired: Container[str], kind: st
     )
 
 
-def first_of_name(files: FolderFiles, image: str) -> str:
-    """Of the images in this one's folder with its name, the one with the most usual suffix."""
-    return next(name for name in files.images_of_stem(bare(image)) if bare(name) == bare(image))
-
-
 def most_alike(path: str, candidates: Sequence[str]) -> str | None:
     """The one of `candidates` whose folders are most like those of `path`; None if several equally are.
 
     First count the folders next to the file (photos/cam1/a.jpg, xml/cam1/a.xml), then the outermost ones. A
     file in the folder of another split is no candidate.
     """
-    split, folders = split_of_path(path), parent(path).split("/")
-    likeness: dict[str, tuple[int, int]] = {}
-    for name in candidates:
-        if not split or split_of_path(name) in (None, split):
-            other = parent(name).split("/")
-            inner = shared_parts([folders[::-1], other[::-1]])
-            likeness[name] = len(inner), len(shared_parts([folders, other]))
-    highest = max(likeness.values(), default=None)
+    folder = parent(path)
+    likeness = {name: _likeness(folder, name.rpartition("/")[0]) for name in candidates}
+    highest = max(likeness.values(), default=_UNLIKE)
     best = [name for name, value in likeness.items() if value == highest]
-    return best[0] if len(best) == 1 else None
+    return best[0] if len(best) == 1 and highest != _UNLIKE else None
+
+
+@lru_cache(maxsize=1_000_000)  # many files of one name in many folders
+def _likeness(folder: str, other: str) -> tuple[int, int]:
+    """How many inner and outer folders two paths share."""
+    split, other_split = split_of_path(f"{folder}/"), split_of_path(f"{other}/")
+    if split and other_split and split != other_split:
+        return _UNLIKE
+    parts, others = folder.split("/"), other.split("/")
+    return len(shared_parts([parts[::-1], others[::-1]])), len(shared_parts([parts, others]))

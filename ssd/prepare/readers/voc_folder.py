@@ -138,8 +138,7 @@ def _listed(
 def _image_of(files: FolderFiles, usual: str, name: str) -> str | None:
     """The image of a path without suffix: in its usual place, else the one file of this name."""
     found = files.images_of_stem(usual) or files.images_of_stem(name)
-    first_of = {bare(path): path for path in reversed(found)}
-    return most_alike(usual, list(first_of.values()))
+    return most_alike(usual, sorted(set(map(files.first_of_name, found))))
 
 
 def _entries_of_folders(files: FolderFiles, parsed: Parsed) -> tuple[Grouping, dict[str, list[_Entry]]]:

@@ -28,7 +28,7 @@ from ssd.prepare.readers.leftovers import (
     without_copies,
     without_unannotated,
 )
-from ssd.prepare.readers.pairing import first_of_name, most_alike, pair_by_name, why_unpaired
+from ssd.prepare.readers.pairing import most_alike, pair_by_name, why_unpaired
 from ssd.prepare.readers.split_names import Grouping, group_by_folder, group_by_lists
 from ssd.prepare.readers.yolo_config import YoloConfig, name_lists, read_config
 from ssd.prepare.readers.yolo_labels import Labels, looks_like_labels, parse_labels
@@ -215,22 +215,17 @@ def _folders_above(path: str) -> list[str]:
 def _label_files(files: FolderFiles, labels: Mapping[str, Labels | str]) -> dict[str, str]:
     """Image -> label file: in labels/ where the image is in images/, beside it, or the nearest of its name.
 
-    a.jpg and a.png have the same one; see `_image_ref`.
+    Of a.jpg and a.png only the first has it; see `_image_ref`.
     """
     found: dict[str, str] = {}
-    for path in files.images:
-        here, name = parent(path), stem(path)
-        parts = here.split("/")
-        usual = here
-        if "images" in parts:
-            last = len(parts) - 1 - parts[::-1].index("images")
-            usual = "/".join([*parts[:last], "labels", *parts[last + 1 :]])
-        for place in (usual, here):
-            candidate = f"{place}/{name}.txt" if place else f"{name}.txt"
-            if candidate in labels:
+    taken: set[str] = set()
+    images = [path for path in files.images if path == files.first_of_name(path)]
+    for place_of in (_usual_folder, parent):
+        for path in images:
+            candidate = f"{place_of(path)}/{stem(path)}.txt".removeprefix("/")
+            if path not in found and candidate in labels and candidate not in taken:
                 found[path] = candidate
-                break
-    taken = set(found.values())
+                taken.add(candidate)
     free = [name for name in labels if name not in taken]
     for path, names in pair_by_name(files, free, without=found).items():
         nearest = most_alike(path, names)
@@ -239,12 +234,20 @@ def _label_files(files: FolderFiles, labels: Mapping[str, Labels | str]) -> dict
     return found
 
 
+def _usual_folder(path: str) -> str:
+    """The folder of an image with its last "images" replaced by "labels", as Ultralytics does."""
+    parts = parent(path).split("/")
+    if "images" in parts:
+        parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
+    return "/".join(parts)
+
+
 def _image_ref(
     files: FolderFiles, path: str, label_of: Mapping[str, str], labels: Mapping[str, Labels | str]
 ) -> ImageRef | Problem:
     label = label_of.get(path)
     parsed = labels[label] if label else None
-    first = first_of_name(files, path)
+    first = files.first_of_name(path)
     if first != path and first in label_of:
         return Problem(path, None, f"{first} has the same label file", "dropped", num_images=1)
     if isinstance(parsed, str):
@@ -267,11 +270,7 @@ def _found(
     unused_splits: Sequence[Problem],
 ) -> Found:
     used = {path for paths in splits.values() for path in paths}
-    objects = {
-        path: _num_objects(texts.labels[label])
-        for path, label in label_of.items()
-        if path == first_of_name(files, path)
-    }
+    objects = {path: _num_objects(texts.labels[label]) for path, label in label_of.items()}
     matched = set(label_of.values())
     unmatched = [
         Problem(
