@@ -42,7 +42,7 @@ def why_unpaired(files: FolderFiles, name: str, paired: Container[str], kind: st
     image = image_for(files, name)
     if image in paired:
         return f"another {kind} is used for {image}"
-    images = files.images_of_stem(stem(name))
+    images = files.firsts_of_stem(stem(name))
     return (
         f"it is not clear which image it is for: {listing(images, 2)}" if images else "no image has its name"
     )

@@ -171,7 +171,7 @@ def _nearest(files: FolderFiles, image: str, names: Sequence[str]) -> str:
 
 def _image_of_xml(files: FolderFiles, name: str, annotation: Annotation | str) -> str | None:
     """The image that has the XML's name or, if none has, the name that is written in it."""
-    if files.images_of_stem(stem(name)) or isinstance(annotation, str):
+    if files.firsts_of_stem(stem(name)) or isinstance(annotation, str):
         return image_for(files, name)
     found = files.find(annotation.filename, [parent(name)])
     return found if found and is_image(found) else None
