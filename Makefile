@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: help setup check repro recipe test bench ui lock
+.PHONY: help setup check repro recipe test torture bench ui lock
 
 PYTHON ?= python3
 PORT := 5000
@@ -37,6 +37,9 @@ test: $(READY) ## lint, check types, run all tests
 
 bench: $(READY) ## measure speed and memory against peers; writes benchmarks/results
 	python -m benchmarks
+
+torture: $(READY) ## kill the pipeline 150 times, damage 5000 files; NUM="--kills 20 --inputs 500" for fewer
+	python -m tests.torture $(NUM)
 
 ui: $(READY) ## start MLflow on http://127.0.0.1:5000; PORT=... takes another port
 	python -m stages.ui $(PORT)

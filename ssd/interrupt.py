@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 GRACE_SECONDS = 120
 """The time that a process has to save and exit after a signal, before it is killed."""
@@ -34,16 +35,17 @@ class StopSignal:
     def __init__(self) -> None:
         self.received = False
         self._held = False
+        self._before: dict[signal.Signals, Any] = {}
 
     def install(self) -> None:
         """Handle SIGTERM and SIGINT of this process from now on; main thread only."""
         for number in STOP_SIGNALS:
-            signal.signal(number, self._handle)
+            self._before[number] = signal.signal(number, self._handle)
 
     def uninstall(self) -> None:
-        """Let both signals end the process at once, without a traceback from its last clean-up."""
-        for number in STOP_SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
+        """Let both signals do again what they did before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -8,5 +8,5 @@ import stages.dvc_process  # noqa: F401 (imported for that note)
 
 # While Python looks for the module of `python -m`, argv[0] is "-m".
 if sys.argv[0] == "-m" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    # Until a stage handles it: Ctrl-C among the imports would be a traceback.
+    # Before and after a stage handles it: Ctrl-C among the imports, or at the exit, would be a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -2,17 +2,17 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import yaml
 from default_params import REPOSITORY, default_content
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from waiting import finish
+
+from ssd.files import sha256
 
 Running = subprocess.Popen[str]
 
@@ -71,29 +71,17 @@ def run_python(project: Path, *arguments: str) -> str:
     return ended.stdout
 
 
-def kill(running: Running) -> str:
-    """SIGKILL to the process and all that it has started, as in a power cut; what they had printed."""
-    os.killpg(running.pid, signal.SIGKILL)
-    return finish(running).stdout
-
-
-def processes(running: Running, module: str) -> list[psutil.Process]:
-    """Those below a process that run `python -m MODULE`."""
-    children = psutil.Process(running.pid).children(recursive=True)
-    return [child for child in children if _runs(child, module)]
-
-
-def _runs(process: psutil.Process, module: str) -> bool:
-    try:
-        return process.cmdline()[1:3] == ["-m", module]
-    except psutil.NoSuchProcess:  # it has just ended
-        return False
-
-
 def set_params(project: Path, **changes: object) -> None:
     """Write params.yaml: TINY, with changes like **{"train.lr": 0.1}."""
     content = default_content(**{**TINY, **changes})
     (project / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def run_of(project: Path) -> Run:
+    """The run of the project's model; that of an experiment if the model comes from there."""
+    digest = sha256(project / "models/model.pt")
+    found = [run for run in mlflow_runs(project) if run.data.tags.get("model_sha256") == digest]
+    return max(found, key=lambda run: run.data.tags["dvc_experiment"] == "")
 
 
 def mlflow_runs(project: Path) -> list[Run]:

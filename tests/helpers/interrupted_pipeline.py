@@ -1,56 +1,92 @@
-"""`dvc repro` of a tiny project, stopped and killed in the middle of its stages, then run to its end."""
+"""A tiny pipeline that is killed in all of its stages, and stopped in training, on the way to its end."""
 
+import secrets
 import signal
-from collections.abc import Callable
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
-from dvc_project import Running, kill, make_project, mlflow_runs, processes, run_python, start_python
+from dvc_project import environment, make_project, mlflow_runs
 from mlflow.entities import Run
-from waiting import finish, wait_until
+from waiting import Ended, finish, start, wait_until
+
+from tests.torture.campaign import make_plan
+from tests.torture.kills import Kill, Killer, undisturbed
+from tests.torture.marked import start_marked
+
+NUM_KILLS = 20
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A training that got SIGTERM, and the next one, which got SIGKILL when it had resumed.
+
+    second: a training that was started beside the first; pid, output, run: of the first, with its MLflow run
+    when it had ended; resumed_output, resumed_runs: of the next, with all MLflow runs while it trained.
+    """
+
+    second: Ended
+    pid: int
+    output: str
+    run: Run
+    resumed_output: str
+    resumed_runs: list[Run]
 
 
 @dataclass(frozen=True)
 class Interrupted:
     """What was seen on the way.
 
-    project: the folder, in which all stages have run; stopped_output: of the `dvc repro` whose training got
-    SIGTERM; stopped_run: its MLflow run, afterwards; killed_output: of the next one, whose training got
-    SIGKILL; last_output: of the one that ended.
+    project: the folder, in which all stages have run; kills: at random moments, `seed` decides which;
+    stopped: what happened in between.
     """
 
     project: Path
-    stopped_output: str
-    stopped_run: Run
-    killed_output: str
-    last_output: str
+    seed: int
+    kills: list[Kill]
+    stopped: Stopped
 
 
 def run_interrupted(folder: Path) -> Interrupted:
-    """SIGKILL to DVC and the stage, as in a power cut; to training SIGTERM first, as from Kubernetes."""
+    """Kill every stage of a new project some times, in every way, and let it run to its end."""
     project = make_project(folder)
-    for written in ("data/raw", "data/tensors"):
-        kill(start_until(project, (project / written).exists))
+    expected = undisturbed(project)
+    seed = secrets.randbelow(10**6)
+    sys.stdout.write(f"seed {seed}\n")
+    random = Random(seed)
+    killer = Killer(project, random)
+    plan = make_plan(NUM_KILLS, random)
+    before = [stage for stage, _ in plan].index("train")
+    for stage, way in plan[:before]:
+        killer.kill(stage, way)
+    killer.wait()
+    stopped = stop_training(project)
+    for stage, way in plan[before:]:
+        killer.kill(stage, way)
+    killer.finish()
+    killer.compare(expected)
+    return Interrupted(project, seed, killer.kills, stopped)
 
-    running = start_until(project, lambda: newest_step(project) > 0)
-    (training,) = processes(running, "stages.train")
+
+def stop_training(project: Path) -> Stopped:
+    """SIGTERM to a training, as from Kubernetes, and SIGKILL to that which resumes it."""
+    running = start_marked(project, "dvc", "repro", "train")
+    wait_until(lambda: newest_step(project) > 0, running.process)
+    training = running.stages()["train"]
+    training.suspend()  # or it might end before the second one comes
+    second = finish(start([sys.executable, "-m", "stages.train"], environment(), project))
+    training.resume()
     training.send_signal(signal.SIGTERM)
-    stopped_output = finish(running).stdout
-    (stopped_run,) = mlflow_runs(project)
+    assert running.wait() == 0
+    (run,) = mlflow_runs(project)
 
-    before = newest_step(project)
-    killed_output = kill(start_until(project, lambda: newest_step(project) > before))
-    return Interrupted(
-        project, stopped_output, stopped_run, killed_output, run_python(project, "dvc", "repro")
-    )
-
-
-def start_until(project: Path, condition: Callable[[], bool]) -> Running:
-    """`dvc repro`, at the moment at which a condition comes true that was false before."""
-    assert not condition()
-    running = start_python(project, "dvc", "repro")
-    wait_until(condition, running)
-    return running
+    resumed = start_marked(project, "dvc", "repro", "train")
+    wait_until(lambda: "training resumes" in resumed.text, resumed.process)
+    runs = mlflow_runs(project)
+    resumed.signal_all(signal.SIGKILL)
+    assert resumed.wait() == 0
+    return Stopped(second, training.pid, running.text, run, resumed.text, runs)
 
 
 def newest_step(project: Path) -> int:

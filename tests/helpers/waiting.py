@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -17,10 +18,13 @@ class Ended:
     stderr: str
 
 
-def start(command: Sequence[str], environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+def start(
+    command: Sequence[str], environment: Mapping[str, str] | None = None, folder: Path | None = None
+) -> subprocess.Popen[str]:
     """Start a process that leads a session of its own, with pipes for what it prints."""
     return subprocess.Popen(
         command,
+        cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -1,10 +1,10 @@
-"""`dvc repro`, stopped and killed, to the pictures; what a change runs again, what is shown."""
+"""`dvc repro`, killed and stopped, to the pictures; what a change runs again, what is shown."""
 
 import base64
 import contextlib
 import json
 import re
-from collections.abc import Callable
+import shutil
 from pathlib import Path
 
 import mlflow
@@ -13,14 +13,15 @@ import pytest
 import torch
 from dvc.cli import main as dvc
 from dvc.repo import Repo
-from dvc_project import TINY, kill, mlflow_runs, processes, run_python, set_params, start_python
+from dvc_project import TINY, mlflow_runs, run_of, run_python, set_params, start_python
 from interrupted_pipeline import Interrupted, run_interrupted
-from waiting import Ended, finish, wait_until
+from waiting import finish
 
-from ssd.files import sha256
 from ssd.source.glyphs import GLYPHS
 from ssd.training.checkpoints import CheckpointFolder
-from stages import evaluate, report
+from stages import evaluate, report, train
+from tests.torture.kills import Way, held_locks
+from tests.torture.results import STAGES, results
 
 pytestmark = pytest.mark.slow
 
@@ -36,51 +37,56 @@ def project(interrupted: Interrupted) -> Path:
     return interrupted.project
 
 
-@pytest.fixture(scope="module")
-def outs(project: Path) -> dict[str, str]:
-    """Digests of what the stages wrote in the end."""
-    names = (
-        *(f"data/tensors/{split}.safetensors" for split in ("train", "val", "test")),
-        "models/model.pt",
-        "reports/train/priors.json",
-        "reports/metrics.json",
-        "models/export/ssd.onnx",
-        "reports/detections.png",
-    )
-    return {name: sha256(project / name) for name in names}
+def test_killed_in_all_stages_in_all_ways_it_ends_with_the_bits_of_an_undisturbed_run(
+    interrupted: Interrupted,
+) -> None:
+    """Without a traceback, an orphan or a lock that somebody still holds."""
+    kills = interrupted.kills
+    assert len(kills) >= 20
+    assert {kill.planned for kill in kills} == set(STAGES)
+    assert {kill.way for kill in kills} == set(Way) - {Way.RANK}
+    assert [kill for kill in kills if not kill.is_harmless] == [], f"seed {interrupted.seed}"
+    assert held_locks(interrupted.project) == []
 
 
 def test_a_stopped_training_says_so_and_the_next_one_resumes(interrupted: Interrupted) -> None:
-    stopped = r"stopped at epoch \d, step \d; the next `dvc repro` resumes from there"
-    assert re.search(stopped, interrupted.stopped_output)
-    assert interrupted.stopped_run.info.status == "KILLED"
-    for output in (interrupted.killed_output, interrupted.last_output):
-        assert "Running stage 'preprocess'" not in output
-        assert "training resumes after epoch" in output
-    (run,) = mlflow_runs(interrupted.project)
-    assert run.info.run_id == interrupted.stopped_run.info.run_id
+    stopped = interrupted.stopped
+    said = r"stopped at epoch \d, step \d; the next `dvc repro` resumes from there"
+    assert re.search(said, stopped.output)
+    assert stopped.run.info.status == "KILLED"
+    assert "Running stage 'preprocess'" not in stopped.resumed_output
+    assert "training resumes after epoch" in stopped.resumed_output
+    (run,) = stopped.resumed_runs
+    assert (run.info.run_id, run.info.status) == (stopped.run.info.run_id, "RUNNING")
     history = (interrupted.project / "reports/train/history.tsv").read_text().splitlines()
     assert len(history) == 1 + TINY["train.epochs"]
 
 
-def test_killed_in_its_stages_it_ends_with_the_bits_of_an_unbroken_run(
-    outs: dict[str, str], run_stage: Callable[..., Ended], tmp_path: Path
-) -> None:
-    for stage in ("download", "preprocess", "train", "evaluate"):
-        assert run_stage(stage, **TINY).code == 0
-    written = [name for name in outs if (tmp_path / name).exists()]
-    assert len(written) == 6
-    assert {name: sha256(tmp_path / name) for name in written} == {name: outs[name] for name in written}
-    assert_a_second_training_is_refused(run_stage, tmp_path)
-
-
-def assert_a_second_training_is_refused(run_stage: Callable[..., Ended], folder: Path) -> None:
-    (checkpoints,) = (path for path in (folder / "checkpoints").iterdir() if path.is_dir())
-    with CheckpointFolder(checkpoints, keep_best=1):
-        second = run_stage("train", **TINY, **{"tracking.enabled": True})
+def test_a_second_training_in_the_same_folder_is_refused(interrupted: Interrupted) -> None:
+    second = interrupted.stopped.second
     assert second.code == 2
-    assert re.search(r"another training writes its checkpoints here \(process .*\); .*\n$", second.stderr)
-    assert not (folder / "mlflow").exists(), "no run was begun"
+    refused = rf"another process runs train in this folder \({interrupted.stopped.pid} on .*\); wait .*\n"
+    assert re.fullmatch(refused, second.stderr)
+
+
+def test_the_same_training_in_another_folder_is_refused(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As of an experiment, whose checkpoints are in the main workspace. No MLflow run is begun."""
+    (checkpoints,) = (path for path in (project / "checkpoints").iterdir() if path.is_dir())
+    runs = mlflow_runs(project)
+    for name in ("params.yaml", "data/tensors/train.safetensors", "data/tensors/val.safetensors"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(project / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    monkeypatch.setattr(train, "__file__", str(project / "stages/train.py"))
+    with CheckpointFolder(checkpoints, keep_best=1), pytest.raises(SystemExit) as ended:
+        train.main()
+    assert ended.value.code == 2
+    refused = r"another training writes its checkpoints here \(process .*\); .*\n$"
+    assert re.search(refused, capsys.readouterr().err)
+    assert len(mlflow_runs(project)) == len(runs)
 
 
 @pytest.fixture
@@ -117,7 +123,7 @@ def test_every_promised_file_is_there(project: Path) -> None:
 
 
 def test_one_mlflow_run_holds_all_stages(project: Path) -> None:
-    (run,) = mlflow_runs(project)
+    run = run_of(project)
     assert run.info.status == "FINISHED"
     assert float(run.data.params["train.lr"]) > 0
     figures = {"test/coco_map50", "test/coco_map50_low", "test/coco_ar100", "test/voc_map_area"}
@@ -137,9 +143,11 @@ def test_one_mlflow_run_holds_all_stages(project: Path) -> None:
 def test_the_logged_model_detects_from_base64(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)  # the paths in the store are relative
     mlflow.set_tracking_uri(f"sqlite:///{project / 'mlflow' / 'mlflow.db'}")
-    (run,) = mlflow_runs(project)
-    (logged,) = mlflow.search_logged_models(experiment_ids=[run.info.experiment_id], output_format="list")
-    model = mlflow.pyfunc.load_model(logged.model_uri)
+    run = run_of(project)
+    found = mlflow.search_logged_models(experiment_ids=[run.info.experiment_id], output_format="list")
+    logged = [model for model in found if model.source_run_id == run.info.run_id]
+    newest = max(logged, key=lambda model: model.creation_timestamp)  # others are of exports that were killed
+    model = mlflow.pyfunc.load_model(newest.model_uri)
     image = next((project / "data/raw/shapes/VOCdevkit/shapes/JPEGImages").iterdir())
     text = base64.b64encode(image.read_bytes()).decode()
     detections = model.predict(pd.DataFrame({"image": [text, text]}))["detections"]
@@ -194,8 +202,9 @@ def test_what_changed_runs_again_and_what_only_shows_is_drawn_again(project: Pat
 
 
 @pytest.mark.parametrize("target", ["", "evaluate"])
-def test_a_mistake_in_the_params_costs_nothing(project: Path, outs: dict[str, str], target: str) -> None:
+def test_a_mistake_in_the_params_costs_nothing(project: Path, target: str) -> None:
     """Neither by DVC's plain command nor for one stage does it touch what was written."""
+    before = results(project)
     set_params(project, **{"train.lr": -1})
     with (project / "params.yaml").open("a") as file:
         file.write("lr: 0.1\n")
@@ -203,7 +212,7 @@ def test_a_mistake_in_the_params_costs_nothing(project: Path, outs: dict[str, st
     assert ended.code != 0
     assert "params.yaml: train.lr: found -1; allowed: greater than 0" in ended.stdout
     assert "params.yaml: lr: unknown key (did you mean train.lr?)" in ended.stdout
-    assert {name: sha256(project / name) for name in outs} == outs
+    assert results(project) == before
     set_params(project)
     assert "Running stage" not in run_python(project, "dvc", "repro"), "the cache has all of it"
     assert changed(project) == set()
@@ -217,25 +226,13 @@ def test_a_change_of_evaluate_is_a_child_run_and_another_report_and_one_of_repor
     evaluate.main()
     set_params(project, **{"evaluate.nms_iou": 0.3, "report.num_pictures": 2})
     report.main()
-    parent, child = mlflow_runs(project)
+    parent = run_of(project).info.run_id
+    (child,) = (run for run in mlflow_runs(project) if run.data.tags.get("mlflow.parentRunId") == parent)
     assert child.info.run_name == "evaluate evaluate.nms_iou=0.3"
-    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert changed(project) == {"check_params", "evaluate", "report"}
     set_params(project)
     assert "Running stage" not in run_python(project, "dvc", "repro"), "the cache has the former result"
     assert changed(project) == set()
-
-
-@pytest.mark.parametrize("stage", ["evaluate", "export", "report"])
-def test_a_stage_that_was_killed_is_restored_by_the_next_repro(
-    project: Path, outs: dict[str, str], stage: str
-) -> None:
-    running = start_python(project, "dvc", "repro", "--force", "--single-item", stage)
-    wait_until(lambda: processes(running, f"stages.{stage}") != [], running)
-    kill(running)
-    assert stage in changed(project)
-    run_python(project, "dvc", "repro")
-    assert {name: sha256(project / name) for name in outs} == outs
 
 
 def test_metrics_plots_and_dag_are_useful(

@@ -1,4 +1,4 @@
-"""Kills, and damaged inputs: `python -m tests.torture` from the repository's root (`make torture`)."""
+"""Long tests on demand: `make torture`. The test suite runs a short part of them."""
 
 import sys
 from pathlib import Path
