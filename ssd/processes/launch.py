@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 import uuid
@@ -95,6 +96,8 @@ def _attempt(arguments: Sequence[str], num_processes: int, folder: Path, stop: S
         ERRORS: str(folder),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(_threads(num_processes)),
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(GRACE_SECONDS),
+        # Else gloo listens where the host's name resolves to, perhaps a network, without any password.
+        "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME") or _loopback(),
     }
     try:
         with _environment(settings), _forwarded_signals(stop), _quiet_torch():
@@ -163,6 +166,11 @@ def _exit_code(failures: Sequence[ProcessFailure], num_processes: int, folder: P
         texts = [path.read_text(errors="replace") for path in folder.glob(f"*/*/{rank}/stderr.log")]
         log.error("%sprocess %d of %d ended with exit code %d", "".join(texts), rank, num_processes, code)
     return code if code > 0 else 128 - code
+
+
+def _loopback() -> str:
+    """The name of the loopback interface: lo on Linux, lo0 on macOS."""
+    return next(name for _, name in socket.if_nameindex() if name in ("lo", "lo0"))
 
 
 def _threads(num_processes: int) -> int:

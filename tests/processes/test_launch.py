@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from ranks import HELPERS
@@ -51,6 +52,15 @@ def test_more_processes_than_gpus_are_one_line(monkeypatch: pytest.MonkeyPatch) 
     message = "^train.devices: found 3, but torch sees 2 GPUs; allowed here: auto, 1 to 2$"
     with pytest.raises(UserError, match=message):
         num_processes(3, CUDA)
+
+
+@pytest.mark.slow
+def test_gloo_listens_on_the_loopback_interface(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the host's name resolves to. (torch's store of addresses listens everywhere.)"""
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    assert launch([__file__, "listen", str(tmp_path)], 2, restarts=0) == 0
+    written = [path.read_text() for path in tmp_path.iterdir()]
+    assert written == ["lo ['127.0.0.1']"] * 2
 
 
 @pytest.mark.slow
@@ -206,6 +216,15 @@ def in_a_step(world: World, note: Path) -> None:
     world.barrier()
 
 
+def listen(world: World, note: Path) -> None:
+    store = int(os.environ["MASTER_PORT"])
+    found = psutil.Process().net_connections(kind="tcp")
+    places = {open.laddr for open in found if open.status == psutil.CONN_LISTEN and open.laddr.port != store}
+    assert places, "gloo listens somewhere"
+    note.write_text(f"{os.environ['GLOO_SOCKET_IFNAME']} {sorted({place.ip for place in places})}")
+    world.barrier()
+
+
 def run_process(action: str, folder: str) -> None:
     with joined_world("cpu") as world:
         note = Path(folder, f"{os.getpid()}.txt")
@@ -218,6 +237,7 @@ def run_process(action: str, folder: str) -> None:
             "lost_once": lost_once,
             "work": work,
             "in_a_step": in_a_step,
+            "listen": listen,
         }
         actions[action](world, note)
     exit_now(0)
