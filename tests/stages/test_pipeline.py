@@ -201,17 +201,30 @@ def test_what_changed_runs_again_and_what_only_shows_is_drawn_again(project: Pat
     set_params(project)
 
 
-@pytest.mark.parametrize("target", ["", "evaluate"])
-def test_a_mistake_in_the_params_costs_nothing(project: Path, target: str) -> None:
-    """Neither by DVC's plain command nor for one stage does it touch what was written."""
+@pytest.mark.parametrize(
+    ("command", "changes", "line", "message"),
+    [
+        (["repro"], {}, "lr: 0.1", "lr: unknown key (did you mean train.lr?)"),
+        (["repro", "evaluate"], {"train.lr": -1}, "", "train.lr: found -1; allowed: greater than 0"),
+        (["exp", "run"], {"train.lr": -1}, "", "train.lr: found -1; allowed: greater than 0"),
+    ],
+    ids=["a key that no stage reads", "one stage", "an experiment"],
+)
+def test_a_mistake_in_the_params_costs_nothing(
+    project: Path,
+    command: list[str],
+    changes: dict[str, object],
+    line: str,
+    message: str,
+) -> None:
+    """However DVC is told to run the stages, it touches nothing that was written."""
     before = results(project)
-    set_params(project, **{"train.lr": -1})
+    set_params(project, **changes)
     with (project / "params.yaml").open("a") as file:
-        file.write("lr: 0.1\n")
-    ended = finish(start_python(project, "dvc", "repro", *([target] if target else [])))
+        file.write(line)
+    ended = finish(start_python(project, "dvc", *command))
     assert ended.code != 0
-    assert "params.yaml: train.lr: found -1; allowed: greater than 0" in ended.stdout
-    assert "params.yaml: lr: unknown key (did you mean train.lr?)" in ended.stdout
+    assert f"params.yaml: {message}" in ended.stdout
     assert results(project) == before
     set_params(project)
     assert "Running stage" not in run_python(project, "dvc", "repro"), "the cache has all of it"

@@ -213,13 +213,12 @@ def strike(running: Marked, target: psutil.Process, way: Way, random: Random) ->
 def undisturbed(project: Path, **changes: object) -> Results:
     """What the stages write, by these params, where nobody kills them; all of it is deleted again."""
     set_params(project, **{**changes, "tracking.enabled": False})
-    subprocess.run(
-        [sys.executable, "-c", ONE_AFTER_THE_OTHER],
-        cwd=project,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        check=True,
-    )
+    commands = [["-c", ONE_AFTER_THE_OTHER]]
+    if changes.get("train.devices", 1) != 1:  # torch's launcher does not survive a fork
+        commands = [["-m", f"stages.{stage}"] for stage in STAGES]
+    for command in commands:
+        arguments = [sys.executable, *command]
+        subprocess.run(arguments, cwd=project, env=environment(), stdout=subprocess.DEVNULL, check=True)
     expected = results(project)
     for name in ("data/raw", "data/tensors", "models", "reports", "checkpoints"):
         shutil.rmtree(project / name)
