@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,8 +36,9 @@ class Marked:
         return self.process.poll() is not None
 
     def signal_all(self, number: signal.Signals) -> None:
-        """A signal to the process group, as by Ctrl-C."""
-        os.killpg(self.process.pid, number)
+        """A signal to the process group, as by Ctrl-C; if nothing of it is left, none."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
 
     def stages(self) -> dict[str, psutil.Process]:
         """The process of each stage that runs now, by its name; the launcher of those that are several."""
