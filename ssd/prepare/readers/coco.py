@@ -25,7 +25,7 @@ from ssd.prepare.annotations import (
 )
 from ssd.prepare.readers.coco_files import find_coco_files, image_folders
 from ssd.prepare.readers.coco_outline import outline_box
-from ssd.prepare.readers.folder_files import FolderFiles, is_image, listing, plain_parts
+from ssd.prepare.readers.folder_files import FolderFiles, is_image, is_text, listing, plain_parts
 from ssd.prepare.readers.leftovers import unused_images, unused_labels
 from ssd.prepare.readers.split_names import split_folder, split_of_folder
 
@@ -238,7 +238,7 @@ def _category_name(path: Path, key: int, entry: Mapping[str, Any]) -> str:
         name = str(name)
     if not isinstance(name, str) or not name.strip():
         raise UserError(f"{path}: category {key} has no name; give it one")
-    if not _is_text(name):
+    if not is_text(name):
         raise UserError(f"{path}: the name of category {key}, {name!a}, is not valid Unicode; mend it")
     return name
 
@@ -300,20 +300,9 @@ def _as_number(value: object) -> float | None:
     return float(value) if abs(value) < 1e9 and math.isfinite(value) else None
 
 
-def _is_text(name: str) -> bool:
-    """Whether a string can be written as UTF-8; JSON may hold halves of surrogate pairs."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _shown(value: object) -> str:
     """A value for a message: short, and printable."""
     text = (
-        value
-        if isinstance(value, str) and _is_text(value) and value.isprintable() and value
-        else ascii(value)
+        value if isinstance(value, str) and is_text(value) and value.isprintable() and value else ascii(value)
     )
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."

@@ -127,7 +127,7 @@ def read_folder(folder: Path) -> FolderFiles:
     names = [name for name in _files_below(folder) if is_data_file(PurePosixPath(name))]
     inner = _only_folder(names)
     names = [name[len(inner) :] for name in names]
-    nameable = sorted(name for name in names if _is_nameable(name))
+    nameable = sorted(name for name in names if is_text(name))
     return FolderFiles(
         folder / inner,
         images=tuple(name for name in nameable if is_image(name)),
@@ -199,8 +199,8 @@ def is_image(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in _RANKS
 
 
-def _is_nameable(name: str) -> bool:
-    """Whether a path can be written as text: Linux allows names that are no UTF-8."""
+def is_text(name: str) -> bool:
+    """Whether a string can be written as UTF-8: file names on Linux, and strings in JSON, may not be."""
     try:
         name.encode()
     except UnicodeEncodeError:
