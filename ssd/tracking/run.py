@@ -18,6 +18,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
+from ssd.files import sha256
 from ssd.params import TrackingParams
 from ssd.tracking.client import WRITER_TAG, mlflow, open_store, reason
 from ssd.tracking.writers import Writer
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 MODEL_TAG = "model_sha256"
 EXPERIMENT_TAG = "dvc_experiment"
+ONNX_TAG = "onnx_sha256"
 STAGE_TAG = "stage."
 
 
@@ -104,6 +106,8 @@ class Run:
     ) -> None:
         """Log a pyfunc model around an ONNX file, with signature: base64 images in, detections out.
 
+        A run has one model per ONNX file, also where an export was killed and repeated.
+
         Args:
             onnx_file: the exported detector.
             code: the Python file of the model; stored as source code, nothing is pickled.
@@ -119,14 +123,30 @@ class Run:
         signature = ModelSignature(
             Schema([ColSpec(DataType.string, "image")]), Schema([ColSpec(Array(box), "detections")])
         )
+        digest = sha256(onnx_file)
+        if self._has_model(digest):
+            return
         mlflow().pyfunc.log_model(
             name="detector",
+            tags={ONNX_TAG: digest},
             python_model=str(code),
             artifacts={"onnx": str(onnx_file)},
             signature=signature,
             input_example={"image": [example]},
             pip_requirements=list(requirements),
         )
+
+    def _has_model(self, digest: str) -> bool:
+        """Whether the run has the model of this ONNX file; those of exports that were killed are deleted."""
+        run = mlflow().active_run()
+        assert run is not None, "self.active, which the caller has checked"
+        mine = f"source_run_id = '{run.info.run_id}' AND tags.{ONNX_TAG} = '{digest}'"
+        client = mlflow().MlflowClient()
+        found = client.search_logged_models([run.info.experiment_id], mine)
+        unfinished = [model for model in found if model.status != "READY"]
+        for model in unfinished:
+            client.delete_logged_model(model.model_id)
+        return len(found) > len(unfinished)
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from dvc.cli import main as dvc
 from dvc.repo import Repo
 from dvc_project import TINY, mlflow_runs, run_of, run_python, set_params, start_python
 from interrupted_pipeline import Interrupted, run_interrupted
+from mlflow.entities import LoggedModel
+from mlflow.tracking import MlflowClient
 from waiting import finish
 
 from ssd.source.glyphs import GLYPHS
@@ -136,18 +138,25 @@ def test_one_mlflow_run_holds_all_stages(project: Path) -> None:
     assert "torchmetrics" in run.data.tags["figures_test"]
     artifacts = [path.name for path in (project / "mlflow" / "artifacts").rglob("*")]
     assert {"detections.png", "history.png", "per_class.json"} <= set(artifacts)
-    for large in ("model.pt", "ssd.onnx", "ssd.torchscript.pt"):
+    for large in ("model.pt", "ssd.torchscript.pt"):
         assert artifacts.count(large) == 1, large
+    (model,) = logged_models(project)  # `mlflow gc` frees those of exports that were killed
+    assert model.status == "READY"
+
+
+def logged_models(project: Path) -> list[LoggedModel]:
+    """The models of the project's run."""
+    run = run_of(project)
+    client = MlflowClient(f"sqlite:///{project / 'mlflow' / 'mlflow.db'}")
+    found = client.search_logged_models([run.info.experiment_id])
+    return [model for model in found if model.source_run_id == run.info.run_id]
 
 
 def test_the_logged_model_detects_from_base64(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)  # the paths in the store are relative
     mlflow.set_tracking_uri(f"sqlite:///{project / 'mlflow' / 'mlflow.db'}")
-    run = run_of(project)
-    found = mlflow.search_logged_models(experiment_ids=[run.info.experiment_id], output_format="list")
-    logged = [model for model in found if model.source_run_id == run.info.run_id]
-    newest = max(logged, key=lambda model: model.creation_timestamp)  # others are of exports that were killed
-    model = mlflow.pyfunc.load_model(newest.model_uri)
+    (logged,) = logged_models(project)
+    model = mlflow.pyfunc.load_model(logged.model_uri)
     image = next((project / "data/raw/shapes/VOCdevkit/shapes/JPEGImages").iterdir())
     text = base64.b64encode(image.read_bytes()).decode()
     detections = model.predict(pd.DataFrame({"image": [text, text]}))["detections"]

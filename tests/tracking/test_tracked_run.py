@@ -1,10 +1,12 @@
 """MLflow: one run over all stages, an honest status, and a tracker that never stops the work."""
 
+import hashlib
 import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from mlflow.entities import Run as MlflowRun
@@ -75,6 +77,44 @@ def test_a_table_that_is_logged_again_replaces_the_first(settings: TrackingParam
     assert json.loads(listed.data.tags["mlflow.loggedArtifacts"]) == [
         {"path": "per_class.json", "type": "table"}
     ], "so the UI shows it as a table"
+
+
+SERVED = """
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel
+
+class Served(PythonModel):
+    _skip_type_hint_validation = True
+
+    def predict(self, context, model_input, params=None):
+        return {"detections": [[]]}
+
+set_model(Served())
+"""
+
+
+def test_a_model_that_is_logged_again_is_kept_once(
+    settings: TrackingParams, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the first logging was killed when its files were there."""
+    onnx, code = root / "ssd.onnx", root / "served.py"
+    code.write_text(SERVED)
+
+    def export(content: bytes) -> None:
+        onnx.write_bytes(content)
+        with tracked_run(settings, root, "export", name="x", stage_params={}, model_digest="abc") as run:
+            run.onnx_model(onnx, code, ["mlflow"], "")
+
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(MlflowClient, "finalize_logged_model", Mock(side_effect=KeyboardInterrupt))
+        export(b"first")
+    for content in (b"first", b"first", b"second"):
+        export(content)
+    models = MlflowClient(store(root)).search_logged_models(["1"])
+    assert [model.status for model in models] == ["READY", "READY"]
+    assert {model.tags["onnx_sha256"] for model in models} == {
+        hashlib.sha256(content).hexdigest() for content in (b"first", b"second")
+    }
 
 
 def test_a_model_without_a_run_gets_one(settings: TrackingParams, root: Path) -> None:
