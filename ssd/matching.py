@@ -146,10 +146,10 @@ def _with_a_column(targets: Targets) -> Targets:
 def assign_unique_priors(iou: Tensor, wanted: Tensor) -> Tensor:
     """Give every wanted object a prior of its own.
 
-    In each round every object without a prior selects its best free one, and a prior that several select
-    is assigned to the highest IoU (the first object on a tie). A round assigns at least one prior per
-    image, so M rounds suffice. A CPU stops as soon as every object has a prior; on a GPU that check would
-    be a host-device sync.
+    Of all pairs of a waiting object and a free prior, that of the highest IoU is next (the first object, then
+    the first prior on a tie): the bipartite matching of MultiBox (Erhan et al., CVPR 2014). A round assigns
+    every pair that is the best of both its object and its prior, so at least one per image; M rounds suffice.
+    A CPU stops as soon as every object has a prior; on a GPU that check would be a host-device sync.
 
     Args:
         iou: float32 [B, M, P].
@@ -166,9 +166,9 @@ def assign_unique_priors(iou: Tensor, wanted: Tensor) -> Tensor:
     earlier = torch.ones(num_objects, num_objects, dtype=torch.bool, device=iou.device).tril(-1)
     for _ in range(min(num_objects, num_priors)):
         best_iou, best = free.max(dim=2)
-        same = (best[:, :, None] == best[:, None, :]) & waiting[:, None, :]
-        mine, other = best_iou[:, :, None], best_iou[:, None, :]
-        beaten = (same & ((other > mine) | ((other == mine) & earlier))).any(dim=2)
+        others = free.gather(2, best[:, None, :].expand(-1, num_objects, -1)).transpose(1, 2)
+        better = (others > best_iou[..., None]) | ((others == best_iou[..., None]) & earlier)
+        beaten = (better & waiting[:, None, :]).any(dim=2)
         served = waiting & ~beaten & (best_iou >= 0)
         assigned = torch.where(served, best, assigned)
         waiting = waiting & ~served

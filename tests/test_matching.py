@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -62,6 +62,7 @@ def batches(draw: st.DrawFn) -> Targets:
 
 
 @given(batches())
+@example(targets_of([[0.0, 0.0, 0.5, 0.5]] * 5 + [[0.0, 0.0, 0.5, 0.375]]))
 @settings(max_examples=200, deadline=None)
 def test_own_priors_are_those_of_a_greedy_choice(targets: Targets) -> None:
     """Pairs of an object and a prior by falling IoU, each taken if both are free.
