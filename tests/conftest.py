@@ -32,6 +32,12 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def no_server_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages that run in a test's process log to the test's own store."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
 @pytest.fixture
 def make_params(tmp_path: Path) -> Callable[..., Params]:
     """The default params with changes, also as a file: make_params(**{"train.lr": 0.1})."""

@@ -97,8 +97,21 @@ class World:
 
 
 def launched() -> bool:
-    """Whether a launcher (torchrun, a Kubeflow PyTorchJob) started this process as part of a training."""
-    return "RANK" in os.environ or "WORLD_SIZE" in os.environ
+    """Whether a launcher (torchrun, a Kubeflow PyTorchJob) started this process as part of a training.
+
+    Raises:
+        UserError: none did, although the variables of torchrun name several machines: a Kubeflow TrainJob
+            sets no others, and each of its pods would train alone.
+    """
+    if "RANK" in os.environ or "WORLD_SIZE" in os.environ:
+        return True
+    machines = os.environ.get("PET_NNODES", "1")
+    if machines.rpartition(":")[2] != "1":  # "2", or "1:2" where the number may change
+        raise UserError(
+            f"environment: PET_NNODES: found {machines!r}, but torchrun has not started this process, which "
+            "would train alone; start it on each machine as `torchrun -m stages.train`"
+        )
+    return False
 
 
 @contextmanager

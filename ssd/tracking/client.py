@@ -5,6 +5,8 @@ import logging
 import os
 import sqlite3
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from ssd.tracking.disk import (
 )
 from ssd.tracking.writers import Writer, dead_writers
 
+MLFLOW_TRACKING_URI = "MLFLOW_TRACKING_URI"
 WRITER_TAG = "writer"
 
 SETTINGS = {
@@ -46,6 +49,11 @@ def mlflow() -> Any:
     return mlflow
 
 
+def server_of(settings: TrackingParams) -> str:
+    """URI of the store: `tracking.uri`, else MLFLOW_TRACKING_URI; empty for the one in the workspace."""
+    return settings.uri or os.environ.get(MLFLOW_TRACKING_URI, "")
+
+
 def open_store(settings: TrackingParams, root: Path) -> tuple[str, Writer]:
     """Set the tracking URI; return the experiment's id, and this process as a writer of runs.
 
@@ -55,27 +63,40 @@ def open_store(settings: TrackingParams, root: Path) -> tuple[str, Writer]:
         settings: the `tracking` section.
         root: the main workspace, which contains the MLflow store.
     """
-    mlflow().set_tracking_uri(settings.uri or f"sqlite:///{database(root)}")
+    server = server_of(settings)
+    with _unchanged(MLFLOW_TRACKING_URI):
+        mlflow().set_tracking_uri(server or f"sqlite:///{database(root)}")
     with locked_store(root):  # or two processes would create it
-        if not settings.uri:
+        if not server:
             check_database(root)
-        experiment_id = _experiment(settings, root)
-        if not settings.uri:
+        artifacts = None if server else absolute_location(ARTIFACTS, root)
+        experiment_id = _experiment(settings.experiment, artifacts)
+        if not server:
             make_locations_relative(root)
             _resolve_locations(root)
-        store = hashlib.sha256(f"{settings.uri} {experiment_id}".encode()).hexdigest()[:12]
+        store = hashlib.sha256(f"{server} {experiment_id}".encode()).hexdigest()[:12]
         writers = root.resolve() / FOLDER / "writers"
         _close_runs_of_the_dead(experiment_id, writers, store)
         return experiment_id, Writer(writers, store)
 
 
-def _experiment(settings: TrackingParams, root: Path) -> str:
+@contextmanager
+def _unchanged(variable: str) -> Iterator[None]:
+    """Keep what MLflow sets for child processes from them: they have params, and a root, of their own."""
+    before = os.environ.get(variable)
+    yield
+    os.environ.pop(variable, None)
+    if before is not None:
+        os.environ[variable] = before
+
+
+def _experiment(name: str, artifacts: str | None) -> str:
+    """Its id; one that is new keeps artifacts in this location."""
     client = mlflow().MlflowClient()
-    existing = client.get_experiment_by_name(settings.experiment)
+    existing = client.get_experiment_by_name(name)
     if existing is not None:
         return str(existing.experiment_id)
-    artifacts = None if settings.uri else absolute_location(ARTIFACTS, root)
-    return str(client.create_experiment(settings.experiment, artifact_location=artifacts))
+    return str(client.create_experiment(name, artifact_location=artifacts))
 
 
 def _resolve_locations(root: Path) -> None:

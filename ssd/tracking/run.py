@@ -20,7 +20,7 @@ from typing import Any, Concatenate, ParamSpec
 
 from ssd.files import sha256
 from ssd.params import TrackingParams
-from ssd.tracking.client import WRITER_TAG, mlflow, open_store, reason
+from ssd.tracking.client import WRITER_TAG, mlflow, open_store, reason, server_of
 from ssd.tracking.writers import Writer
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Run:
 
     Attributes:
         active: whether tracking is enabled and has not failed.
-        uri: `tracking.uri`.
+        uri: of the server; empty for the store in the workspace.
         id: MLflow's run id; empty without tracking.
         resumed: whether an earlier process started this run, which still has what that process logged.
         writer: shows other processes that this one still writes the run; None where the store did not open.
@@ -175,7 +175,7 @@ def tracked_run(
     if not settings.enabled:
         yield Run(active=False)
         return
-    run = Run(active=True, uri=settings.uri)
+    run = Run(active=True, uri=server_of(settings))
     try:
         try:
             experiment_id, run.writer = open_store(settings, root)
@@ -225,7 +225,11 @@ def _open_run(
     model_digest: str | None,
     own: Mapping[str, str],
 ) -> None:
-    """Start a new run, or resume the run of the model that the stage reads; tag it with `own`."""
+    """Start a new run, or resume the run of the model that the stage reads; tag it with `own`.
+
+    An engine, as Kubeflow Pipelines, may name a run of its own in MLFLOW_RUN_ID: the parent of a new one.
+    """
+    parent = os.environ.pop("MLFLOW_RUN_ID", "")  # or mlflow.start_run would resume that run
     mark = {STAGE_TAG + stage: repr(sorted(stage_params.items()))}
     system_metrics = settings.system_metrics and stage == "train"
     found = _find(experiment_id, model_digest) if model_digest else None
@@ -234,6 +238,8 @@ def _open_run(
         tags = {EXPERIMENT_TAG: own_name, "mlflow.source.name": "dvc.yaml", **_git_state(), **mark, **own}
         if model_digest:
             tags[MODEL_TAG] = model_digest
+        if parent:
+            tags["mlflow.parentRunId"] = parent
         run_name = settings.run_name or " ".join(filter(None, [own_name, name]))
         mlflow().start_run(
             experiment_id=experiment_id, run_name=run_name, tags=tags, log_system_metrics=system_metrics

@@ -20,7 +20,7 @@ from ssd.processes import world as distributed
 from ssd.processes.world import World, exit_now, joined_world, launched, read_world
 
 COMPLETE = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
-VARIABLES = [*COMPLETE, "LOCAL_RANK"]
+VARIABLES = [*COMPLETE, "LOCAL_RANK", "PET_NNODES"]
 RESUMES = "the next run resumes from the last checkpoint"
 NO_ANSWER = (
     "process 0 of 2, epoch 2, validating: no answer from another process for 30 min; it hangs, or its "
@@ -60,6 +60,16 @@ def test_a_job_of_one_needs_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
     with joined_world("cpu") as world:
         assert world == World()
         assert not dist.is_initialized()
+
+
+@pytest.mark.parametrize("machines", ["2", "1:4"])
+def test_one_of_several_machines_does_not_train_alone(monkeypatch: pytest.MonkeyPatch, machines: str) -> None:
+    """A Kubeflow TrainJob sets the variables of torchrun alone."""
+    monkeypatch.setenv("PET_NNODES", machines)
+    with pytest.raises(UserError, match=f"PET_NNODES: found '{machines}', .* `torchrun -m stages.train`$"):
+        launched()
+    monkeypatch.setenv("PET_NNODES", "1")
+    assert not launched()
 
 
 def test_the_launcher_s_numbers_are_read() -> None:
