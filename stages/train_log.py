@@ -13,7 +13,8 @@ from tqdm import tqdm
 from ssd.files import sha256, write_bytes
 from ssd.loading.tensor_file import TensorFile
 from ssd.params import Params
-from ssd.tracking.run import MODEL_TAG, Run, flat_params
+from ssd.tracking.opening import MODEL_TAG
+from ssd.tracking.run import Run, flat_params
 from ssd.training.history import Epoch, history_tsv
 from ssd.training.loop import Trainer, TrainResult
 from ssd.training.progress import Reporter
@@ -31,10 +32,12 @@ class TrainLog(Reporter):
     Args:
         run: of MLflow.
         num_epochs: of the training.
+        run_file: keeps the run's id for a training that resumes this one.
     """
 
-    def __init__(self, run: Run, num_epochs: int) -> None:
-        self.run, self.num_epochs = run, num_epochs
+    def __init__(self, run: Run, num_epochs: int, run_file: Path) -> None:
+        self.run, self.num_epochs, self.run_file = run, num_epochs, run_file
+        self.kept_id = ""
         self.bar: tqdm[NoReturn] = tqdm(disable=True)
 
     @staticmethod
@@ -62,14 +65,14 @@ class TrainLog(Reporter):
         )
         warn_of_unused_augmentation(params.augment)
         with stage_run(params, "train", sections=sections, name=name, resume=resume) as run:
-            if run.id:
-                write_bytes(run_file, run.id.encode())
+            log = TrainLog(run, params.train.epochs, run_file)
+            log.keep_run_id()
             if not run.resumed:
                 run.params(flat_params(params.model_dump(exclude={"tracking"})))
             log_data(run, trainer.train_file, trainer.val_file)
             say_where(trainer, folder)
             try:
-                yield TrainLog(run, params.train.epochs)
+                yield log
             except KeyboardInterrupt:
                 say_where_it_stopped(trainer)
                 raise
@@ -101,6 +104,13 @@ class TrainLog(Reporter):
         print(line_of(history[-1]), flush=True)
         write_bytes(HISTORY, history_tsv(history).encode())
         self.log_epoch(history[-1])
+        self.keep_run_id()
+
+    def keep_run_id(self) -> None:
+        """Write it to `run_file`, once MLflow has opened the run."""
+        if self.run.id != self.kept_id:
+            write_bytes(self.run_file, self.run.id.encode())
+            self.kept_id = self.run.id
 
     def log_epoch(self, epoch: Epoch) -> None:
         """An epoch's losses, scores and speed to MLflow."""

@@ -120,6 +120,11 @@ def _close_runs_of_the_dead(experiment_id: str, writers: Path, store: str) -> No
             client.set_terminated(run.info.run_id, "KILLED", end_time=ended)
 
 
+def refused(error: Exception) -> bool:
+    """Whether MLflow has answered that it does not take this, so that sending it again is of no use."""
+    return getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE"
+
+
 def reason(error: BaseException, uri: str) -> str:
     """Why MLflow failed, in one line: what the disk, the database or the network said, if one of them did.
 

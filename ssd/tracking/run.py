@@ -1,98 +1,84 @@
-"""MLflow tracking: one run per experiment, over all stages.
-
-The run is found by content, not by a file: train tags its run with the digest of the model file that it
-wrote, and the later stages search for the run with the digest of the model that they read. This also works
-for a stage that DVC restores from its cache, for a clone, and for a second experiment on the same model.
-
-A failure of MLflow never stops a stage, nor holds it up for long: it is one warning, and the same numbers
-are on disk.
-"""
+"""MLflow tracking: one run per experiment, over all stages."""
 
 import json
 import logging
 import os
-import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
 from ssd.files import sha256
 from ssd.params import TrackingParams
 from ssd.tracking.client import WRITER_TAG, mlflow, open_store, reason, server_of
+from ssd.tracking.opening import Stage, open_run
+from ssd.tracking.outbox import Outbox
 from ssd.tracking.writers import Writer
 
 log = logging.getLogger(__name__)
 
-MODEL_TAG = "model_sha256"
-EXPERIMENT_TAG = "dvc_experiment"
 ONNX_TAG = "onnx_sha256"
-STAGE_TAG = "stage."
-
 
 P = ParamSpec("P")
 
 
-def _warn_on_failure(method: Callable[Concatenate["Run", P], None]) -> Callable[Concatenate["Run", P], None]:
-    """Decorator of a method of Run: no effect while inactive; on failure, warn and deactivate the run."""
+def _sent_in_order(method: Callable[Concatenate["Run", P], None]) -> Callable[Concatenate["Run", P], None]:
+    """Decorator of a method of Run: what it logs goes through the run's outbox."""
 
     @wraps(method)
-    def guarded(self: "Run", /, *args: P.args, **kwargs: P.kwargs) -> None:
-        if not self.active:
-            return
-        try:
-            method(self, *args, **kwargs)
-        except Exception as error:  # noqa: BLE001 (whatever a database, a disk or a server raises)
-            self.active = False
-            _warn(f"logging {method.__name__}", error, self.uri)
+    def put(self: "Run", /, *args: P.args, **kwargs: P.kwargs) -> None:
+        if self.outbox:
+            self.outbox.add(method.__name__.strip("_"), partial(method, self, *args, **kwargs))
 
-    return guarded
+    return put
 
 
 class Run:
-    """The MLflow run that a stage logs to. Without tracking, or after a failure, every method does nothing.
+    """The MLflow run that a stage logs to. Without tracking, every method does nothing.
 
     Attributes:
-        active: whether tracking is enabled and has not failed.
-        uri: of the server; empty for the store in the workspace.
-        id: MLflow's run id; empty without tracking.
+        outbox: keeps what could not be sent; None without tracking.
+        id: MLflow's run id; empty without tracking, and until MLflow has opened the run.
         resumed: whether an earlier process started this run, which still has what that process logged.
         writer: shows other processes that this one still writes the run; None where the store did not open.
     """
 
-    def __init__(self, active: bool, uri: str = "") -> None:
-        self.active = active
-        self.uri = uri
+    def __init__(self) -> None:
+        self.outbox: Outbox | None = None
         self.id = ""
         self.resumed = False
         self.writer: Writer | None = None
 
-    @_warn_on_failure
+    @_sent_in_order
     def params(self, values: Mapping[str, object]) -> None:
         """Log parameters, flat, as `section.key`. A list is logged as text."""
         mlflow().log_params({key: str(value) for key, value in values.items()})
 
-    @_warn_on_failure
     def metrics(self, values: Mapping[str, float | None], step: int | None = None) -> None:
         """Log metrics; those that are None are left out."""
         present = {key: value for key, value in values.items() if value is not None}
-        mlflow().log_metrics(present, step=step)
+        self._metrics(present, step, round(time.time() * 1000))
+
+    @_sent_in_order
+    def _metrics(self, values: Mapping[str, float], step: int | None, timestamp: int) -> None:
+        mlflow().log_metrics(values, step=step, timestamp=timestamp)
         if self.writer:
             self.writer.alive()
 
-    @_warn_on_failure
+    @_sent_in_order
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags of the run."""
         mlflow().set_tags(dict(values))
 
-    @_warn_on_failure
+    @_sent_in_order
     def file(self, path: str | Path, folder: str | None = None) -> None:
         """Log a file, or every file of a folder, as artifacts."""
         log_path = mlflow().log_artifacts if Path(path).is_dir() else mlflow().log_artifact
         log_path(str(path), folder)
 
-    @_warn_on_failure
+    @_sent_in_order
     def table(self, columns: Mapping[str, Sequence[object]], path: str) -> None:
         """Log a table, shown in the UI; `path` ends with .json. It replaces an earlier one."""
         # What mlflow.log_table writes; but that appends to the rows of an earlier evaluation.
@@ -100,7 +86,7 @@ class Run:
         mlflow().log_dict({"columns": list(columns), "data": rows}, path)
         mlflow().set_tag("mlflow.loggedArtifacts", json.dumps([{"path": path, "type": "table"}]))
 
-    @_warn_on_failure
+    @_sent_in_order
     def onnx_model(
         self, onnx_file: str | Path, code: str | Path, requirements: Sequence[str], example: str
     ) -> None:
@@ -139,7 +125,7 @@ class Run:
     def _has_model(self, digest: str) -> bool:
         """Whether the run has the model of this ONNX file; those of exports that were killed are deleted."""
         run = mlflow().active_run()
-        assert run is not None, "self.active, which the caller has checked"
+        assert run is not None, "entries are sent after the run was opened"
         mine = f"source_run_id = '{run.info.run_id}' AND tags.{ONNX_TAG} = '{digest}'"
         client = mlflow().MlflowClient()
         found = client.search_logged_models([run.info.experiment_id], mine)
@@ -172,147 +158,44 @@ def tracked_run(
         model_digest: SHA-256 of the model file that the stage reads; None starts a new run.
         resume: id of a run to resume, if the store has it and it belongs to the same DVC experiment.
     """
+    run = Run()
     if not settings.enabled:
-        yield Run(active=False)
+        yield run
         return
-    run = Run(active=True, uri=server_of(settings))
+    # Out of the environment, or mlflow.start_run would resume the run that an engine names.
+    parent = os.environ.pop("MLFLOW_RUN_ID", "")
+    wanted = Stage(stage, name, stage_params, model_digest, resume, parent)
+    run.outbox = Outbox(server_of(settings), partial(_open, run, settings, root, wanted))
     try:
-        try:
-            experiment_id, run.writer = open_store(settings, root)
-            own = {WRITER_TAG: run.writer.name}
-            run.resumed = resume is not None and _resume(resume, experiment_id, settings.system_metrics, own)
-            if not run.resumed:
-                _open_run(experiment_id, settings, stage, name, stage_params, model_digest, own)
-            active = mlflow().active_run()
-            assert active is not None, "_resume or _open_run has started it"
-            run.id = active.info.run_id
-        except Exception as error:  # noqa: BLE001 (whatever a database, a disk or a server raises)
-            run.active = False
-            _warn("opening the run", error, run.uri)
+        run.outbox.send()
         yield run
     except KeyboardInterrupt:
-        _close_run(run, "KILLED")
+        _close(run, run.outbox, "KILLED")
         raise
     except BaseException:
-        _close_run(run, "FAILED")
+        _close(run, run.outbox, "FAILED")
         raise
-    _close_run(run, "FINISHED")
+    _close(run, run.outbox, "FINISHED")
 
 
-def _resume(run_id: str, experiment_id: str, system_metrics: bool, tags: Mapping[str, str]) -> bool:
-    """Resume an earlier run; False if it does not exist or belongs to another DVC experiment."""
-    found = mlflow().MlflowClient().search_runs([experiment_id], f"attributes.run_id = '{run_id}'")
-    own_name = os.environ.get("DVC_EXP_NAME", "")
-    if not found or found[0].data.tags.get(EXPERIMENT_TAG) != own_name:
-        return False
-    _start_again(run_id, tags, system_metrics)
-    return True
+def _open(run: Run, settings: TrackingParams, root: Path, stage: Stage) -> None:
+    while mlflow().active_run() is not None:  # opened in part by an attempt that failed
+        mlflow().end_run("KILLED")
+    experiment_id, run.writer = open_store(settings, root)
+    run.id, run.resumed = open_run(experiment_id, settings, stage, {WRITER_TAG: run.writer.name})
 
 
-def _start_again(run_id: str, tags: Mapping[str, str], system_metrics: bool) -> None:
-    for key, value in tags.items():
-        mlflow().MlflowClient().set_tag(run_id, key, value)
-    # Only now is it RUNNING: whoever is killed in between leaves no open run without its name.
-    mlflow().start_run(run_id=run_id, log_system_metrics=system_metrics)
-
-
-def _open_run(
-    experiment_id: str,
-    settings: TrackingParams,
-    stage: str,
-    name: str,
-    stage_params: Mapping[str, object],
-    model_digest: str | None,
-    own: Mapping[str, str],
-) -> None:
-    """Start a new run, or resume the run of the model that the stage reads; tag it with `own`.
-
-    An engine, as Kubeflow Pipelines, may name a run of its own in MLFLOW_RUN_ID: the parent of a new one.
-    """
-    parent = os.environ.pop("MLFLOW_RUN_ID", "")  # or mlflow.start_run would resume that run
-    mark = {STAGE_TAG + stage: repr(sorted(stage_params.items()))}
-    system_metrics = settings.system_metrics and stage == "train"
-    found = _find(experiment_id, model_digest) if model_digest else None
-    if found is None:
-        own_name = os.environ.get("DVC_EXP_NAME", "")
-        tags = {EXPERIMENT_TAG: own_name, "mlflow.source.name": "dvc.yaml", **_git_state(), **mark, **own}
-        if model_digest:
-            tags[MODEL_TAG] = model_digest
-        if parent:
-            tags["mlflow.parentRunId"] = parent
-        run_name = settings.run_name or " ".join(filter(None, [own_name, name]))
-        mlflow().start_run(
-            experiment_id=experiment_id, run_name=run_name, tags=tags, log_system_metrics=system_metrics
-        )
-        _log_stage_params(stage_params)
-        return
-    before = found.data.tags.get(STAGE_TAG + stage)
-    _start_again(found.info.run_id, own, system_metrics=False)
-    if before is None or before in mark.values():
-        mlflow().set_tags(mark)
-        return
-    child_name = f"{stage} {_difference(before, stage_params)}"
-    mlflow().start_run(
-        experiment_id=experiment_id, run_name=child_name, nested=True, tags={**mark, **_git_state(), **own}
-    )
-    _log_stage_params(stage_params)
-
-
-def _log_stage_params(stage_params: Mapping[str, object]) -> None:
-    mlflow().log_params({key: str(value) for key, value in stage_params.items()})
-
-
-def _find(experiment_id: str, model_digest: str) -> Any:
-    """The newest run of this model, preferably one of this process's DVC experiment."""
-    found = (
-        mlflow()
-        .MlflowClient()
-        .search_runs(
-            [experiment_id], f"tags.{MODEL_TAG} = '{model_digest}'", order_by=["attributes.start_time DESC"]
-        )
-    )
-    own = [run for run in found if run.data.tags.get(EXPERIMENT_TAG) == os.environ.get("DVC_EXP_NAME", "")]
-    return next(iter([*own, *found]), None)
-
-
-def _difference(before: str, after: Mapping[str, object]) -> str:
-    """The changed parameters of a stage, for the name of a child run."""
-    new = [f"{key}={value}" for key, value in sorted(after.items()) if repr((key, value)) not in before]
-    return " ".join(new) or "again"
-
-
-def _git_state() -> dict[str, str]:
-    """Commit and dirty flag; empty where there is no git."""
-
-    def git(*arguments: str) -> str:
-        result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, timeout=30)
-        return result.stdout.strip()
-
-    try:
-        dirty = bool(git("status", "--porcelain", "--untracked-files=no"))
-        return {"mlflow.source.git.commit": git("rev-parse", "HEAD"), "git_dirty": str(dirty).lower()}
-    except (OSError, subprocess.SubprocessError):
-        return {}
-
-
-def _close_run(run: Run, status: str) -> None:
+def _close(run: Run, outbox: Outbox, status: str) -> None:
     """Where it fails, a later stage finds that the writer has ended, and closes the run."""
+    outbox.close()
     try:
         while mlflow().active_run() is not None:
             mlflow().end_run(status)
         if run.writer:
             run.writer.gone()
     except Exception as error:  # noqa: BLE001 (whatever a database, a disk or a server raises)
-        if run.active:
-            _warn("closing the run", error, run.uri)
-
-
-def _warn(doing: str, error: Exception, uri: str) -> None:
-    log.warning(
-        "MLflow failed while %s (%s); this stage logs nothing more there, its numbers are in reports/",
-        doing,
-        reason(error, uri),
-    )
+        if not outbox.failing:
+            log.warning("MLflow failed while closing the run (%s)", reason(error, outbox.uri))
 
 
 def flat_params(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, object]:

@@ -27,7 +27,7 @@ def log(settings: TrackingParams, tmp_path: Path) -> Log:
         file.write_text(name)
         with tracked_run(settings, root, "export", name="x", stage_params={}, model_digest="abc") as run:
             run.file(file)
-        assert run.active
+        assert run.id
         return run.id
 
     return log

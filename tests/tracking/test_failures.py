@@ -6,19 +6,24 @@ import resource
 import socket
 import sqlite3
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import mlflow.environment_variables as mlflow_settings
 import pytest
 from mlflow.tracking import MlflowClient
 
 from ssd.params import Params, TrackingParams
-from ssd.tracking import client, disk
+from ssd.tracking import client, disk, outbox
+from ssd.tracking.outbox import Outbox
 from ssd.tracking.run import tracked_run
 
-LINE = "MLflow failed while {} ({}); this stage logs nothing more there, its numbers are in reports/"
+LINE = "MLflow failed while {} ({}); it is tried again, the same numbers are in reports/"
+MISSING = "MLflow misses of this stage: {}; its numbers are in reports/"
+ALL = MISSING.format("metrics (1), tags (1), params (1), table (1)")
 
 
 @pytest.fixture
@@ -81,9 +86,10 @@ def test_a_store_that_does_not_open_is_one_line(
 ) -> None:
     damage(root / "mlflow" / "mlflow.db")
     work(settings, root)
-    (line,) = said()
+    line, missing = said()
     assert line.startswith("MLflow failed while opening the run (")
     assert reason in line
+    assert missing == ALL
 
 
 def test_a_store_that_another_process_keeps_locked_is_one_line(
@@ -97,10 +103,10 @@ def test_a_store_that_another_process_keeps_locked_is_one_line(
     with closing(sqlite3.connect(database)) as other:
         other.execute("BEGIN EXCLUSIVE")
         work(settings, root)
-    assert said() == [LINE.format("opening the run", f"{database}: database is locked")]
+    assert said() == [LINE.format("opening the run", f"{database}: database is locked"), ALL]
     with disk.locked_store(root):
         work(settings, root)
-    (line,) = said()
+    line, _ = said()
     assert str(root / "mlflow" / ".lock") in line
 
 
@@ -117,7 +123,7 @@ def test_a_disk_that_becomes_full_is_one_line(
         work(settings, root, fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert said() == [LINE.format("logging metrics", "disk I/O error")]
+    assert said() == [LINE.format("logging metrics", "disk I/O error"), ALL]
 
 
 @contextmanager
@@ -142,7 +148,7 @@ def test_a_server_that_is_down_or_hangs_is_one_line(
         server = address if hangs else "127.0.0.1:9"
         work(make_params(**{"tracking.uri": f"http://me:secret@{server}"}).tracking, tmp_path)
     why = "timed out" if hangs else f"[Errno {errno.ECONNREFUSED}] Connection refused"
-    assert said() == [LINE.format("opening the run", f"{server}: {why}")]
+    assert said() == [LINE.format("opening the run", f"{server}: {why}"), ALL]
 
 
 def test_a_hanging_server_holds_a_stage_up_for_two_minutes_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,21 +170,80 @@ def test_a_run_that_cannot_be_closed_is_one_line(
 
     with tracked_run(settings, root, "train", name="x", stage_params={}):
         monkeypatch.setattr(MlflowClient, "set_terminated", refuse)
-    assert said() == [LINE.format("closing the run", "gone")]
+    assert said() == ["MLflow failed while closing the run (gone)"]
 
 
-def test_after_a_failure_nothing_more_is_tried_and_the_run_is_closed(
+def test_what_could_not_be_logged_is_sent_at_the_next_chance(
     settings: TrackingParams, root: Path, said: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*args: object, **kwargs: object) -> None:
-        raise OSError("no space left")
+    """In its order, with the time at which it was logged, and not before some time has passed."""
+    with tracked_run(settings, root, "train", name="x", stage_params={}) as run:
+        with monkeypatch.context() as down:
+            down.setattr("mlflow.log_metrics", Mock(side_effect=OSError("server gone")))
+            run.metrics({"loss": 1.0}, step=0)
+        assert said() == [LINE.format("logging metrics", "server gone")]
+        logged = time.time()
+        run.metrics({"loss": 0.5}, step=1)
+        client = MlflowClient(f"sqlite:///{root}/mlflow/mlflow.db")
+        assert client.get_metric_history(run.id, "loss") == []
+        later = time.monotonic() + outbox.RETRY_SECONDS
+        monkeypatch.setattr(time, "monotonic", lambda: later)
+        run.tags({"some": "tag"})
+        history = client.get_metric_history(run.id, "loss")
+    assert [(metric.step, metric.value) for metric in history] == [(0, 1.0), (1, 0.5)]
+    assert all(metric.timestamp <= logged * 1000 + 50 for metric in history)
+    assert client.get_run(run.id).data.tags["some"] == "tag"
+    assert said() == []
 
-    monkeypatch.setattr("mlflow.log_metrics", refuse)
-    work(settings, root)
-    assert said() == [LINE.format("logging metrics", "no space left")]
-    (run,) = MlflowClient(f"sqlite:///{root}/mlflow/mlflow.db").search_runs(["1"])
-    assert run.info.status == "FINISHED"
-    assert "some" not in run.data.tags
+
+def test_a_run_that_opens_late_has_all_that_was_logged(
+    settings: TrackingParams, root: Path, said: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_RUN_ID", "of an engine")
+    with monkeypatch.context() as down:
+        down.setattr("mlflow.start_run", Mock(side_effect=OSError("server gone")))
+        stage = tracked_run(settings, root, "train", name="x", stage_params={"train.lr": 0.1})
+        run = stage.__enter__()
+        run.metrics({"loss": 1.0}, step=0)
+        assert run.id == ""
+    stage.__exit__(None, None, None)
+    assert said() == [LINE.format("opening the run", "server gone")]
+    (opened,) = MlflowClient(f"sqlite:///{root}/mlflow/mlflow.db").search_runs(["1"])
+    assert opened.info.run_id == run.id
+    assert (opened.info.status, opened.data.metrics) == ("FINISHED", {"loss": 1.0})
+    assert opened.data.params == {"train.lr": "0.1"}
+    assert opened.data.tags["mlflow.parentRunId"] == "of an engine"
+
+
+def test_what_mlflow_refuses_does_not_hold_up_the_rest(
+    settings: TrackingParams, root: Path, said: Callable[[], list[str]]
+) -> None:
+    with tracked_run(settings, root, "train", name="x", stage_params={"train.lr": 0.1}) as run:
+        run.params({"train.lr": 0.2})
+        run.metrics({"loss": 1.0})
+    refused, missing = said()
+    assert refused.startswith("MLflow refuses params (")
+    assert missing == MISSING.format("params (1)")
+    (opened,) = MlflowClient(f"sqlite:///{root}/mlflow/mlflow.db").search_runs(["1"])
+    assert opened.data.metrics == {"loss": 1.0}
+
+
+def test_the_longer_an_attempt_takes_the_later_is_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a server that hangs holds a stage up for a twentieth of its time."""
+    clock = [0.0]
+    attempts = []
+
+    def hang() -> None:
+        attempts.append(clock[0])
+        clock[0] += 120
+        raise OSError("timed out")
+
+    monkeypatch.setattr(outbox.time, "monotonic", lambda: clock[0])
+    box = Outbox("http://127.0.0.1:9", hang)
+    for _ in range(10_000):
+        clock[0] += 1
+        box.add("metrics", lambda: None)
+    assert attempts == [1, 2521, 5041, 7561, 10081]
 
 
 def test_without_mlflow_the_work_goes_on(
@@ -187,5 +252,6 @@ def test_without_mlflow_the_work_goes_on(
     monkeypatch.setitem(sys.modules, "mlflow", None)
     client.mlflow.cache_clear()
     work(settings, tmp_path)
-    (line,) = said()
+    line, missing = said()
     assert line.startswith("MLflow failed while opening the run (import of mlflow halted")
+    assert missing == ALL

@@ -16,7 +16,7 @@ MakeParams = Callable[..., Params]
 def log_stage(settings: TrackingParams, root: Path, stage: str = "train") -> str:
     with tracked_run(settings, root, stage, name="x", stage_params={}, model_digest="abc") as run:
         run.metrics({"loss": 1.0})
-    assert run.active
+    assert run.id
     return run.id
 
 

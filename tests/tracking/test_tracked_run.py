@@ -13,7 +13,8 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
 
 from ssd.params import Params, TrackingParams
-from ssd.tracking.run import MODEL_TAG, flat_params, tracked_run
+from ssd.tracking.opening import MODEL_TAG
+from ssd.tracking.run import flat_params, tracked_run
 
 MakeParams = Callable[..., Params]
 REPOSITORY = Path(__file__).parents[2]
@@ -196,7 +197,7 @@ from ssd.tracking.run import tracked_run
 settings = TrackingParams(enabled=True, experiment="ssd", run_name="", system_metrics=False, uri="")
 with tracked_run(settings, Path(sys.argv[1]), "train", name="x", stage_params={}) as run:
     run.metrics({"a": 1.0})
-assert run.active
+assert run.id
 """
     command = [sys.executable, "-c", code, str(tmp_path)]
     started = [subprocess.Popen(command, cwd=REPOSITORY) for _ in range(2)]

@@ -1,0 +1,136 @@
+"""Which MLflow run a stage logs to: a new one, that of the model which it reads, or a child of that.
+
+The run is found by content, not by a file: train tags its run with the digest of the model file that it
+wrote, and the later stages search for the run with the digest of the model that they read. This also works
+for a stage that DVC restores from its cache, for a clone, and for a second experiment on the same model.
+"""
+
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ssd.params import TrackingParams
+from ssd.tracking.client import mlflow
+
+MODEL_TAG = "model_sha256"
+EXPERIMENT_TAG = "dvc_experiment"
+STAGE_TAG = "stage."
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage that wants a run.
+
+    name: of the stage; run_name: of a new run where `tracking.run_name` is empty; params: those that the
+    stage depends on; model_digest: SHA-256 of the model file that it reads, None for the stage that makes
+    one; resume: id of the run of an earlier process; parent: id of an engine's run that a new one belongs to.
+    """
+
+    name: str
+    run_name: str
+    params: Mapping[str, object]
+    model_digest: str | None
+    resume: str | None
+    parent: str
+
+
+def open_run(
+    experiment_id: str, settings: TrackingParams, stage: Stage, own: Mapping[str, str]
+) -> tuple[str, bool]:
+    """Start or resume the run that a stage logs to, and tag it with `own`.
+
+    Returns:
+        its id, and whether it is that of `stage.resume`.
+    """
+    resumed = stage.resume is not None and _resume(stage.resume, experiment_id, settings.system_metrics, own)
+    if not resumed:
+        _start(experiment_id, settings, stage, own)
+    active = mlflow().active_run()
+    assert active is not None, "_resume or _start has started it"
+    return str(active.info.run_id), resumed
+
+
+def _resume(run_id: str, experiment_id: str, system_metrics: bool, tags: Mapping[str, str]) -> bool:
+    """Resume an earlier run; False if it does not exist or belongs to another DVC experiment."""
+    found = mlflow().MlflowClient().search_runs([experiment_id], f"attributes.run_id = '{run_id}'")
+    own_name = os.environ.get("DVC_EXP_NAME", "")
+    if not found or found[0].data.tags.get(EXPERIMENT_TAG) != own_name:
+        return False
+    _start_again(run_id, tags, system_metrics)
+    return True
+
+
+def _start_again(run_id: str, tags: Mapping[str, str], system_metrics: bool) -> None:
+    for key, value in tags.items():
+        mlflow().MlflowClient().set_tag(run_id, key, value)
+    # Only now is it RUNNING: whoever is killed in between leaves no open run without its name.
+    mlflow().start_run(run_id=run_id, log_system_metrics=system_metrics)
+
+
+def _start(experiment_id: str, settings: TrackingParams, stage: Stage, own: Mapping[str, str]) -> None:
+    """Start a new run, or resume the run of the model that the stage reads."""
+    mark = {STAGE_TAG + stage.name: repr(sorted(stage.params.items()))}
+    system_metrics = settings.system_metrics and stage.name == "train"
+    found = _find(experiment_id, stage.model_digest) if stage.model_digest else None
+    if found is None:
+        own_name = os.environ.get("DVC_EXP_NAME", "")
+        tags = {EXPERIMENT_TAG: own_name, "mlflow.source.name": "dvc.yaml", **_git_state(), **mark, **own}
+        if stage.model_digest:
+            tags[MODEL_TAG] = stage.model_digest
+        if stage.parent:
+            tags["mlflow.parentRunId"] = stage.parent
+        run_name = settings.run_name or " ".join(filter(None, [own_name, stage.run_name]))
+        mlflow().start_run(
+            experiment_id=experiment_id, run_name=run_name, tags=tags, log_system_metrics=system_metrics
+        )
+        _log_stage_params(stage.params)
+        return
+    before = found.data.tags.get(STAGE_TAG + stage.name)
+    _start_again(found.info.run_id, own, system_metrics=False)
+    if before is None or before in mark.values():
+        mlflow().set_tags(mark)
+        return
+    child_name = f"{stage.name} {_difference(before, stage.params)}"
+    mlflow().start_run(
+        experiment_id=experiment_id, run_name=child_name, nested=True, tags={**mark, **_git_state(), **own}
+    )
+    _log_stage_params(stage.params)
+
+
+def _log_stage_params(stage_params: Mapping[str, object]) -> None:
+    mlflow().log_params({key: str(value) for key, value in stage_params.items()})
+
+
+def _find(experiment_id: str, model_digest: str) -> Any:
+    """The newest run of this model, preferably one of this process's DVC experiment."""
+    found = (
+        mlflow()
+        .MlflowClient()
+        .search_runs(
+            [experiment_id], f"tags.{MODEL_TAG} = '{model_digest}'", order_by=["attributes.start_time DESC"]
+        )
+    )
+    own = [run for run in found if run.data.tags.get(EXPERIMENT_TAG) == os.environ.get("DVC_EXP_NAME", "")]
+    return next(iter([*own, *found]), None)
+
+
+def _difference(before: str, after: Mapping[str, object]) -> str:
+    """The changed parameters of a stage, for the name of a child run."""
+    new = [f"{key}={value}" for key, value in sorted(after.items()) if repr((key, value)) not in before]
+    return " ".join(new) or "again"
+
+
+def _git_state() -> dict[str, str]:
+    """Commit and dirty flag; empty where there is no git."""
+
+    def git(*arguments: str) -> str:
+        result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, timeout=30)
+        return result.stdout.strip()
+
+    try:
+        dirty = bool(git("status", "--porcelain", "--untracked-files=no"))
+        return {"mlflow.source.git.commit": git("rev-parse", "HEAD"), "git_dirty": str(dirty).lower()}
+    except (OSError, subprocess.SubprocessError):
+        return {}
