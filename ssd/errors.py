@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_MARKER = "ssd.errors.UserError: "
-_PATH_NOTE = "path: "
 _NO_ROOM = "make room and run again"
 _NO_RIGHT = "this user needs the right to read and write there"
 _IN_THE_WAY = "move away the file or folder in its place"
@@ -64,15 +62,13 @@ class UserError(ValueError):
     """
 
     def __init__(self, message: str, *, key: str = "", path: str | Path | None = None) -> None:
-        # A DataLoader re-raises a worker's exception with a traceback, and its notes, as the message.
-        if _MARKER in message:
-            message, _, noted = message.rpartition(_MARKER)[2].strip().partition(f"\n{_PATH_NOTE}")
-            path = path or noted or None
+        # A DataLoader re-raises a worker's exception with a traceback as its message: take the last line.
+        marker = "ssd.errors.UserError: "
+        if marker in message:
+            message = message.rpartition(marker)[2].strip()
         super().__init__(f"{key}: {message}" if key else message)
         self.key = key
         self.path = None if path is None else Path(path)
-        if self.path:
-            self.add_note(f"{_PATH_NOTE}{self.path}")
 
 
 class LostProcessError(RuntimeError):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch._utils import ExceptionWrapper
 
 from ssd.errors import UserError, first_line, is_out_of_memory, storage_errors_explained
 
@@ -27,16 +26,6 @@ def test_another_process_hands_it_on_whole() -> None:
 def test_of_the_traceback_of_a_loading_process_the_last_line_counts() -> None:
     text = "Caught UserError in worker 0.\nTraceback:\n  x\nssd.errors.UserError: train.cache: too large\n"
     assert str(UserError(text)) == "train.cache: too large"
-
-
-def test_a_loading_process_hands_on_which_file_is_damaged() -> None:
-    try:
-        raise UserError("a/b: damaged", path="a/b")
-    except UserError:
-        handed_on = ExceptionWrapper(where="in DataLoader worker process 0")
-    with pytest.raises(UserError) as caught:
-        handed_on.reraise()
-    assert (str(caught.value), caught.value.path) == ("a/b: damaged", Path("a/b"))
 
 
 def test_of_a_message_of_several_lines_the_first_is_said_and_of_none_the_type() -> None:
