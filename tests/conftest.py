@@ -65,7 +65,9 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     root = tmp_path_factory.mktemp("empty")
     settings = TrackingParams(enabled=True, experiment="ssd", run_name="", system_metrics=False, uri="")
-    _, writer = open_store(settings, root)
+    with pytest.MonkeyPatch.context() as own:
+        own.delenv("MLFLOW_TRACKING_URI", raising=False)
+        _, writer = open_store(settings, root)
     writer.gone()
     return root
 

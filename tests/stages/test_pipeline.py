@@ -154,7 +154,9 @@ def logged_models(project: Path) -> list[LoggedModel]:
 
 def test_the_logged_model_detects_from_base64(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)  # the paths in the store are relative
-    mlflow.set_tracking_uri(f"sqlite:///{project / 'mlflow' / 'mlflow.db'}")
+    store = f"sqlite:///{project / 'mlflow' / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)  # which set_tracking_uri does, too, and leaves behind
+    mlflow.set_tracking_uri(store)
     (logged,) = logged_models(project)
     model = mlflow.pyfunc.load_model(logged.model_uri)
     image = next((project / "data/raw/shapes/VOCdevkit/shapes/JPEGImages").iterdir())
