@@ -2,16 +2,32 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: help setup check repro recipe test torture bench ui lock
+.PHONY: help setup check repro recipe test torture bench ui image image-repro image-test lock
 
 PYTHON ?= python3
 PORT := 5000
 VENV := .venv
 READY := $(VENV)/.ready
+
+# Containers: docker if its daemon answers, else podman.
+ENGINE = $(shell docker info > /dev/null 2>&1 && echo docker || echo podman)
+IMAGE := ssd
+BASE := python:3.11-slim-bookworm
+TORCH := cuda
+# The commit's whole name, whatever tags there are, and whether files differ from it.
+REVISION = $$(git describe --always --abbrev=40 --exclude '*' --dirty || echo unknown)
+# podman keeps a health check in docker's format alone.
+BUILD = $(ENGINE) build $(if $(findstring podman,$(ENGINE)),--format docker) --tag $(IMAGE) --build-arg BASE=$(BASE) \
+	--build-arg TORCH=$(TORCH) --build-arg REVISION=$(REVISION) $(BUILD_FLAGS)
+# As the caller, over this folder. Docker's 64 MB of shared memory are too few for train.workers; podman that is not
+# root gives a user's files to root of the container, unless it is told to keep the ids.
+CALLER = $(shell id -u):$(shell id -g)
+KEEP_ID = $(if $(findstring podman,$(ENGINE)),$(if $(filter-out 0,$(shell id -u)),--userns keep-id))
+RUN = $(ENGINE) run --rm --user $(CALLER) $(KEEP_ID) --shm-size 2g --volume "$(CURDIR):/app" $(RUN_FLAGS)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 help: ## list the targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-8s %s\n", $$1, $$2}'
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-11s %s\n", $$1, $$2}'
 
 setup: $(READY) ## install the locked environment into .venv
 	@:
@@ -43,6 +59,23 @@ torture: $(READY) ## kill the pipeline 150 times, damage 5000 files; NUM="--kill
 
 ui: $(READY) ## start MLflow on http://127.0.0.1:5000; PORT=... takes another port
 	python -m stages.ui $(PORT)
+
+image: ## build the container image; TORCH=cpu for one without CUDA; ENGINE=podman, BASE=...
+	$(BUILD) .
+
+image-repro: ## run the pipeline, each stage in a container of its own; RUN_FLAGS="--gpus all" for docker's GPUs
+	@# Through DVC, which knows what changed. Only download has a network; a terminal hands Ctrl-C to the stage.
+	@stages=$$($(RUN) --network none $(IMAGE) dvc stage list --name-only); \
+	terminal=; if test -t 0; then terminal="--interactive --tty"; fi; \
+	for stage in $$stages; do \
+		if test $$stage = download; then network=; else network="--network none"; fi; \
+		(set -x; $(RUN) $$terminal $$network $(IMAGE) dvc repro --single-item $$stage); \
+	done
+
+image-test: $(READY) ## build the image, run the pipeline in it and outside; on Debian's podman and mmdebstrap, or ENGINE, BASE
+	@# What is not said here is made of Debian's packages.
+	IMAGE_TEST=1 ENGINE=$(if $(filter command,$(origin ENGINE)),$(ENGINE)) BASE=$(if $(filter command,$(origin BASE)),$(BASE)) \
+		pytest tests/container -p no:xdist --capture=no
 
 lock: $(READY) ## renew requirements.txt, the lock, from pyproject.toml
 	uv pip compile pyproject.toml --extra pipeline --extra dev --universal --python-version 3.11 \

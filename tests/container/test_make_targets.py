@@ -1,0 +1,42 @@
+"""`make image` and its like, as `make -n` prints them."""
+
+import subprocess
+
+from default_params import REPOSITORY
+
+
+def printed(*arguments: str) -> str:
+    """What make would run."""
+    done = subprocess.run(
+        ["make", "--dry-run", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def test_the_image_is_built_with_the_commit_and_the_variant_by_either_engine() -> None:
+    command = printed("image", "ENGINE=docker", "TORCH=cpu")
+    assert command.startswith("docker build ") and "--format" not in command
+    assert "--build-arg TORCH=cpu" in command and "REVISION=$(git describe --always --abbrev=40" in command
+    assert "--format docker" in printed("image", "ENGINE=podman"), "or podman drops the health check"
+
+
+def test_each_stage_gets_a_container_as_the_caller_and_no_network_but_download() -> None:
+    script = printed("image-repro", "ENGINE=docker", "CALLER=7:8", "RUN_FLAGS=--gpus all")
+    run = f'docker run --rm --user 7:8  --shm-size 2g --volume "{REPOSITORY}:/app" --gpus all'
+    assert script.count(run) == 2
+    assert 'test $stage = download; then network=; else network="--network none"' in script
+    assert f"{run} $terminal $network ssd dvc repro --single-item $stage" in script
+
+
+def test_the_test_of_the_image_takes_debian_s_packages_unless_told_otherwise() -> None:
+    assert "IMAGE_TEST=1 ENGINE= BASE= " in printed("image-test")
+    assert "IMAGE_TEST=1 ENGINE=docker BASE=debian:x " in printed(
+        "image-test", "ENGINE=docker", "BASE=debian:x"
+    )
+
+
+def test_help_lists_every_target_that_is_explained() -> None:
+    done = subprocess.run(["make", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    listed = [line.split()[1] for line in done.stdout.splitlines()]
+    phony = (REPOSITORY / "Makefile").read_text().split(".PHONY: ")[1].splitlines()[0].split()
+    assert sorted(listed) == sorted(phony)
