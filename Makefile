@@ -2,16 +2,18 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: help setup check repro recipe test torture bench ui lock
+.PHONY: help setup check repro recipe test torture bench ui lock kfp kfp-test
 
 PYTHON ?= python3
 PORT := 5000
 VENV := .venv
 READY := $(VENV)/.ready
+KFP := .venv-kfp
+KFP_READY := $(KFP)/.ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 help: ## list the targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-8s %s\n", $$1, $$2}'
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-8s %s\n", $$1, $$2}'
 
 setup: $(READY) ## install the locked environment into .venv
 	@:
@@ -27,7 +29,7 @@ repro: $(READY) ## run the pipeline: data, training, evaluation, export; only wh
 recipe: $(READY) ## list the recipes; NAME=... writes the settings of one into params.yaml
 	python -m stages.recipe $(NAME)
 
-test: $(READY) ## lint, check types, run all tests
+test: $(READY) $(KFP_READY) ## lint, check types, run all tests
 	ruff check
 	ruff format --check
 	@# Beside the first tests: it uses one core.
@@ -44,10 +46,21 @@ torture: $(READY) ## kill the pipeline 150 times, damage 5000 files; NUM="--kill
 ui: $(READY) ## start MLflow on http://127.0.0.1:5000; PORT=... takes another port
 	python -m stages.ui $(PORT)
 
-lock: $(READY) ## renew requirements.txt, the lock, from pyproject.toml
+kfp: $(READY) $(KFP_READY) ## write kubeflow/pipeline.yaml and pipeline-remote.yaml from dvc.yaml
+	python kubeflow/graph.py > $(KFP)/graph.json
+	$(KFP)/bin/python kubeflow/pipeline.py --state workspace kubeflow/pipeline.yaml < $(KFP)/graph.json
+	$(KFP)/bin/python kubeflow/pipeline.py --state remote kubeflow/pipeline-remote.yaml < $(KFP)/graph.json
+
+kfp-test: $(READY) $(KFP_READY) ## run the compiled pipelines here, all stages on a tiny data set; some minutes
+	KFP_RUN=all pytest tests/kubeflow
+
+lock: $(READY) ## renew requirements.txt and kubeflow/requirements.txt, the locks
 	uv pip compile pyproject.toml --extra pipeline --extra dev --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade --quiet \
 		--output-file requirements.txt
+	uv pip compile kubeflow/requirements.in --universal --python-version 3.11 \
+		--generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade --quiet \
+		--output-file kubeflow/requirements.txt
 
 # An interrupted set-up leaves no .ready, so that the next call repeats it.
 $(READY): requirements.txt pyproject.toml
@@ -66,3 +79,9 @@ $(READY): requirements.txt pyproject.toml
 	@echo 'import os; os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true"); os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")' \
 		> "$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/no_telemetry.pth"
 	touch $(READY)
+
+# kfp pins other versions of what MLflow and DVC need, so it lives by itself.
+$(KFP_READY): kubeflow/requirements.txt | $(READY)
+	uv venv --quiet --allow-existing --python $(VENV)/bin/python $(KFP)
+	VIRTUAL_ENV=$(CURDIR)/$(KFP) uv pip install --quiet --compile-bytecode --require-hashes -r kubeflow/requirements.txt
+	touch $(KFP_READY)
