@@ -52,7 +52,7 @@ kfp: $(READY) $(KFP_READY) ## write kubeflow/pipeline.yaml and pipeline-remote.y
 	$(KFP)/bin/python kubeflow/pipeline.py --state remote kubeflow/pipeline-remote.yaml < $(KFP)/graph.json
 
 kfp-test: $(READY) $(KFP_READY) ## run the compiled pipelines here, all stages on a tiny data set; some minutes
-	KFP_RUN=all pytest tests/kubeflow
+	pytest tests/kubeflow tests/kubeflow/full_run.py
 
 lock: $(READY) ## renew requirements.txt and kubeflow/requirements.txt, the locks
 	uv pip compile pyproject.toml --extra pipeline --extra dev --universal --python-version 3.11 \
