@@ -44,10 +44,13 @@ class LocalRun:
         return {name: entry["artifacts"][0] for name, entry in told.items()}
 
 
-def run_pipeline(project: Path, file: str, folder: Path, **parameters: object) -> LocalRun:
-    """Run kubeflow/FILE in a project, with these parameters of the run."""
+def run_pipeline(
+    project: Path, file: str, folder: Path, *, docker: bool = False, **parameters: object
+) -> LocalRun:
+    """Run kubeflow/FILE with these parameters, in a project; in containers, in that of their image."""
     script = REPOSITORY / "tests/kubeflow/run_local.py"
     command = [str(KFP_PYTHON), str(script), f"kubeflow/{file}", str(folder), json.dumps(parameters)]
+    command += ["docker"] if docker else []
     ended = finish(start(command, environment(), project))
     return LocalRun(ended.code, ended.stdout + ended.stderr, folder)
 

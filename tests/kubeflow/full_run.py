@@ -1,12 +1,14 @@
 """The committed pipelines and the manifests, with all real stages on a tiny data set: `make kfp-test`.
 
-Not a part of `make test`: it takes some minutes. There is no cluster in it: kfp runs the steps as processes here,
-and so are the commands of the manifests run.
+Not a part of `make test`: it takes some minutes. There is no cluster in it: kfp runs the steps as processes,
+and so are the commands of the manifests run. Where a docker daemon has the image ssd:latest, it runs the
+pipeline, too.
 """
 
 import hashlib
 import json
 import re
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 import onnxruntime
 import pytest
 import torch
-from dvc_project import environment, make_project, run_python, set_params
+from dvc_project import TINY, environment, make_project, run_python, set_params
 from kfp_runs import LocalRun, needs_kfp, run_pipeline
 from manifests import container
 from waiting import Ended, finish, start
@@ -103,6 +105,33 @@ def test_a_second_run_with_the_same_remote_runs_nothing_and_has_the_same_artifac
     ):
         one, other = (hashlib.sha256(run.artifact(stage, name).read_bytes()) for run in on_remote)
         assert one.hexdigest() == other.hexdigest(), name
+
+
+def image_is_there(name: str) -> bool:
+    """Whether a docker daemon answers that has the image."""
+    try:
+        asked = subprocess.run(["docker", "image", "inspect", name], capture_output=True, check=False)
+    except FileNotFoundError:
+        return False
+    return asked.returncode == 0
+
+
+@needs_kfp
+@pytest.mark.skipif(not image_is_there("ssd:latest"), reason="needs docker, and `docker build -t ssd .`")
+def test_the_image_runs_all_steps_as_its_own_user_without_a_network(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    file = project / "kubeflow/in-containers.yaml"
+    # The local runner does not fill in an image that is a parameter.
+    given = "'{{$.inputs.parameters[''pipelinechannel--image'']}}'"
+    committed = (project / "kubeflow/pipeline.yaml").read_text()
+    file.write_text(committed.replace(f"image: {given}", "image: ssd:latest"))
+    settings = [f"{name}={json.dumps(value)}" for name, value in TINY.items()]
+    run = run_pipeline(project, file.name, tmp_path / "run", docker=True, settings=settings)
+    assert run.code == 0, run.log
+    assert ran(run) == STAGES
+    assert run.artifact("export", "onnx").stat().st_uid == 1000
+    figures = json.loads(run.artifact("evaluate", "metrics").read_text())
+    assert run.outputs("evaluate")["metrics"]["metadata"]["coco_map50"] == figures["coco"]["map50"]
 
 
 def start_pod(file: str, project: Path, variables: Mapping[str, str] | None = None) -> Any:

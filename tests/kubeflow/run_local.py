@@ -1,12 +1,13 @@
 """Runs a compiled pipeline through kfp's local runner, in the environment of kfp and the project's folder.
 
-    python run_local.py PIPELINE FOLDER PARAMETERS
+    python run_local.py PIPELINE FOLDER PARAMETERS [docker]
 
 FOLDER gets the artifacts, and the workspace while it lives; PARAMETERS is JSON. The steps run as processes,
-by the Python that PATH names. Exits with an error when one fails.
+by the Python that PATH names, or in containers. Exits with an error when one fails.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -22,12 +23,15 @@ SubprocessTaskHandler.validate_not_container_component = allow
 
 
 def main() -> None:
-    pipeline, folder, parameters = sys.argv[1:]
-    workspace = Path(folder, "workspace")  # kfp removes it in the end
-    workspace.mkdir(parents=True)
+    pipeline, folder, parameters, *docker = sys.argv[1:]
+    if docker:
+        os.umask(0)  # the user of the image writes into folders that are made here
+    workspace, artifacts = Path(folder, "workspace"), Path(folder, "artifacts")
+    for path in (workspace, artifacts):  # kfp removes the workspace in the end
+        path.mkdir(parents=True)
     local.init(
-        local.SubprocessRunner(use_venv=False),
-        pipeline_root=str(Path(folder, "artifacts")),
+        local.DockerRunner(network_mode="none") if docker else local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(artifacts),
         workspace_root=str(workspace),
     )
     components.load_component_from_file(pipeline)(**json.loads(parameters))
