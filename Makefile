@@ -2,12 +2,14 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: help setup check repro recipe test torture bench ui image image-repro image-test lock
+.PHONY: help setup check repro recipe test torture bench ui image image-repro image-test kfp kfp-test lock
 
 PYTHON ?= python3
 PORT := 5000
 VENV := .venv
 READY := $(VENV)/.ready
+KFP := .venv-kfp
+KFP_READY := $(KFP)/.ready
 
 # Containers: docker if its daemon answers, else podman.
 ENGINE = $(shell docker info > /dev/null 2>&1 && echo docker || echo podman)
@@ -43,7 +45,7 @@ repro: $(READY) ## run the pipeline: data, training, evaluation, export; only wh
 recipe: $(READY) ## list the recipes; NAME=... writes the settings of one into params.yaml
 	python -m stages.recipe $(NAME)
 
-test: $(READY) ## lint, check types, run all tests
+test: $(READY) $(KFP_READY) ## lint, check types, run all tests
 	ruff check
 	ruff format --check
 	@# Beside the first tests: it uses one core.
@@ -77,10 +79,21 @@ image-test: $(READY) ## build the image, run the pipeline in it and outside; on 
 	IMAGE_TEST=1 ENGINE=$(if $(filter command,$(origin ENGINE)),$(ENGINE)) BASE=$(if $(filter command,$(origin BASE)),$(BASE)) \
 		pytest tests/container -p no:xdist --capture=no
 
-lock: $(READY) ## renew requirements.txt, the lock, from pyproject.toml
+kfp: $(READY) $(KFP_READY) ## write kubeflow/pipeline.yaml and pipeline-remote.yaml from dvc.yaml
+	python kubeflow/graph.py > $(KFP)/graph.json
+	$(KFP)/bin/python kubeflow/pipeline.py --state workspace kubeflow/pipeline.yaml < $(KFP)/graph.json
+	$(KFP)/bin/python kubeflow/pipeline.py --state remote kubeflow/pipeline-remote.yaml < $(KFP)/graph.json
+
+kfp-test: $(READY) $(KFP_READY) ## run the compiled pipelines here, all stages on a tiny data set; some minutes
+	pytest tests/kubeflow tests/kubeflow/full_run.py
+
+lock: $(READY) ## renew requirements.txt and kubeflow/requirements.txt, the locks
 	uv pip compile pyproject.toml --extra pipeline --extra dev --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade --quiet \
 		--output-file requirements.txt
+	uv pip compile kubeflow/requirements.in --universal --python-version 3.11 \
+		--generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade --quiet \
+		--output-file kubeflow/requirements.txt
 
 # An interrupted set-up leaves no .ready, so that the next call repeats it.
 $(READY): requirements.txt pyproject.toml
@@ -99,3 +112,9 @@ $(READY): requirements.txt pyproject.toml
 	@echo 'import os; os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true"); os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")' \
 		> "$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/no_telemetry.pth"
 	touch $(READY)
+
+# kfp pins other versions of what MLflow and DVC need, so it lives by itself.
+$(KFP_READY): kubeflow/requirements.txt | $(READY)
+	uv venv --quiet --allow-existing --python $(VENV)/bin/python $(KFP)
+	VIRTUAL_ENV=$(CURDIR)/$(KFP) uv pip install --quiet --compile-bytecode --require-hashes -r kubeflow/requirements.txt
+	touch $(KFP_READY)

@@ -60,4 +60,9 @@ def test_what_is_not_tracked_and_what_may_hold_a_secret_stays_outside() -> None:
 
 def test_tests_benchmarks_and_pictures_stay_outside() -> None:
     folders = {name.split("/")[0] for name in TRACKED if in_allow_list(name) and "/" in name}
-    assert folders == {".dvc", "data", "mlflow", "recipes", "ssd", "stages"}
+    assert folders == {".dvc", "data", "kubeflow", "mlflow", "recipes", "ssd", "stages"}
+
+
+def test_of_kubeflow_gets_in_what_runs_in_its_containers() -> None:
+    found = {name for name in TRACKED if in_allow_list(name) and name.startswith("kubeflow/")}
+    assert found == {"kubeflow/step.py", "kubeflow/artifacts.py"}

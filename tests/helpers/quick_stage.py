@@ -1,0 +1,45 @@
+"""Writes samples of what a stage writes: `python quick_stage.py STAGE`, in the folder of a project."""
+
+import json
+import sys
+from pathlib import Path
+
+COUNTS = {"num_images": 3, "num_objects": 5}
+SAMPLES: dict[str, dict[str, str]] = {
+    "check_params": {"reports/check_params.txt": "valid"},
+    "download": {"data/raw/shapes/a.jpg": "image"},
+    "preprocess": {
+        **{f"data/tensors/{split}.safetensors": split for split in ("train", "val", "test")},
+        "reports/preprocess/problems.json": json.dumps({"problems": [{"action": "mended", "split": "test"}]}),
+        "reports/preprocess/summary.json": json.dumps(
+            {"account": {"num_images_found": 9}, "splits": {"train": COUNTS}, "warnings": ["few images"]}
+        ),
+    },
+    "train": {
+        "models/model.pt": "weights",
+        "reports/train/history.tsv": "epoch\ttrain_loss\tval_map50\tval_f1\n1\t9.5\t0.1\t\n2\t7.5\t0.25\t\n",
+    },
+    "evaluate": {
+        "reports/metrics.json": json.dumps(
+            {
+                "coco": {"map50": 0.25, "map50_interval": [0.2, 0.3], "map_large": None},
+                "per_class": [{"ap": 0.5}],
+            }
+        ),
+        "reports/evaluate/detections.json": "[]",
+    },
+    "export": {
+        "models/export/ssd.onnx": "onnx",
+        "models/export/ssd.torchscript.pt": "torchscript",
+        "reports/export.json": json.dumps({"ssd.onnx": {"latency_ms": 1.5}}),
+    },
+    "report": {
+        f"reports/{name}.png": name
+        for name in ("history", "priors", "augmentation", "precision_recall", "detections")
+    },
+}
+
+if __name__ == "__main__":
+    for name, content in SAMPLES[sys.argv[1]].items():
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(content)
