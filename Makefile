@@ -3,6 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .PHONY: help setup check repro recipe test torture bench ui lock
+.PHONY: s3
 
 PYTHON ?= python3
 PORT := 5000
@@ -11,9 +12,12 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 help: ## list the targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-8s %s\n", $$1, $$2}'
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-11s %s\n", $$1, $$2}'
 
 setup: $(READY) ## install the locked environment into .venv
+	@:
+
+s3: $(VENV)/.s3 ## install what a DVC remote in S3 needs
 	@:
 
 check: $(READY) ## check that nothing is missing: weights, data, disk space, a GPU
@@ -44,10 +48,18 @@ torture: $(READY) ## kill the pipeline 150 times, damage 5000 files; NUM="--kill
 ui: $(READY) ## start MLflow on http://127.0.0.1:5000; PORT=... takes another port
 	python -m stages.ui $(PORT)
 
-lock: $(READY) ## renew requirements.txt, the lock, from pyproject.toml
-	uv pip compile pyproject.toml --extra pipeline --extra dev --universal --python-version 3.11 \
-		--generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade --quiet \
-		--output-file requirements.txt
+COMPILE := uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	--no-emit-index-url --upgrade --quiet
+
+lock: $(READY) ## renew requirements.txt, the lock, and the smaller ones from pyproject.toml
+	$(COMPILE) pyproject.toml --extra pipeline --extra dev --output-file requirements.txt
+	@# Each of the others agrees with it; that of the extra s3 names only what comes on top.
+	$(COMPILE) pyproject.toml --extra pipeline --extra s3 --constraints requirements.txt \
+		$$(sed -nE 's/^([a-z0-9-]+)==.*/--no-emit-package \1/p' requirements.txt | sort -u) \
+		--output-file requirements-s3.txt
+	$(COMPILE) --group server --constraints requirements.txt --constraints requirements-s3.txt \
+		--output-file server/requirements.txt
+	$(COMPILE) --group store --output-file server/store.txt
 
 # An interrupted set-up leaves no .ready, so that the next call repeats it.
 $(READY): requirements.txt pyproject.toml
@@ -66,3 +78,8 @@ $(READY): requirements.txt pyproject.toml
 	@echo 'import os; os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true"); os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")' \
 		> "$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/no_telemetry.pth"
 	touch $(READY)
+
+$(VENV)/.s3: requirements-s3.txt $(READY)
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) uv pip install --quiet --require-hashes \
+		-r requirements.txt -r requirements-s3.txt
+	touch $@
