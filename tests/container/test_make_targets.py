@@ -38,5 +38,6 @@ def test_the_test_of_the_image_takes_debian_s_packages_unless_told_otherwise() -
 def test_help_lists_every_target_that_is_explained() -> None:
     done = subprocess.run(["make", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     listed = [line.split()[1] for line in done.stdout.splitlines()]
-    phony = (REPOSITORY / "Makefile").read_text().split(".PHONY: ")[1].splitlines()[0].split()
+    makefile = (REPOSITORY / "Makefile").read_text().replace("\\\n", "")
+    phony = makefile.split(".PHONY: ")[1].splitlines()[0].split()
     assert sorted(listed) == sorted(phony)
