@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from allow_list import in_allow_list
 from containers import Engine, choose_engine, debian_base
+from default_params import REPOSITORY
 from dvc_project import environment, make_project
 
 from tests.torture.results import Results, results
@@ -65,7 +66,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     project = make_project(folder / "project")
     revision = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=project, text=True).strip()
     made, started = Built(engine, project, revision), time.monotonic()
-    made.make("image", f"BASE={base}", f"BUILD_FLAGS={' '.join(engine.build_flags)}")
+    flags = [f"BUILD_FLAGS={' '.join(engine.build_flags)}"] if engine.build_flags else []
+    made.make("image", f"BASE={base}", *flags)
     size = engine.inspect(IMAGE)["Size"]
     say(f"built in {time.monotonic() - started:.0f} s, but for layers that were there; {size / 1e9:.2f} GB")
     return made
@@ -76,7 +78,9 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """What the same project gives in this Python."""
     project = make_project(tmp_path_factory.mktemp("outside"))
     subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=project, env=environment(), check=True)
-    return results(project)
+    found = results(project)
+    assert all(content for files in found.values() for content in files.values()), "a file is missing"
+    return found
 
 
 def say(text: str) -> None:
@@ -156,10 +160,12 @@ def test_no_network_is_none(built: Built) -> None:
 
 
 def test_the_health_check_passes_and_fails_where_the_code_is_broken(built: Built, tmp_path: Path) -> None:
-    kind, *check = built.engine.inspect(IMAGE)["Config"]["Healthcheck"]["Test"]
+    about = built.engine.inspect(IMAGE)
+    kind, *check = (about.get("Healthcheck") or about["Config"]["Healthcheck"])["Test"]
     assert kind == "CMD"
     for user in ("1000:0", f"{STRANGER}:{STRANGER}"):
         built.run(*check, user=user)
-    (tmp_path / "priors.py").write_text("def make_priors(*_): return []\n")
+    code = (REPOSITORY / "ssd/models/priors.py").read_text()
+    (tmp_path / "priors.py").write_text(f"{code}\n\ndef make_priors(*_):\n    return []\n")
     broken = f"{tmp_path / 'priors.py'}:/app/ssd/models/priors.py"
     assert built.engine.fails("run", "--rm", "--volume", broken, IMAGE, *check)

@@ -42,7 +42,8 @@ class Engine:
 
     def fails(self, *arguments: str) -> bool:
         """Whether `docker ARGUMENTS` ends with an error."""
-        return subprocess.run([self.name, *arguments], env=self.environment).returncode != 0
+        command = [self.name, *arguments]
+        return subprocess.run(command, env=self.environment, stdout=subprocess.DEVNULL).returncode != 0
 
     def inspect(self, image: str) -> Any:
         """What the engine knows of an image."""
@@ -61,8 +62,10 @@ def choose_engine(name: str, folder: Path) -> Engine:
 
 
 def debian_base(engine: Engine, folder: Path) -> str:
-    """The name of an image of Debian with its Python, made by mmdebstrap."""
+    """The name of an image of Debian with its Python, made by mmdebstrap if it is not there yet."""
     name = "localhost/ssd-test-base"
+    if not engine.fails("image", "inspect", name):
+        return name  # another one would have to be built upon from the start
     archive, changes = folder / "base.tar", []
     command = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=python3,python3-venv,ca-certificates"]
     if CERTIFICATES.exists():
