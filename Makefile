@@ -3,6 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .PHONY: help setup check repro recipe test torture bench ui image image-repro image-test kfp kfp-test lock
+.PHONY: s3
 
 PYTHON ?= python3
 PORT := 5000
@@ -29,9 +30,12 @@ RUN = $(ENGINE) run --rm --user $(CALLER) $(KEEP_ID) --shm-size 2g --volume "$(C
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 help: ## list the targets
-	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-11s %s\n", $$1, $$2}'
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-11s %s\n", $$1, $$2}'
 
 setup: $(READY) ## install the locked environment into .venv
+	@:
+
+s3: $(VENV)/.s3 ## install what a DVC remote in S3 needs
 	@:
 
 check: $(READY) ## check that nothing is missing: weights, data, disk space, a GPU
@@ -87,13 +91,19 @@ kfp: $(READY) $(KFP_READY) ## write kubeflow/pipeline.yaml and pipeline-remote.y
 kfp-test: $(READY) $(KFP_READY) ## run the compiled pipelines here, all stages on a tiny data set; some minutes
 	pytest tests/kubeflow tests/kubeflow/full_run.py
 
-lock: $(READY) ## renew requirements.txt and kubeflow/requirements.txt, the locks
-	uv pip compile pyproject.toml --extra pipeline --extra dev --universal --python-version 3.11 \
-		--generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade --quiet \
-		--output-file requirements.txt
-	uv pip compile kubeflow/requirements.in --universal --python-version 3.11 \
-		--generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade --quiet \
-		--output-file kubeflow/requirements.txt
+COMPILE := uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	--no-emit-index-url --upgrade --quiet
+
+lock: $(READY) ## renew requirements.txt, the lock, and the smaller ones beside it
+	$(COMPILE) pyproject.toml --extra pipeline --extra dev --output-file requirements.txt
+	@# Each of the others agrees with it; that of the extra s3 names only what comes on top.
+	$(COMPILE) pyproject.toml --extra pipeline --extra s3 --constraints requirements.txt \
+		$$(sed -nE 's/^([a-z0-9-]+)==.*/--no-emit-package \1/p' requirements.txt | sort -u) \
+		--output-file requirements-s3.txt
+	$(COMPILE) --group server --constraints requirements.txt --constraints requirements-s3.txt \
+		--output-file server/requirements.txt
+	$(COMPILE) --group store --output-file server/store.txt
+	$(COMPILE) kubeflow/requirements.in --output-file kubeflow/requirements.txt
 
 # An interrupted set-up leaves no .ready, so that the next call repeats it.
 $(READY): requirements.txt pyproject.toml
@@ -118,3 +128,8 @@ $(KFP_READY): kubeflow/requirements.txt | $(READY)
 	uv venv --quiet --allow-existing --python $(VENV)/bin/python $(KFP)
 	VIRTUAL_ENV=$(CURDIR)/$(KFP) uv pip install --quiet --compile-bytecode --require-hashes -r kubeflow/requirements.txt
 	touch $(KFP_READY)
+
+$(VENV)/.s3: requirements-s3.txt $(READY)
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) uv pip install --quiet --require-hashes \
+		-r requirements.txt -r requirements-s3.txt
+	touch $@
