@@ -4,6 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .PHONY: help setup check repro recipe test torture bench ui image image-repro image-test kfp kfp-test lock
 .PHONY: s3
+.PHONY: remote-test
 
 PYTHON ?= python3
 PORT := 5000
@@ -56,6 +57,9 @@ test: $(READY) $(KFP_READY) ## lint, check types, run all tests
 	mypy & types=$$!; \
 	pytest --numprocesses $$(nproc) --dist loadfile --no-loadscope-reorder; \
 	wait $$types
+
+remote-test: $(VENV)/.store ## hand stages from checkout to checkout through an S3 server, killed within a push
+	pytest --capture=no tests/on_demand/test_remote.py
 
 bench: $(READY) ## measure speed and memory against peers; writes benchmarks/results
 	python -m benchmarks
@@ -132,4 +136,8 @@ $(KFP_READY): kubeflow/requirements.txt | $(READY)
 $(VENV)/.s3: requirements-s3.txt $(READY)
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) uv pip install --quiet --require-hashes \
 		-r requirements.txt -r requirements-s3.txt
+	touch $@
+
+$(VENV)/.store: server/store.txt $(VENV)/.s3
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) uv pip install --quiet --require-hashes -r server/store.txt
 	touch $@

@@ -26,8 +26,8 @@ TINY = {
 """Seconds of work for every stage."""
 
 
-def make_project(folder: Path) -> Path:
-    """A copy of the working tree with these params, as a git repository with one commit."""
+def make_project(folder: Path, **changes: object) -> Path:
+    """A copy of the working tree as a git repository with one commit; params are TINY, with these changes."""
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(listing, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
     for name in filter(None, listed.split("\0")):
@@ -35,7 +35,7 @@ def make_project(folder: Path) -> Path:
         if source.is_symlink() or source.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target, follow_symlinks=False)
-    set_params(folder)
+    set_params(folder, **changes)
     for command in (
         ["git", "init", "-q"],
         ["git", "add", "-A"],

@@ -1,0 +1,4 @@
+"""Tests with real servers, which take minutes: `make remote-test`, `make team-test`.
+
+Where a server is missing they fail.
+"""
