@@ -5,6 +5,7 @@ SHELL := /bin/bash
 .PHONY: help setup check repro recipe test torture bench ui image image-repro image-test kfp kfp-test lock
 .PHONY: s3
 .PHONY: remote-test
+.PHONY: team-test
 
 PYTHON ?= python3
 PORT := 5000
@@ -60,6 +61,9 @@ test: $(READY) $(KFP_READY) ## lint, check types, run all tests
 
 remote-test: $(VENV)/.store ## hand stages from checkout to checkout through an S3 server, killed within a push
 	pytest --capture=no tests/on_demand/test_remote.py
+
+team-test: $(VENV)/.store $(VENV)/server/.ready ## log to the servers of compose.yaml, with MLflow killed and back
+	pytest --capture=no tests/on_demand/test_team.py
 
 bench: $(READY) ## measure speed and memory against peers; writes benchmarks/results
 	python -m benchmarks
@@ -140,4 +144,10 @@ $(VENV)/.s3: requirements-s3.txt $(READY)
 
 $(VENV)/.store: server/store.txt $(VENV)/.s3
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) uv pip install --quiet --require-hashes -r server/store.txt
+	touch $@
+
+# The environment that the image of the MLflow server holds.
+$(VENV)/server/.ready: server/requirements.txt $(READY)
+	uv venv --quiet --clear --python $(VENV)/bin/python $(VENV)/server
+	VIRTUAL_ENV=$(CURDIR)/$(VENV)/server uv pip install --quiet --compile-bytecode --require-hashes -r server/requirements.txt
 	touch $@

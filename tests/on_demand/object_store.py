@@ -50,7 +50,7 @@ def running_store(folder: Path) -> Iterator[ObjectStore]:
     ports = {name: free_port() for name in ("s3", "master", "volume", "filer", "admin")}
     changes = {
         "-dir=/data": f"-dir={data}",
-        "-ip=store": "-ip=127.0.0.1",
+        "-ip=store": "-ip=localhost",
         "0.0.0.0": "127.0.0.1",
         "-s3.port=8333": f"-s3.port={ports['s3']}",
     }
