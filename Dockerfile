@@ -2,7 +2,7 @@
 # pipeline in it over this folder. docker, podman and buildah all read this file.
 #
 # BASE: any Debian-like image with Python 3.11.4 or newer, and its venv.
-# TORCH: cuda (as in the lock) or cpu (no CUDA libraries: a third of the size).
+# TORCH: cuda (as in the lock, 7.0 GB) or cpu (no CUDA libraries; 2.2 to 2.8 GB by estimate, see README.md).
 # REVISION: the git commit of the code; `make image` fills it in.
 ARG BASE=python:3.11-slim-bookworm
 
