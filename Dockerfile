@@ -38,7 +38,6 @@ RUN case "${TORCH}" in \
     && /opt/venv/bin/python -c "import torch; assert (torch.version.cuda is None) == ('${TORCH}' == 'cpu')"
 
 FROM ${BASE}
-ARG BASE
 # git names commits in MLflow and is what DVC's experiments stand on.
 # hadolint ignore=DL3008
 RUN apt-get update \
@@ -69,6 +68,8 @@ USER 1000:0
 HEALTHCHECK --interval=5m --timeout=60s --start-period=30s --retries=3 \
     CMD ["python", "-c", "from ssd.models.config import paper_config; from ssd.models.priors import make_priors; config = paper_config('vgg16', 300, 21); assert len(make_priors(config.map_sizes(), config.levels)) == 8732"]
 
+# Last, for the layers before do not change with them.
+ARG BASE
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="ssd-pipeline" \
       org.opencontainers.image.description="A reproducible SSD object-detection pipeline" \
