@@ -1,5 +1,5 @@
-# The locked environment and the code: every stage, as any user. `make image` builds it, `make image-repro` runs the
-# pipeline in it over this folder. docker, podman and buildah all read this file.
+# The locked environment, with what a DVC remote in S3 needs, and the code: every stage, as any user. `make image`
+# builds it, `make image-repro` runs the pipeline in it over this folder. docker, podman and buildah read this file.
 #
 # BASE: any Debian-like image with Python 3.11.4 or newer, and its venv.
 # TORCH: cuda (as in the lock, 7.0 GB) or cpu (no CUDA libraries; 2.2 to 2.8 GB by estimate, see README.md).
@@ -9,7 +9,7 @@ ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE} AS build
 ARG TORCH=cuda
 WORKDIR /build
-COPY requirements.txt ./
+COPY requirements.txt requirements-s3.txt ./
 # uv takes a minute for what takes pip ten; it comes from the lock itself.
 RUN python3 -c 'import sys; sys.exit(sys.version_info < (3, 11, 4) and "BASE needs Python 3.11.4 or newer")' \
     && python3 -m venv /opt/venv \
@@ -21,10 +21,10 @@ ENV VIRTUAL_ENV=/opt/venv UV_NO_CACHE=1
 # the lock, and of torch and torchvision the CPU wheels of the same versions from PyTorch's own index; these two have
 # hashes of their own, which the lock does not know.
 RUN case "${TORCH}" in \
-        cuda) uv/bin/uv pip install --require-hashes --requirement requirements.txt ;; \
+        cuda) uv/bin/uv pip install --require-hashes --requirement requirements.txt --requirement requirements-s3.txt ;; \
         cpu) awk '/^[a-z]/ { cuda = /^(torch|torchvision|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==/ && !/^nvidia-ml-py==/ } !cuda' \
                 requirements.txt > others.txt \
-            && uv/bin/uv pip install --no-deps --require-hashes --requirement others.txt \
+            && uv/bin/uv pip install --no-deps --require-hashes --requirement others.txt --requirement requirements-s3.txt \
             && uv/bin/uv pip install --no-deps --torch-backend cpu \
                 $(sed -nE 's/^(torch(vision)?==[^ ]+).*/\1/p' requirements.txt) ;; \
         *) echo "TORCH is cuda or cpu, not ${TORCH}" >&2; exit 2 ;; \

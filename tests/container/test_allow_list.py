@@ -37,9 +37,10 @@ def test_all_code_and_settings_that_dvc_reads_get_in() -> None:
 
 
 def test_all_recipes_and_the_files_that_the_dockerfile_copies_get_in() -> None:
-    copied = re.findall(r"^COPY ([a-z.]+) \./$", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE)
-    assert copied == ["requirements.txt", "."]
-    assert in_allow_list("requirements.txt") and in_allow_list("recipes/default.yaml")
+    copied = re.findall(r"^COPY ([a-z0-9. -]+) \./$", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE)
+    assert copied == ["requirements.txt requirements-s3.txt", "."]
+    assert in_allow_list("requirements.txt") and in_allow_list("requirements-s3.txt")
+    assert in_allow_list("recipes/default.yaml")
 
 
 def test_what_is_not_tracked_and_what_may_hold_a_secret_stays_outside() -> None:
