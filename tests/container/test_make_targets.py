@@ -1,16 +1,23 @@
 """`make image` and its like, as `make -n` prints them."""
 
+import os
 import subprocess
 
 from default_params import REPOSITORY
 
 
+def make(*arguments: str) -> str:
+    """What `make ARGUMENTS` prints; not as a part of the make that may have started this test."""
+    plain = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
+    command = ["make", *arguments]
+    return subprocess.run(
+        command, cwd=REPOSITORY, env=plain, capture_output=True, text=True, check=True
+    ).stdout
+
+
 def printed(*arguments: str) -> str:
     """What make would run."""
-    done = subprocess.run(
-        ["make", "--dry-run", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    )
-    return done.stdout
+    return make("--dry-run", *arguments)
 
 
 def test_the_image_is_built_with_the_commit_and_the_variant_by_either_engine() -> None:
@@ -36,8 +43,7 @@ def test_the_test_of_the_image_takes_debian_s_packages_unless_told_otherwise() -
 
 
 def test_help_lists_every_target_that_is_explained() -> None:
-    done = subprocess.run(["make", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    listed = [line.split()[1] for line in done.stdout.splitlines()]
+    listed = [line.split()[1] for line in make("help").splitlines()]
     makefile = (REPOSITORY / "Makefile").read_text().replace("\\\n", "")
     phony = makefile.split(".PHONY: ")[1].splitlines()[0].split()
     assert sorted(listed) == sorted(phony)
