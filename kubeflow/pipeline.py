@@ -24,6 +24,9 @@ WORKSPACE_SIZE = "20Gi"
 MEMORY = "8Gi"
 GPU = "nvidia.com/gpu"
 
+LOADING = ("train", "evaluate")
+"""Stages with loading workers."""
+
 SECRET, SECRET_KEYS = "ssd-remote", ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL")
 """A Secret of Kubernetes, which may be missing; its keys become variables of steps with a remote."""
 
@@ -56,6 +59,9 @@ def make_pipeline(graph: dict[str, Any], state: str) -> Any:
             task.after(*(tasks[name] for name in former))
             if stage == "train":
                 ask_for_devices(task, values["gpus"], values["memory"])
+            if stage in LOADING:
+                # Loading workers hand over images in it; a container has 64 MB of its own.
+                kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory")  # noqa: S108
             tasks[stage] = task
 
     volume = dsl.WorkspaceConfig(size=WORKSPACE_SIZE)
@@ -106,8 +112,6 @@ def ask_for_devices(task: dsl.PipelineTask, gpus: Any, memory: Any) -> None:
     """What training gets of a machine."""
     task.set_accelerator_type(GPU).set_accelerator_limit(gpus)
     task.set_memory_request(memory).set_memory_limit(memory)
-    # Loading workers hand over images in it; a container has 64 MB of its own.
-    kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory")  # noqa: S108
 
 
 def parameter(name: str, kind: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:

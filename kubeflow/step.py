@@ -61,6 +61,8 @@ def run_step(stage: str, state: str, executor_input: dict[str, Any]) -> None:
         checkout(project)
         add_remote(project, values["remote"])
         apply_settings(project / "params.yaml", values["settings"])
+        if not server:
+            print("mlflow_uri: empty; what goes to no server of tracking.uri ends with this container")
         dvc("fetch", "--run-cache")
         dvc("repro", "--pull", stage)
         dvc("push", "--run-cache")

@@ -78,11 +78,10 @@ class TrainLog(Reporter):
                 raise
 
     def resumed(self, history: list[Epoch]) -> None:
-        """Write the history so far; MLflow has it unless the run is another one."""
+        """Write the history so far, to MLflow what it lacks: its server was down, or it is another run."""
         print(f"training resumes after epoch {len(history)}", flush=True)
         write_bytes(HISTORY, history_tsv(history).encode())
-        for epoch in history if not self.run.resumed else []:
-            self.log_epoch(epoch)
+        self.run.missing_metrics("lr", {epoch.epoch: metrics_of(epoch) for epoch in history})
 
     def epoch_begins(self, epoch: int, first: int, num_batches: int) -> None:
         """A bar on a terminal; nothing where stderr is a log."""
@@ -103,7 +102,7 @@ class TrainLog(Reporter):
         self.bar.close()
         print(line_of(history[-1]), flush=True)
         write_bytes(HISTORY, history_tsv(history).encode())
-        self.log_epoch(history[-1])
+        self.run.metrics(metrics_of(history[-1]), step=history[-1].epoch)
         self.keep_run_id()
 
     def keep_run_id(self) -> None:
@@ -111,15 +110,6 @@ class TrainLog(Reporter):
         if self.run.id != self.kept_id:
             write_bytes(self.run_file, self.run.id.encode())
             self.kept_id = self.run.id
-
-    def log_epoch(self, epoch: Epoch) -> None:
-        """An epoch's losses, scores and speed to MLflow."""
-        values = {key.replace("_", "/", 1): value for key, value in asdict(epoch).items()}
-        groups = ("train/", "val/")
-        scalars = {key: value for key, value in values.items() if key.startswith(groups)}
-        self.run.metrics(scalars, step=epoch.epoch)
-        speeds = {"speed/images_per_s": epoch.images_per_s, "speed/data_wait": epoch.data_wait}
-        self.run.metrics({"lr": epoch.lr, **speeds}, step=epoch.epoch)
 
     def ended(self, result: TrainResult, model: Path, priors: Path) -> None:
         """Log the files that training wrote; later stages find the run by the model's digest."""
@@ -129,6 +119,14 @@ class TrainLog(Reporter):
         self.run.metrics({f"priors/{key}": fit[key] for key in ("mean_best_iou", "recall50")})
         self.run.file(model, "model")
         self.run.file(HISTORY.parent, "train")
+
+
+def metrics_of(epoch: Epoch) -> dict[str, float | None]:
+    """An epoch's losses, scores and speed, as MLflow groups them."""
+    values = {key.replace("_", "/", 1): value for key, value in asdict(epoch).items()}
+    scalars = {key: value for key, value in values.items() if key.startswith(("train/", "val/"))}
+    speeds = {"speed/images_per_s": epoch.images_per_s, "speed/data_wait": epoch.data_wait}
+    return {**scalars, "lr": epoch.lr, **speeds}
 
 
 def log_data(run: Run, *files: TensorFile) -> None:

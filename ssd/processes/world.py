@@ -23,8 +23,8 @@ T = TypeVar("T")
 TIMEOUT = timedelta(minutes=30)
 """Timeout of the process group: for all processes to start, and for every collective operation.
 
-While rank 0 alone scores, saves and logs, the others wait for it: MLflow's client alone may take 20 minutes
-(8 attempts of 120 s, and the waits between them) until it gives up a server that hangs.
+While rank 0 alone scores, saves and logs, the others wait for it: MLflow's client may take two minutes until
+it gives up a server that hangs, and more with settings of the environment (`ssd.tracking.client.SETTINGS`).
 """
 
 

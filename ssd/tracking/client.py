@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -84,10 +85,12 @@ def open_store(settings: TrackingParams, root: Path) -> tuple[str, Writer]:
 def _unchanged(variable: str) -> Iterator[None]:
     """Keep what MLflow sets for child processes from them: they have params, and a root, of their own."""
     before = os.environ.get(variable)
-    yield
-    os.environ.pop(variable, None)
-    if before is not None:
-        os.environ[variable] = before
+    try:
+        yield
+    finally:
+        os.environ.pop(variable, None)
+        if before is not None:
+            os.environ[variable] = before
 
 
 def _experiment(name: str, artifacts: str | None) -> str:
@@ -121,8 +124,14 @@ def _close_runs_of_the_dead(experiment_id: str, writers: Path, store: str) -> No
 
 
 def refused(error: Exception) -> bool:
-    """Whether MLflow has answered that it does not take this, so that sending it again is of no use."""
-    return getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE"
+    """Whether sending it again is of no use: not so where the disk, the database or the network failed."""
+    from mlflow.exceptions import MlflowException
+
+    if isinstance(error, MlflowException):
+        status: int = error.get_http_status_code()  # type: ignore[no-untyped-call]
+        passing = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
+        return 400 <= status < 500 and status not in passing
+    return not isinstance(error, OSError | sqlite3.Error) or isinstance(error, FileNotFoundError)
 
 
 def reason(error: BaseException, uri: str) -> str:

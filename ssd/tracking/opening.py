@@ -38,18 +38,15 @@ class Stage:
 
 def open_run(
     experiment_id: str, settings: TrackingParams, stage: Stage, own: Mapping[str, str]
-) -> tuple[str, bool]:
+) -> tuple[bool, bool]:
     """Start or resume the run that a stage logs to, and tag it with `own`.
 
     Returns:
-        its id, and whether it is that of `stage.resume`.
+        whether it is that of `stage.resume`, and whether it is new, so that it has no params yet.
     """
-    resumed = stage.resume is not None and _resume(stage.resume, experiment_id, settings.system_metrics, own)
-    if not resumed:
-        _start(experiment_id, settings, stage, own)
-    active = mlflow().active_run()
-    assert active is not None, "_resume or _start has started it"
-    return str(active.info.run_id), resumed
+    if stage.resume is not None and _resume(stage.resume, experiment_id, settings.system_metrics, own):
+        return True, False
+    return False, _start(experiment_id, settings, stage, own)
 
 
 def _resume(run_id: str, experiment_id: str, system_metrics: bool, tags: Mapping[str, str]) -> bool:
@@ -69,8 +66,8 @@ def _start_again(run_id: str, tags: Mapping[str, str], system_metrics: bool) -> 
     mlflow().start_run(run_id=run_id, log_system_metrics=system_metrics)
 
 
-def _start(experiment_id: str, settings: TrackingParams, stage: Stage, own: Mapping[str, str]) -> None:
-    """Start a new run, or resume the run of the model that the stage reads."""
+def _start(experiment_id: str, settings: TrackingParams, stage: Stage, own: Mapping[str, str]) -> bool:
+    """Start a new run, or resume the run of the model that the stage reads; whether it is new."""
     mark = {STAGE_TAG + stage.name: repr(sorted(stage.params.items()))}
     system_metrics = settings.system_metrics and stage.name == "train"
     found = _find(experiment_id, stage.model_digest) if stage.model_digest else None
@@ -85,22 +82,17 @@ def _start(experiment_id: str, settings: TrackingParams, stage: Stage, own: Mapp
         mlflow().start_run(
             experiment_id=experiment_id, run_name=run_name, tags=tags, log_system_metrics=system_metrics
         )
-        _log_stage_params(stage.params)
-        return
+        return True
     before = found.data.tags.get(STAGE_TAG + stage.name)
     _start_again(found.info.run_id, own, system_metrics=False)
     if before is None or before in mark.values():
         mlflow().set_tags(mark)
-        return
+        return False
     child_name = f"{stage.name} {_difference(before, stage.params)}"
     mlflow().start_run(
         experiment_id=experiment_id, run_name=child_name, nested=True, tags={**mark, **_git_state(), **own}
     )
-    _log_stage_params(stage.params)
-
-
-def _log_stage_params(stage_params: Mapping[str, object]) -> None:
-    mlflow().log_params({key: str(value) for key, value in stage_params.items()})
+    return True
 
 
 def _find(experiment_id: str, model_digest: str) -> Any:

@@ -7,7 +7,7 @@ missing in the end. The same numbers are on disk.
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ssd.tracking.client import reason, refused
@@ -37,13 +37,14 @@ class Outbox:
 
     Args:
         uri: of the server, for messages; empty for the store in the workspace.
-        open_run: opens the run that all entries go to; called until it succeeds.
+        open_run: opens the run that all entries go to, and returns those that come first; called until it
+            succeeds.
 
     Attributes:
         failing: whether the last attempt failed.
     """
 
-    def __init__(self, uri: str, open_run: Callable[[], None]) -> None:
+    def __init__(self, uri: str, open_run: Callable[[], Sequence[Entry]]) -> None:
         self.uri = uri
         self._open_run = open_run
         self._is_open = False
@@ -58,9 +59,9 @@ class Outbox:
         if time.monotonic() >= self._retry_at:
             self.send()
 
-    def close(self) -> None:
-        """Try once more to send what waits, and say what is missing."""
-        if self._entries:
+    def close(self, *, in_haste: bool) -> None:
+        """Say what is missing, after one more attempt to send what waits, unless it is in haste."""
+        if self._entries and not in_haste:
             self.send()
         missing = self._lost + Counter(entry.what for entry in self._entries)
         self._entries.clear()
@@ -72,13 +73,16 @@ class Outbox:
         """Open the run, unless it is open, and send what waits, up to the first failure."""
         num_waiting = len(self._entries)
         if not self._is_open:
-            self._is_open = self._attempt("opening the run", self._open_run)
+            self._is_open = self._attempt("opening the run", self._open)
         while self._is_open and self._entries:
             if not self._attempt(f"logging {self._entries[0].what}", self._send_first):
                 return
         if self.failing and self._is_open:
             self.failing = False
             log.info("MLflow works again; sent what waited (%d)", num_waiting)
+
+    def _open(self) -> None:
+        self._entries.extendleft(reversed(self._open_run()))
 
     def _send_first(self) -> None:
         """Send the entry that is next; one that MLflow will never take is dropped."""

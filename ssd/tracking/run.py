@@ -14,7 +14,7 @@ from ssd.files import sha256
 from ssd.params import TrackingParams
 from ssd.tracking.client import WRITER_TAG, mlflow, open_store, reason, server_of
 from ssd.tracking.opening import Stage, open_run
-from ssd.tracking.outbox import Outbox
+from ssd.tracking.outbox import Entry, Outbox
 from ssd.tracking.writers import Writer
 
 log = logging.getLogger(__name__)
@@ -66,6 +66,14 @@ class Run:
         mlflow().log_metrics(values, step=step, timestamp=timestamp)
         if self.writer:
             self.writer.alive()
+
+    @_sent_in_order
+    def missing_metrics(self, key: str, rows: Mapping[int, Mapping[str, float | None]]) -> None:
+        """Log the metrics of the steps of which the run has no value of `key`, except those that are None."""
+        known = {metric.step for metric in mlflow().MlflowClient().get_metric_history(self.id, key)}
+        for step in sorted(rows.keys() - known):
+            present = {name: value for name, value in rows[step].items() if value is not None}
+            mlflow().log_metrics(present, step=step)
 
     @_sent_in_order
     def tags(self, values: Mapping[str, str]) -> None:
@@ -178,24 +186,29 @@ def tracked_run(
     _close(run, run.outbox, "FINISHED")
 
 
-def _open(run: Run, settings: TrackingParams, root: Path, stage: Stage) -> None:
+def _open(run: Run, settings: TrackingParams, root: Path, stage: Stage) -> list[Entry]:
+    """Open it; what is to be sent first."""
     while mlflow().active_run() is not None:  # opened in part by an attempt that failed
         mlflow().end_run("KILLED")
     experiment_id, run.writer = open_store(settings, root)
-    run.id, run.resumed = open_run(experiment_id, settings, stage, {WRITER_TAG: run.writer.name})
+    run.resumed, is_new = open_run(experiment_id, settings, stage, {WRITER_TAG: run.writer.name})
+    run.id = mlflow().active_run().info.run_id
+    params = {key: str(value) for key, value in stage.params.items()}
+    return [Entry("params", lambda: mlflow().log_params(params))] if is_new and params else []
 
 
 def _close(run: Run, outbox: Outbox, status: str) -> None:
-    """Where it fails, a later stage finds that the writer has ended, and closes the run."""
-    outbox.close()
+    """Where MLflow fails, a later stage finds that the writer has ended, and closes the run."""
+    outbox.close(in_haste=status == "KILLED")
+    if outbox.failing:
+        return
     try:
         while mlflow().active_run() is not None:
             mlflow().end_run(status)
         if run.writer:
             run.writer.gone()
     except Exception as error:  # noqa: BLE001 (whatever a database, a disk or a server raises)
-        if not outbox.failing:
-            log.warning("MLflow failed while closing the run (%s)", reason(error, outbox.uri))
+        log.warning("MLflow failed while closing the run (%s)", reason(error, outbox.uri))
 
 
 def flat_params(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, object]:

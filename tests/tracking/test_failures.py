@@ -215,6 +215,48 @@ def test_a_run_that_opens_late_has_all_that_was_logged(
     assert opened.data.tags["mlflow.parentRunId"] == "of an engine"
 
 
+def test_a_run_whose_params_fail_is_opened_once(
+    settings: TrackingParams, root: Path, said: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as down:
+        down.setattr("mlflow.log_params", Mock(side_effect=OSError("server gone")))
+        stage = tracked_run(settings, root, "train", name="x", stage_params={"train.lr": 0.1})
+        run = stage.__enter__()
+        run.metrics({"loss": 1.0}, step=0)
+    stage.__exit__(None, None, None)
+    assert said() == [LINE.format("logging params", "server gone")]
+    (opened,) = MlflowClient(f"sqlite:///{root}/mlflow/mlflow.db").search_runs(["1"])
+    assert (opened.data.params, opened.data.metrics) == ({"train.lr": "0.1"}, {"loss": 1.0})
+
+
+def test_a_run_that_was_not_closed_is_closed_by_the_next_stage(
+    settings: TrackingParams, root: Path, said: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = MlflowClient(f"sqlite:///{root}/mlflow/mlflow.db")
+    with monkeypatch.context() as down:
+        down.setattr("mlflow.log_metrics", Mock(side_effect=OSError("server gone")))
+        with tracked_run(settings, root, "train", name="x", stage_params={}) as run:
+            run.metrics({"loss": 1.0})
+    assert said() == [LINE.format("logging metrics", "server gone"), MISSING.format("metrics (1)")]
+    assert client.get_run(run.id).info.status == "RUNNING"
+    run.writer = None  # its lock ends with it, as with the process
+    work(settings, root)
+    assert client.get_run(run.id).info.status == "KILLED"
+
+
+def test_a_run_that_is_gone_holds_up_nothing(
+    settings: TrackingParams, root: Path, said: Callable[[], list[str]]
+) -> None:
+    """Somebody has deleted it in the UI."""
+    with tracked_run(settings, root, "train", name="x", stage_params={}) as run:
+        MlflowClient(f"sqlite:///{root}/mlflow/mlflow.db").delete_run(run.id)
+        run.metrics({"loss": 1.0})
+        run.tags({"some": "tag"})
+    refused, missing, *_ = said()
+    assert refused.startswith("MLflow refuses metrics (")
+    assert missing == MISSING.format("metrics (1), tags (1)")
+
+
 def test_what_mlflow_refuses_does_not_hold_up_the_rest(
     settings: TrackingParams, root: Path, said: Callable[[], list[str]]
 ) -> None:

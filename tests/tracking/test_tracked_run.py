@@ -118,6 +118,19 @@ def test_a_model_that_is_logged_again_is_kept_once(
     }
 
 
+def test_a_resumed_training_logs_the_epochs_that_the_run_lacks(settings: TrackingParams, root: Path) -> None:
+    """And no epoch twice."""
+    with tracked_run(settings, root, "train", name="x", stage_params={}) as run:
+        run.metrics({"lr": 0.1, "val/map": 0.25}, step=1)
+    history = {step: {"lr": step / 10, "val/map": None if step == 2 else 0.25} for step in (1, 2, 3)}
+    with tracked_run(settings, root, "train", name="x", stage_params={}, resume=run.id) as resumed:
+        resumed.missing_metrics("lr", history)
+    client = MlflowClient(store(root))
+    logged = {key: client.get_metric_history(run.id, key) for key in ("lr", "val/map")}
+    assert [(metric.step, metric.value) for metric in logged["lr"]] == [(1, 0.1), (2, 0.2), (3, 0.3)]
+    assert [metric.step for metric in logged["val/map"]] == [1, 3]
+
+
 def test_a_model_without_a_run_gets_one(settings: TrackingParams, root: Path) -> None:
     evaluate(settings, root, "from elsewhere")
     (run,) = runs(root)
