@@ -5,6 +5,7 @@ costs nothing. Where training would differ from that of dvc.lock, its network an
 This stage always writes the same: a change of params runs no more stages again than those that read them.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ssd.preflight.devices import check_devices
 from ssd.preflight.finding import Finding
 from ssd.preflight.network import check_network
 from stages.command import command, resolve_weights, stop_if_fatal, workspace
+from stages.dvc_lock import mend_dvc_lock
 
 LOCK = Path("dvc.lock")
 REPORT = Path("reports/check_params.txt")
@@ -25,6 +27,8 @@ REPORT = Path("reports/check_params.txt")
 @command
 def main(params: Params) -> None:
     stop_if_fatal(find_obstacles(params, last_training()))
+    if not os.environ.get("DVC_STAGE") and mend_dvc_lock():
+        print("deleted .dvc/tmp/rwlock: DVC was killed while it wrote it, and would not run", file=sys.stderr)
     write_bytes(REPORT, b"params.yaml is valid\n")
 
 

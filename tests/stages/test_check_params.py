@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 from default_params import default_content
+from dvc.fs import localfs
+from dvc.rwlock import RWLockFileCorruptedError, _edit_rwlock
 from ruamel.yaml import YAML
 from waiting import Ended
+
+from tests.torture.kills import CUT_OFF
 
 REPORT = "reports/check_params.txt"
 
@@ -73,3 +77,22 @@ def test_make_repro_begins_with_it() -> None:
     command = ["make", "--no-print-directory", "--dry-run", "repro"]
     ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert ended.stdout.splitlines()[-2:] == ["python -m stages.check_params", "dvc repro"]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"read": {"data/raw": [{"pid": 7'])
+def test_a_cut_off_file_of_dvc_s_locks_is_deleted(run_stage: Run, tmp_path: Path, content: bytes) -> None:
+    """As a DVC that is killed leaves it; none runs after that."""
+    locks = tmp_path / ".dvc/tmp/rwlock"
+    locks.parent.mkdir(parents=True)
+    locks.write_bytes(content)
+    with pytest.raises(RWLockFileCorruptedError) as refused, _edit_rwlock(str(locks.parent), localfs, False):
+        pass
+    assert CUT_OFF.search(str(refused.value))
+    ended = run_stage("check_params")
+    assert ended.code == 0
+    assert "deleted .dvc/tmp/rwlock" in ended.stderr
+    with _edit_rwlock(str(locks.parent), localfs, False) as edited:
+        edited["read"]["data/raw"] = [{"pid": 7, "cmd": "dvc repro"}]
+    whole = locks.read_bytes()
+    assert run_stage("check_params") == Ended(0, "", "")
+    assert locks.read_bytes() == whole

@@ -21,6 +21,7 @@ HEADER = (
     "orphans",
     "stuck locks",
     "refused once",
+    "lock mended",
 )
 
 PLACES = (*STAGES, "dvc")
@@ -83,5 +84,5 @@ def table_of(kills: Sequence[Kill]) -> str:
 
 def sums(kills: Sequence[Kill]) -> tuple[str, ...]:
     """The cells of numbers of a line."""
-    names = ("bits", "tracebacks", "orphans", "stuck", "refused")
+    names = ("bits", "tracebacks", "orphans", "stuck", "refused", "mended")
     return (str(len(kills)), *(str(sum(getattr(kill, name) for kill in kills)) for name in names))

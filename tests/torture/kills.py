@@ -20,6 +20,7 @@ from tests.torture.results import STAGES, Results, differing_bits, results
 
 REFUSED = re.compile(r"another process runs|another training writes")
 TRACEBACK = "Traceback (most recent call last)"
+CUT_OFF = re.compile(r"RWLock-file .* corrupted")
 STUCK = re.compile(r"Unable to acquire|is busy, it is being blocked|database is locked")
 ONE_AFTER_THE_OTHER = f"""
 import os
@@ -65,8 +66,9 @@ class Kill:
 
     way: of killing; planned: the stage that was to be killed; struck: what ran then, a stage or "dvc"; text:
     printed by what was killed; orphans: processes that had to be killed after it; stuck: commands after it
-    that found a lock; refused: commands after it that found the killed stage still saving; bits: that differ
-    in the end, in what the stage writes.
+    that found a lock; refused: commands after it that found the killed stage still saving; mended: commands
+    after it that found DVC's file of locks cut off, which `make repro` deletes; bits: that differ in the end,
+    in what the stage writes.
     """
 
     way: Way
@@ -76,6 +78,7 @@ class Kill:
     orphans: int = 0
     stuck: int = 0
     refused: int = 0
+    mended: int = 0
     bits: int = 0
 
     @property
@@ -183,6 +186,11 @@ class Killer:
         self.wait()
         if running.process.returncode == 0:
             return True
+        if CUT_OFF.search(running.text):
+            command = [sys.executable, "-m", "stages.check_params"]  # as `make repro` begins
+            subprocess.run(command, cwd=self.project, env=environment(), check=True)
+            self.kills[-1].mended += 1
+            return False
         refused, stuck = REFUSED.search(running.text), STUCK.search(running.text)
         assert self.kills and (refused or stuck), running.text
         self.kills[-1].refused += bool(refused)
