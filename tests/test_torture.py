@@ -63,7 +63,7 @@ def test_a_plan_goes_through_all_stages_in_order_and_all_ways(seed: int) -> None
 
 def test_the_table_has_a_line_for_each_way_and_place_and_one_of_sums() -> None:
     kills = [
-        Kill(Way.CTRL_C, "train", "dvc", text="Traceback (most recent call last):\n"),
+        Kill(Way.CTRL_C, "train", "dvc", text="Traceback (most recent call last):\n", mended=1),
         Kill(Way.POWER_CUT, "train", "train", bits=5),
         Kill(Way.POWER_CUT, "train", "train", orphans=1),
     ]
@@ -71,7 +71,7 @@ def test_the_table_has_a_line_for_each_way_and_place_and_one_of_sums() -> None:
     assert Kill(Way.DVC, "train", "train", refused=1).is_harmless
     lines = [line.split() for line in table_of(kills).splitlines()]
     assert lines[1:] == [
-        ["SIGKILL", "to", "all", "train", "2", "5", "0", "1", "0", "0"],
-        ["SIGINT", "to", "all", "dvc", "1", "0", "1", "0", "0", "0"],
-        ["all", "3", "5", "1", "1", "0", "0"],
+        ["SIGKILL", "to", "all", "train", "2", "5", "0", "1", "0", "0", "0"],
+        ["SIGINT", "to", "all", "dvc", "1", "0", "1", "0", "0", "0", "1"],
+        ["all", "3", "5", "1", "1", "0", "0", "1"],
     ]
