@@ -95,7 +95,7 @@ kfp: $(READY) $(KFP_READY) ## write kubeflow/pipeline.yaml and pipeline-remote.y
 	$(KFP)/bin/python kubeflow/pipeline.py --state remote kubeflow/pipeline-remote.yaml < $(KFP)/graph.json
 
 kfp-test: $(READY) $(KFP_READY) ## run the compiled pipelines here, all stages on a tiny data set; some minutes
-	pytest -rs tests/kubeflow tests/kubeflow/full_run.py
+	pytest -rs tests/kubeflow/full_run.py
 
 COMPILE := uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url --upgrade --quiet
