@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: help setup check repro recipe test torture bench ui image image-repro image-test kfp kfp-test s3 remote-test \
+.PHONY: help setup check repro recipe test torture bench ui image image-repro image-test kfp kfp-test kfp-docker-test s3 remote-test \
 	team-test lock
 
 PYTHON ?= python3
@@ -30,7 +30,7 @@ RUN = $(ENGINE) run --rm --user $(CALLER) $(KEEP_ID) --shm-size 2g --volume "$(C
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 help: ## list the targets
-	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-11s %s\n", $$1, $$2}'
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-15s %s\n", $$1, $$2}'
 
 setup: $(READY) ## install the locked environment into .venv
 	@:
@@ -95,7 +95,10 @@ kfp: $(READY) $(KFP_READY) ## write kubeflow/pipeline.yaml and pipeline-remote.y
 	$(KFP)/bin/python kubeflow/pipeline.py --state remote kubeflow/pipeline-remote.yaml < $(KFP)/graph.json
 
 kfp-test: $(READY) $(KFP_READY) ## run the compiled pipelines here, all stages on a tiny data set; some minutes
-	pytest -rs tests/kubeflow/full_run.py
+	pytest tests/kubeflow/full_run.py
+
+kfp-docker-test: $(READY) $(KFP_READY) ## run the compiled pipeline in containers of the image that `make image ENGINE=docker` built
+	pytest tests/kubeflow/in_containers.py
 
 COMPILE := uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url --upgrade --quiet

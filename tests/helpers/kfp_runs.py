@@ -1,24 +1,24 @@
 """Compiled pipelines, run through kfp's local runner, and a project whose stages take no time."""
 
 import json
+import re
 import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from default_params import REPOSITORY, default_text
 from dvc_project import environment
 from waiting import finish, start
 
-KFP_PYTHON = REPOSITORY / ".venv-kfp/bin/python"
 
-needs_kfp = pytest.mark.skipif(
-    not (REPOSITORY / ".venv-kfp/.ready").is_file(),
-    reason="needs .venv-kfp, which `make test` and `make kfp` make",
-)
+def kfp_python() -> str:
+    """The Python beside kfp; `make test` has made it."""
+    ready = REPOSITORY / ".venv-kfp/.ready"
+    assert ready.is_file(), "kfp is not installed; `make kfp` installs it"
+    return str(ready.with_name("bin") / "python")
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,15 @@ def run_pipeline(
 ) -> LocalRun:
     """Run kubeflow/FILE with these parameters, in a project; in containers, in that of their image."""
     script = REPOSITORY / "tests/kubeflow/run_local.py"
-    command = [str(KFP_PYTHON), str(script), f"kubeflow/{file}", str(folder), json.dumps(parameters)]
+    command = [kfp_python(), str(script), f"kubeflow/{file}", str(folder), json.dumps(parameters)]
     command += ["docker"] if docker else []
     ended = finish(start(command, environment(), project))
     return LocalRun(ended.code, ended.stdout + ended.stderr, folder)
+
+
+def ran(run: LocalRun) -> list[str]:
+    """The stages that DVC has run, rather than taken from a former run."""
+    return re.findall(r"Running stage '(\w+)'", run.log)
 
 
 def quick_project(folder: Path) -> Path:

@@ -1,14 +1,11 @@
 """The committed pipelines and the manifests, with all real stages on a tiny data set: `make kfp-test`.
 
 Not a part of `make test`: it takes some minutes. There is no cluster in it: kfp runs the steps as processes,
-and so are the commands of the manifests run. Where a docker daemon has the image ssd:latest, it runs the
-pipeline, too.
+and so are the commands of the manifests run.
 """
 
 import hashlib
 import json
-import re
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +13,8 @@ from typing import Any
 import onnxruntime
 import pytest
 import torch
-from dvc_project import TINY, environment, make_project, run_python, set_params
-from kfp_runs import LocalRun, needs_kfp, run_pipeline
+from dvc_project import environment, make_project, run_python, set_params
+from kfp_runs import LocalRun, ran, run_pipeline
 from manifests import container
 from waiting import Ended, finish, start
 
@@ -48,12 +45,6 @@ def on_remote(project: Path, tmp_path_factory: pytest.TempPathFactory) -> list[L
     ]
 
 
-def ran(run: LocalRun) -> list[str]:
-    """The stages that DVC has run, rather than taken from a former run."""
-    return re.findall(r"Running stage '(\w+)'", run.log)
-
-
-@needs_kfp
 def test_all_stages_run_once_by_the_settings_of_the_run(on_volume: LocalRun) -> None:
     assert on_volume.code == 0, on_volume.log
     assert ran(on_volume) == STAGES
@@ -61,7 +52,6 @@ def test_all_stages_run_once_by_the_settings_of_the_run(on_volume: LocalRun) -> 
     assert on_volume.outputs("train")["training"]["metadata"]["epoch"] == 2
 
 
-@needs_kfp
 def test_the_exported_artifacts_detect(on_volume: LocalRun) -> None:
     images = torch.zeros(1, 3, 50, 70, dtype=torch.uint8)
     session = onnxruntime.InferenceSession(on_volume.artifact("export", "onnx").read_bytes())
@@ -70,7 +60,6 @@ def test_the_exported_artifacts_detect(on_volume: LocalRun) -> None:
     assert onnx[0].shape == tuple(script[0].shape)
 
 
-@needs_kfp
 def test_the_metrics_of_the_step_are_the_figures_of_the_file(on_volume: LocalRun) -> None:
     figures = json.loads(on_volume.artifact("evaluate", "metrics").read_text())
     shown = on_volume.outputs("evaluate")["metrics"]["metadata"]
@@ -81,7 +70,6 @@ def test_the_metrics_of_the_step_are_the_figures_of_the_file(on_volume: LocalRun
     assert on_volume.outputs("export")["comparison"]["metadata"]["num_detections"] > 0
 
 
-@needs_kfp
 def test_the_pages_hold_the_pictures_and_the_account(on_volume: LocalRun) -> None:
     page = on_volume.artifact("report", "pictures").read_text()
     assert page.count('src="data:image/png;base64,iVBOR') == 5
@@ -89,7 +77,6 @@ def test_the_pages_hold_the_pictures_and_the_account(on_volume: LocalRun) -> Non
     assert on_volume.outputs("preprocess")["tensors"]["metadata"]["num_files"] == 3
 
 
-@needs_kfp
 def test_a_second_run_with_the_same_remote_runs_nothing_and_has_the_same_artifacts(
     on_remote: list[LocalRun],
 ) -> None:
@@ -107,33 +94,6 @@ def test_a_second_run_with_the_same_remote_runs_nothing_and_has_the_same_artifac
         assert one.hexdigest() == other.hexdigest(), name
 
 
-def image_is_there(name: str) -> bool:
-    """Whether a docker daemon answers that has the image."""
-    try:
-        asked = subprocess.run(["docker", "image", "inspect", name], capture_output=True, check=False)
-    except FileNotFoundError:
-        return False
-    return asked.returncode == 0
-
-
-@needs_kfp
-@pytest.mark.skipif(not image_is_there("ssd:latest"), reason="needs docker, and `docker build -t ssd .`")
-def test_the_image_runs_all_steps_as_its_own_user_without_a_network(tmp_path: Path) -> None:
-    project = make_project(tmp_path / "project")
-    file = project / "kubeflow/in-containers.yaml"
-    # The local runner does not fill in an image that is a parameter.
-    given = "'{{$.inputs.parameters[''pipelinechannel--image'']}}'"
-    committed = (project / "kubeflow/pipeline.yaml").read_text()
-    file.write_text(committed.replace(f"image: {given}", "image: ssd:latest"))
-    settings = [f"{name}={json.dumps(value)}" for name, value in TINY.items()]
-    run = run_pipeline(project, file.name, tmp_path / "run", docker=True, settings=settings)
-    assert run.code == 0, run.log
-    assert ran(run) == STAGES
-    assert run.artifact("export", "onnx").stat().st_uid == 1000
-    figures = json.loads(run.artifact("evaluate", "metrics").read_text())
-    assert run.outputs("evaluate")["metrics"]["metadata"]["coco_map50"] == figures["coco"]["map50"]
-
-
 def start_pod(file: str, project: Path, variables: Mapping[str, str] | None = None) -> Any:
     """Start the command of a manifest's container, with the project in place of the volume."""
     given = {item["name"]: item["value"] for item in container(file).get("env", []) if "value" in item}
@@ -141,7 +101,7 @@ def start_pod(file: str, project: Path, variables: Mapping[str, str] | None = No
     return start(command, environment() | given | dict(variables or {}), project)
 
 
-def test_the_commands_of_the_manifests_end_with_an_exported_model(tmp_path: Path) -> None:
+def test_the_commands_of_the_indexed_job_and_of_finish_end_with_an_exported_model(tmp_path: Path) -> None:
     """Two nodes train together, and DVC takes their result for that of its stage."""
     project = make_project(tmp_path)
     set_params(project, **{"tracking.enabled": False, "train.epochs": 2})

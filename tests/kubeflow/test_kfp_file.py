@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from default_params import REPOSITORY
-from kfp_runs import KFP_PYTHON, needs_kfp
+from kfp_runs import kfp_python
 
 from artifacts import ARTIFACTS
 from graph import default_gpus, read_graph
@@ -120,7 +120,6 @@ def test_gpus_follow_from_the_params_of_train(device: str, devices: object, gpus
     assert default_gpus({"device": device, "devices": devices}) == gpus
 
 
-@needs_kfp
 @pytest.mark.slow
 @pytest.mark.parametrize("state", FILES)
 def test_kfp_compiles_dvc_s_graph_to_the_committed_file(state: str, tmp_path: Path) -> None:
@@ -128,6 +127,6 @@ def test_kfp_compiles_dvc_s_graph_to_the_committed_file(state: str, tmp_path: Pa
         [sys.executable, "kubeflow/graph.py"], cwd=REPOSITORY, capture_output=True, check=True
     )
     assert json.loads(graph.stdout)["stages"]
-    command = [str(KFP_PYTHON), "kubeflow/pipeline.py", "--state", state, str(tmp_path / "made.yaml")]
+    command = [kfp_python(), "kubeflow/pipeline.py", "--state", state, str(tmp_path / "made.yaml")]
     subprocess.run(command, cwd=REPOSITORY, input=graph.stdout, check=True)
     assert (tmp_path / "made.yaml").read_text() == (REPOSITORY / "kubeflow" / FILES[state]).read_text(), MEND

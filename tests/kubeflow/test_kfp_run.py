@@ -6,12 +6,12 @@
 from pathlib import Path
 
 import pytest
-from kfp_runs import needs_kfp, quick_project, run_pipeline
+from kfp_runs import quick_project, run_pipeline
 from quick_stage import SAMPLES
 
 from artifacts import ARTIFACTS
 
-pytestmark = [needs_kfp, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
