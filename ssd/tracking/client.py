@@ -65,6 +65,7 @@ def open_store(settings: TrackingParams, root: Path) -> tuple[str, Writer]:
         root: the main workspace, which contains the MLflow store.
     """
     server = server_of(settings)
+    # Child processes would get it, which have params, and a root, of their own.
     with _unchanged(MLFLOW_TRACKING_URI):
         mlflow().set_tracking_uri(server or f"sqlite:///{database(root)}")
     with locked_store(root):  # or two processes would create it
@@ -82,8 +83,16 @@ def open_store(settings: TrackingParams, root: Path) -> tuple[str, Writer]:
 
 
 @contextmanager
+def brief_requests() -> Iterator[None]:
+    """In the block, a request of MLflow's takes five seconds at most: it is made once."""
+    with _unchanged("MLFLOW_HTTP_REQUEST_TIMEOUT"), _unchanged("MLFLOW_HTTP_REQUEST_MAX_RETRIES"):
+        os.environ |= {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+        yield
+
+
+@contextmanager
 def _unchanged(variable: str) -> Iterator[None]:
-    """Keep what MLflow sets for child processes from them: they have params, and a root, of their own."""
+    """Set a variable back at the end of the block."""
     before = os.environ.get(variable)
     try:
         yield

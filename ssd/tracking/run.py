@@ -5,14 +5,14 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
 from ssd.files import sha256
 from ssd.params import TrackingParams
-from ssd.tracking.client import WRITER_TAG, mlflow, open_store, reason, server_of
+from ssd.tracking.client import WRITER_TAG, brief_requests, mlflow, open_store, reason, server_of
 from ssd.tracking.opening import Stage, open_run
 from ssd.tracking.outbox import Entry, Outbox
 from ssd.tracking.writers import Writer
@@ -200,15 +200,16 @@ def _open(run: Run, settings: TrackingParams, root: Path, stage: Stage) -> list[
 def _close(run: Run, outbox: Outbox, status: str) -> None:
     """Where MLflow fails, a later stage finds that the writer has ended, and closes the run."""
     outbox.close(in_haste=status == "KILLED")
-    if outbox.failing:
-        return
     try:
-        while mlflow().active_run() is not None:
-            mlflow().end_run(status)
+        # Also while MLflow fails, or it would try at the exit of the process, and for longer.
+        with brief_requests() if outbox.failing else nullcontext():
+            while mlflow().active_run() is not None:
+                mlflow().end_run(status)
         if run.writer:
             run.writer.gone()
     except Exception as error:  # noqa: BLE001 (whatever a database, a disk or a server raises)
-        log.warning("MLflow failed while closing the run (%s)", reason(error, outbox.uri))
+        if not outbox.failing:
+            log.warning("MLflow failed while closing the run (%s)", reason(error, outbox.uri))
 
 
 def flat_params(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, object]:

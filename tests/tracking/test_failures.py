@@ -234,7 +234,8 @@ def test_a_run_that_was_not_closed_is_closed_by_the_next_stage(
 ) -> None:
     client = MlflowClient(f"sqlite:///{root}/mlflow/mlflow.db")
     with monkeypatch.context() as down:
-        down.setattr("mlflow.log_metrics", Mock(side_effect=OSError("server gone")))
+        for function in ("mlflow.log_metrics", "mlflow.tracking.MlflowClient.set_terminated"):
+            down.setattr(function, Mock(side_effect=OSError("server gone")))
         with tracked_run(settings, root, "train", name="x", stage_params={}) as run:
             run.metrics({"loss": 1.0})
     assert said() == [LINE.format("logging metrics", "server gone"), MISSING.format("metrics (1)")]
