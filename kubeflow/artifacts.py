@@ -2,9 +2,8 @@
 
 Needs neither kfp nor DVC: `pipeline.py` declares these artifacts, `step.py` writes them.
 
-There are no ClassificationMetrics. They are a confusion matrix, which `evaluate` does not compute, or a ROC
-curve, whose false positive rate divides by true negatives: a detector has none. The report has its
-precision-recall curves.
+ClassificationMetrics has the confusion matrix and no ROC curve: its false positive rate divides by true
+negatives, and a detector has none. The report has its precision-recall curves.
 """
 
 import base64
@@ -18,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 Values = dict[str, Any]
+
+NO_OBJECT = "background (row), missed (column)"
+"""Name of the matrix's last row and column."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,23 @@ def last_epoch(history: Path) -> Values:
     return flat_numbers({key: float(text) for key, text in rows[-1].items() if text})
 
 
+def confusion_matrix(table: Path) -> Values:
+    """The matrix as `kfp.dsl.ClassificationMetrics.log_confusion_matrix` keeps it.
+
+    Kubeflow's matrix has one list of names for rows and columns, so its last one says both of ours.
+    """
+    with table.open(newline="") as file:
+        (_, *names, _), *rows = csv.reader(file, delimiter="\t")
+    return {
+        "confusionMatrix": {
+            "annotationSpecs": [
+                {"displayName": name} for name in [*names, "background (row), missed (column)"]
+            ],
+            "rows": [{"row": [int(cell) for cell in row]} for _, *row in rows],
+        }
+    }
+
+
 def preprocess_report(folder: Path) -> str:
     """A page of what preprocess found, kept, mended and dropped."""
     summary = json.loads((folder / "summary.json").read_text())
@@ -128,7 +147,16 @@ ARTIFACTS: dict[str, list[Artifact]] = {
         Artifact("model", "Model", "models/model.pt", None, file_size),
         Artifact("training", "Metrics", "reports/train/history.tsv", None, last_epoch),
     ],
-    "evaluate": [Artifact("metrics", "Metrics", "reports/metrics.json", None, figures)],
+    "evaluate": [
+        Artifact("metrics", "Metrics", "reports/metrics.json", None, figures),
+        Artifact(
+            "confusion",
+            "ClassificationMetrics",
+            "reports/evaluate/confusion_matrix.tsv",
+            None,
+            confusion_matrix,
+        ),
+    ],
     "export": [
         Artifact("onnx", "Model", "models/export/ssd.onnx", None, file_size),
         Artifact("torchscript", "Model", "models/export/ssd.torchscript.pt", None, file_size),

@@ -1,7 +1,7 @@
 """Stage 4: measure models/model.pt on the test split.
 
-Writes reports/metrics.json and, in reports/evaluate, all detections that were scored and the curves as
-tables. metrics.json says what each of its figures is.
+Writes reports/metrics.json and, in reports/evaluate, all detections that were scored, and the curves and the
+confusion matrix as tables. metrics.json says what each of its figures is.
 """
 
 import csv
@@ -23,6 +23,7 @@ from ssd.loading.dataset import DetectionDataset
 from ssd.loading.loader import make_loader
 from ssd.loading.tensor_file import TensorFile
 from ssd.loss import LossSettings, MultiBoxLoss
+from ssd.metrics.confusion import matrix_rows
 from ssd.metrics.scoring import score_split
 from ssd.metrics.summary import summarise
 from ssd.metrics.voc import VocResult, mean_precision, sampled_curve
@@ -57,6 +58,8 @@ def main(params: Params) -> None:
         summary = summarise(figures, losses, {**count(file, result), **mends})
         write_json(METRICS, summary)
         write_curves(figures.voc, class_names)
+        header, *rows = matrix_rows(figures.operating_point, class_names)
+        write_table("confusion_matrix.tsv", header, rows)
         log_figures(run, summary, file)
 
 
@@ -128,7 +131,7 @@ def write_table(name: str, header: Sequence[str], rows: Iterable[Sequence[str]])
 def log_figures(run: Run, summary: dict[str, Any], file: TensorFile) -> None:
     """Print the figures and log them to MLflow: scalars, a table of the classes, and what the figures are."""
     scalars: dict[str, float | None] = {}
-    for group in ("coco", "voc", "training_criterion"):
+    for group in ("coco", "voc", "operating_point", "training_criterion"):
         for key, value in summary[group].items():
             if not key.endswith("_interval"):
                 interval = summary[group].get(f"{key}_interval")

@@ -17,6 +17,7 @@ from ssd.models.kmeans_priors import PAPER_SCALES, PriorFit
 from ssd.models.priors import PriorLevel, paper_levels
 from ssd.params import AugmentParams, Params
 from ssd.plots.augmentation import AugmentedImage, Version, augmented_page
+from ssd.plots.confusion import confusion_figure
 from ssd.plots.figures import (
     PrecisionRecall,
     detection_grid,
@@ -48,6 +49,7 @@ def main(params: Params) -> None:
         "priors": priors_figure(json.loads((REPORTS / "train/priors.json").read_text()), train_file),
         "augmentation": augmentation_figure(data, params.augment),
         "precision_recall": curves_figure(metrics, REPORTS / "evaluate/class_precision_recall.tsv"),
+        "confusion_matrix": matrix_figure(metrics, REPORTS / "evaluate/confusion_matrix.tsv"),
         "detections": detections_figure(test_file, params.report.num_pictures, params.report.picture_score),
     }
     # Other settings of the report draw the same run again: its pictures are replaced, and it has no child.
@@ -107,6 +109,14 @@ def curves_figure(metrics: dict[str, Any], table: Path) -> Figure:
         if figures["voc_ap_area"] is not None
     ]
     return precision_recall_figure(curves, metrics["voc"]["map_area"], 0.5)
+
+
+def matrix_figure(metrics: dict[str, Any], table: Path) -> Figure:
+    """The confusion matrix at the score with the best F1."""
+    with table.open(newline="") as file:
+        (_, *names, _), *rows = csv.reader(file, delimiter="\t")
+    counts = [[int(cell) for cell in row] for _, *row in rows]
+    return confusion_figure(counts, names, metrics["operating_point"]["score"])
 
 
 def detections_figure(file: TensorFile, num_pictures: int, score: float) -> Figure:

@@ -1,4 +1,4 @@
-"""All figures of a split: COCO's and Pascal's average precisions, recall, and bootstrap intervals."""
+"""All figures of a split: COCO's and Pascal's average precisions, recall, intervals, confusion matrix."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from ssd.metrics.bootstrap import CocoIntervals, bootstrap_coco
 from ssd.metrics.coco import coco_result, match_classes
 from ssd.metrics.coco_pycocotools import CocoFigures, check_agreement, published_coco
-from ssd.metrics.voc import VocResult, evaluate_voc
+from ssd.metrics.confusion import OperatingPoint, operating_point
+from ssd.metrics.voc import VocResult, judge_detections, voc_result
 from ssd.structures import Detections, Objects
 
 VOC_IOU = 0.5
@@ -20,6 +21,7 @@ class Figures:
     intervals: CocoIntervals | None
     num_resamples: int
     voc: VocResult
+    operating_point: OperatingPoint
 
 
 def score_split(
@@ -42,5 +44,6 @@ def score_split(
     intervals = None
     if num_resamples:
         intervals = bootstrap_coco(matches, class_names, len(objects), num_resamples)
-    voc = evaluate_voc(detections, objects, len(class_names), VOC_IOU)
-    return Figures(published, intervals, num_resamples, voc)
+    judged = judge_detections(detections, objects, len(class_names), VOC_IOU)
+    voc = voc_result(judged, len(class_names))
+    return Figures(published, intervals, num_resamples, voc, operating_point(judged, len(class_names)))

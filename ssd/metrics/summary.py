@@ -1,9 +1,11 @@
 """The content of metrics.json: the figures of a split, and what each of them says."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from ssd.metrics.bootstrap import SEED, Interval
+from ssd.metrics.confusion import Rates
 from ssd.metrics.scoring import Figures
 from ssd.metrics.voc import ClassResult
 
@@ -25,6 +27,11 @@ DEFINITIONS = (
     "voc.map_11point_arange, per class voc_ap_11point_arange: at the recalls np.arange(0, 1.1, 0.1), as "
     "public Python evaluators print it; a recall of exactly 3/10, 6/10 or 7/10 misses its point",
     "voc.f1: mean of voc_f1, the best F1 on each class's curve",
+    "operating_point.score: the score threshold with the best F1 over all classes together, found on these "
+    "images, so its precision, recall and f1 are a little better than on new ones; Pascal's true positives "
+    "at IoU 0.5",
+    "operating_precision, operating_recall, operating_f1: of the class at operating_point.score; "
+    "confusion_matrix.tsv in reports/evaluate counts the same detections",
     "training_criterion: loss of the test split by the criterion that the model was trained with and saved "
     "with; to be compared with val_loss in the history of its training",
     "num_mended, num_dropped: annotations (or images) of the test split that preprocess mended or dropped "
@@ -55,18 +62,24 @@ def summarise(figures: Figures, losses: Mapping[str, float], counts: Mapping[str
             "map_11point_arange": voc.map_11point_arange,
             "f1": voc.mean_f1,
         },
+        "operating_point": {
+            "score": figures.operating_point.score,
+            **asdict(figures.operating_point.overall),
+        },
         "training_criterion": dict(losses),
         **counts,
         "per_class": [
-            _of_class(figures, name, curve)
-            for name, curve in zip(figures.coco.per_class_map, voc.classes, strict=True)
+            _of_class(figures, name, curve, rates)
+            for name, curve, rates in zip(
+                figures.coco.per_class_map, voc.classes, figures.operating_point.per_class, strict=True
+            )
         ],
         "definitions": definitions(figures.num_resamples),
     }
 
 
-def _of_class(figures: Figures, name: str, curve: ClassResult) -> dict[str, Any]:
-    """The figures of one class; curve: Pascal's."""
+def _of_class(figures: Figures, name: str, curve: ClassResult, rates: Rates) -> dict[str, Any]:
+    """The figures of one class; curve: Pascal's; rates: at the operating point."""
     found: dict[str, Any] = {
         "class": name,
         "num_objects": curve.num_objects,
@@ -76,6 +89,7 @@ def _of_class(figures: Figures, name: str, curve: ClassResult) -> dict[str, Any]
         "voc_ap_11point": curve.ap_11point,
         "voc_ap_11point_arange": curve.ap_11point_arange,
         "voc_f1": curve.best_f1,
+        **{f"operating_{key}": value for key, value in asdict(rates).items()},
     }
     if figures.intervals is not None:
         found["coco_ap_interval"] = _as_list(figures.intervals.per_class_map[name])

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ssd.metrics.pairs import Bools, Flat, Floats, Ints, flat_boxes, iou, join, pairs_of_equal_key
 from ssd.structures import Detections, Objects
@@ -29,6 +30,25 @@ ELEVEN_POINTS_ARANGE: Floats = np.arange(0.0, 1.1, 0.1)
 
 RECALL_GRID: Floats = np.arange(101) / 100
 """Recalls at which curves are sampled for tables and figures."""
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedDetections:
+    """The detections of all images, each compared with the objects of its image and class.
+
+    found: by label, within a label best first, ties in the order of the input; scores: float32 [N];
+    counted: bool [N], false where an ignored object is detected; taken: int64 [N], the row in `truth` of the
+    object that a true positive is assigned to, -1 for all others; truth: the objects of all images; ignored:
+    bool [M]; iou_threshold: from which a detection is assigned to an object.
+    """
+
+    iou_threshold: float
+    found: Flat
+    scores: NDArray[np.float32]
+    counted: Bools
+    taken: Ints
+    truth: Flat
+    ignored: Bools
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +93,17 @@ def evaluate_voc(
     num_classes: int,
     iou_threshold: float = 0.5,
 ) -> VocResult:
-    """Score the detections of all images against their objects; item i of both belongs to image i.
+    """Score the detections of all images against their objects; see `judge_detections`."""
+    return voc_result(judge_detections(detections, objects, num_classes, iou_threshold), num_classes)
+
+
+def judge_detections(
+    detections: Sequence[Detections],
+    objects: Sequence[Objects],
+    num_classes: int,
+    iou_threshold: float = 0.5,
+) -> JudgedDetections:
+    """Compare the detections of all images with their objects; item i of both belongs to image i.
 
     Detections of equal score are taken in the order of the images, then in their order within the image.
 
@@ -87,17 +117,24 @@ def evaluate_voc(
     found = flat_boxes(detections, num_classes)
     scores = join([item.scores for item in detections])
     # lexsort is stable: grouped by label, descending score, ties in the order of the input.
-    found = found.rows(np.lexsort((-scores, found.labels)))
+    order = np.lexsort((-scores, found.labels))
+    found = found.rows(order)
+    counted, taken = _judge(found, truth, ignored, iou_threshold)
+    scores = scores[order].astype(np.float32)
+    return JudgedDetections(iou_threshold, found, scores, counted, taken, truth, ignored)
 
-    counted, correct = _judge(found, truth, ignored, iou_threshold)
-    num_objects = np.bincount(truth.labels[~ignored], minlength=num_classes + 1)
-    bounds = np.searchsorted(found.labels, np.arange(1, num_classes + 2))
+
+def voc_result(judged: JudgedDetections, num_classes: int) -> VocResult:
+    """The curves and average precisions of all classes."""
+    num_objects = np.bincount(judged.truth.labels[~judged.ignored], minlength=num_classes + 1)
+    bounds = np.searchsorted(judged.found.labels, np.arange(1, num_classes + 2))
     classes = []
     for label in range(1, num_classes + 1):
         rows = slice(bounds[label - 1], bounds[label])
-        classes.append(_class_result(correct[rows][counted[rows]], int(num_objects[label])))
+        correct = judged.taken[rows][judged.counted[rows]] >= 0
+        classes.append(_class_result(correct, int(num_objects[label])))
     return VocResult(
-        iou_threshold,
+        judged.iou_threshold,
         tuple(classes),
         map_11point=_mean([result.ap_11point for result in classes]),
         map_11point_arange=_mean([result.ap_11point_arange for result in classes]),
@@ -133,20 +170,20 @@ def mean_precision(result: VocResult) -> list[tuple[float, float]]:
     return list(zip(RECALL_GRID.tolist(), np.mean(curves, axis=0).tolist(), strict=True))
 
 
-def _judge(found: Flat, truth: Flat, ignored: Bools, iou_threshold: float) -> tuple[Bools, Bools]:
-    """Which detections count and which are true positives, bool [N] each; `found` is best first."""
+def _judge(found: Flat, truth: Flat, ignored: Bools, iou_threshold: float) -> tuple[Bools, Ints]:
+    """`JudgedDetections.counted` and `.taken` of detections that are best first within their class."""
     overlap, best = _best_overlap(found, truth)
     hits = np.flatnonzero(overlap >= iou_threshold)
-    taken = best[hits]
+    assigned = best[hits]
 
     counted = np.ones(len(overlap), dtype=bool)
-    counted[hits[ignored[taken]]] = False
+    counted[hits[ignored[assigned]]] = False
 
-    hits, taken = hits[~ignored[taken]], taken[~ignored[taken]]
-    _, first = np.unique(taken, return_index=True)
-    correct = np.zeros(len(overlap), dtype=bool)
-    correct[hits[first]] = True
-    return counted, correct
+    hits, assigned = hits[~ignored[assigned]], assigned[~ignored[assigned]]
+    objects, first = np.unique(assigned, return_index=True)
+    taken = np.full(len(overlap), -1)
+    taken[hits[first]] = objects
+    return counted, taken
 
 
 def _best_overlap(found: Flat, truth: Flat) -> tuple[Floats, Ints]:

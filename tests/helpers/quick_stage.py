@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 COUNTS = {"num_images": 3, "num_objects": 5}
+MATRIX = "actual\tcat\tdog\tmissed\ncat\t7\t1\t2\ndog\t0\t5\t0\nbackground\t3\t4\t0\n"
+PICTURES = ("history", "priors", "augmentation", "precision_recall", "confusion_matrix", "detections")
 SAMPLES: dict[str, dict[str, str]] = {
     "check_params": {"reports/check_params.txt": "valid"},
     "download": {"data/raw/shapes/a.jpg": "image"},
@@ -27,16 +29,14 @@ SAMPLES: dict[str, dict[str, str]] = {
             }
         ),
         "reports/evaluate/detections.json": "[]",
+        "reports/evaluate/confusion_matrix.tsv": MATRIX,
     },
     "export": {
         "models/export/ssd.onnx": "onnx",
         "models/export/ssd.torchscript.pt": "torchscript",
         "reports/export.json": json.dumps({"ssd.onnx": {"latency_ms": 1.5}}),
     },
-    "report": {
-        f"reports/{name}.png": name
-        for name in ("history", "priors", "augmentation", "precision_recall", "detections")
-    },
+    "report": {f"reports/{name}.png": name for name in PICTURES},
 }
 
 if __name__ == "__main__":

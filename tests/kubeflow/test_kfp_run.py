@@ -29,11 +29,17 @@ def test_all_steps_run_and_leave_their_typed_artifacts(project: Path, tmp_path: 
     assert run.artifact("export", "onnx").read_text() == "onnx"
     assert run.outputs("train")["training"]["metadata"] == {"epoch": 2, "train_loss": 7.5, "val_map50": 0.25}
     assert run.outputs("evaluate")["metrics"]["metadata"] == {"coco_map50": 0.25}
+    assert run.outputs("evaluate")["confusion"]["metadata"]["confusionMatrix"] == {
+        "annotationSpecs": [
+            {"displayName": name} for name in ("cat", "dog", "background (row), missed (column)")
+        ],
+        "rows": [{"row": row} for row in ([7, 1, 2], [0, 5, 0], [3, 4, 0])],
+    }
     assert run.outputs("export")["comparison"]["metadata"] == {"ssd_onnx_latency_ms": 1.5}
     assert run.outputs("preprocess")["tensors"]["metadata"] == {"num_files": 3, "bytes": 12}
     assert "5\tshapes/a.jpg" in run.artifact("download", "raw").read_text()
     assert "- few images" in run.artifact("preprocess", "account").read_text()
-    assert run.artifact("report", "pictures").read_text().count("data:image/png;base64,") == 5
+    assert run.artifact("report", "pictures").read_text().count("data:image/png;base64,") == 6
 
 
 def test_a_failing_step_is_retried_then_it_fails_the_run_and_no_other_begins(
