@@ -104,9 +104,9 @@ COMPILE := uv pip compile --universal --python-version 3.11 --generate-hashes --
 	--no-emit-index-url --upgrade --quiet
 
 lock: $(READY) ## renew requirements.txt, the lock, and the smaller ones beside it
-	$(COMPILE) pyproject.toml --extra pipeline --extra dev --output-file requirements.txt
+	$(COMPILE) pyproject.toml --extra pipeline --extra cli --extra dev --output-file requirements.txt
 	@# Each of the others agrees with it; that of the extra s3 names only what comes on top.
-	$(COMPILE) pyproject.toml --extra pipeline --extra s3 --constraints requirements.txt \
+	$(COMPILE) pyproject.toml --extra pipeline --extra cli --extra s3 --constraints requirements.txt \
 		$$(sed -nE 's/^([a-z0-9-]+)==.*/--no-emit-package \1/p' requirements.txt | sort -u) \
 		--output-file requirements-s3.txt
 	$(COMPILE) --group server --constraints requirements.txt --constraints requirements-s3.txt \

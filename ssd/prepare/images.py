@@ -103,6 +103,21 @@ def pack_image(content: bytes, max_side: int, jpeg_quality: int) -> PackedImage:
     return PackedImage(buffer.getvalue(), size, original_size, orientation, True, take_fingerprint(rgb))
 
 
+def decode_rgb(content: bytes) -> np.ndarray:
+    """An image file as shown, turned by its EXIF orientation: uint8 RGB [H, W, 3].
+
+    Only the first of several frames is used; transparency is dropped, 16 bits per channel are scaled to 8.
+
+    Raises:
+        ImageError, MemoryError: as `pack_image`.
+    """
+    image, orientation = _decode(content)
+    rgb = _to_rgb(image)
+    if image.format != "TIFF":  # which Pillow turns in load()
+        rgb = turn_image(rgb, orientation)
+    return np.asarray(rgb)
+
+
 def _decode(content: bytes) -> tuple[Image.Image, int]:
     """The image, loaded, and its EXIF orientation."""
     if not content:

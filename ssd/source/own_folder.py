@@ -50,8 +50,8 @@ def copy_folder(key: str, source: Path, target: Path, is_wanted: Callable[[PureP
     return len(files)
 
 
-def find_own(path: str, root: Path) -> Path:
-    """The user's own data that `data.path` names: a folder, or the zip of one.
+def find_own(path: str, root: Path, key: str = "data.path") -> Path:
+    """The user's own data that the setting `key` names: a folder, or the zip of one.
 
     Raises:
         UserError: there is neither.
@@ -59,9 +59,7 @@ def find_own(path: str, root: Path) -> Path:
     place = root / Path(path).expanduser()
     if place.suffix.lower() == ".zip" and place.is_file():
         return place
-    return existing_folder(
-        "data.path", path, root, needed="a folder with images and annotations, or its .zip"
-    )
+    return existing_folder(key, path, root, needed="a folder with images and annotations, or its .zip")
 
 
 def is_own(name: PurePosixPath) -> bool:
@@ -71,8 +69,11 @@ def is_own(name: PurePosixPath) -> bool:
     return is_data_file(name) and not hidden
 
 
-def copy_own(source: Path, target: Path) -> None:
+def copy_own(source: Path, target: Path, key: str = "data.path") -> None:
     """Copy or unpack the user's own data to `target`; the log says what else is there.
+
+    Args:
+        key: the setting that names `source`, for messages.
 
     Raises:
         UserError: as `copy_folder` and `ssd.source.unpack.unpack_zip`.
@@ -88,7 +89,7 @@ def copy_own(source: Path, target: Path) -> None:
     if source.is_file():
         unpack_zip(source, target, is_wanted, "image")
     else:
-        copy_folder("data.path", source, target, is_wanted)
+        copy_folder(key, source, target, is_wanted)
     if others:
         kinds = ", ".join(f"{num} {kind}" for kind, num in sorted(others.items()))
         log.info("%s: not copied, as neither images nor annotations: %s", source, kinds)

@@ -20,9 +20,12 @@ def test_every_entry_is_there() -> None:
     assert all((REPOSITORY / name).is_symlink() or (REPOSITORY / name).exists() for name in allowed())
 
 
-@pytest.mark.parametrize("stage", sorted(REPOSITORY.glob("stages/*.py")), ids=lambda path: path.stem)
-def test_all_that_a_stage_or_command_imports_gets_in(stage: Path) -> None:
-    modules = needed_modules(stage, REPOSITORY)
+SCRIPTS = sorted([*REPOSITORY.glob("stages/*.py"), *REPOSITORY.glob("cli/[a-z]*.py")])
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_all_that_a_stage_or_command_imports_gets_in(script: Path) -> None:
+    modules = needed_modules(script, REPOSITORY)
     assert modules and all(map(in_allow_list, modules))
 
 
@@ -61,7 +64,7 @@ def test_what_is_not_tracked_and_what_may_hold_a_secret_stays_outside() -> None:
 
 def test_tests_benchmarks_and_pictures_stay_outside() -> None:
     folders = {name.split("/")[0] for name in TRACKED if in_allow_list(name) and "/" in name}
-    assert folders == {".dvc", "data", "kubeflow", "mlflow", "recipes", "ssd", "stages"}
+    assert folders == {".dvc", "cli", "data", "kubeflow", "mlflow", "recipes", "ssd", "stages"}
 
 
 def test_of_kubeflow_gets_in_what_runs_in_its_containers() -> None:

@@ -4,7 +4,7 @@ import ast
 from collections.abc import Collection
 from pathlib import Path
 
-PACKAGES = ("ssd", "stages")
+PACKAGES = ("ssd", "stages", "cli")
 
 
 def needed_modules(file: Path, root: Path, without: Collection[str] = ()) -> set[str]:

@@ -27,10 +27,10 @@ def scenes(num_images: int, height: int, width: int, seed: int = 0) -> Tensor:
     return (smooth + noise).clamp(0, 255).to(torch.uint8)
 
 
-def build_model(seed: int = 0) -> SSD:
-    """A ResNet18-SSD of 3 classes whose scores cover everything from 0 to 1."""
+def build_model(seed: int = 0, num_classes: int = len(CLASS_NAMES)) -> SSD:
+    """A ResNet18-SSD whose scores cover everything from 0 to 1; num_classes: without background."""
     torch.manual_seed(seed)
-    model = SSD(paper_config("resnet18", SIDE, len(CLASS_NAMES) + 1, 0.1, 0.2, 1.05)).train()
+    model = SSD(paper_config("resnet18", SIDE, num_classes + 1, 0.1, 0.2, 1.05)).train()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # statistics of the one batch below

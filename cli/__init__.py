@@ -1,0 +1,1 @@
+"""The command `ssd`: each module is a command around the package `ssd`; `main.py` lists them."""

@@ -1,0 +1,71 @@
+"""`ssd export`: the ONNX and the TorchScript file of any model.pt."""
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.options import AsJson, ModelFile, print_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TOLERANCE = 0.001
+"""As export.tolerance of params.yaml."""
+
+
+def export(
+    model: ModelFile,
+    out: Annotated[Path, typer.Option(help="Folder for ssd.onnx, ssd.torchscript.pt and export.json")],
+    score_threshold: Annotated[float, typer.Option(help="Lower scores are dropped", min=0, max=1)] = 0.05,
+    nms_iou: Annotated[float, typer.Option(help="IoU above which NMS drops a box", min=0.01, max=1)] = 0.45,
+    max_detections: Annotated[int, typer.Option(help="Detections per image", min=1, max=10_000)] = 100,
+    opset: Annotated[int, typer.Option(help="ONNX operator set", min=18, max=23)] = 18,
+    as_json: AsJson = False,
+) -> None:
+    """Write a model.pt as files that run anywhere, after both have been compared with it."""
+    # They take seconds, and --help none.
+    from cli.model import model_file
+    from ssd.detector import Detector
+    from ssd.errors import UserError
+    from ssd.export.compare import compare_files
+    from ssd.export.onnx import to_onnx
+    from ssd.export.torchscript import to_torchscript
+    from ssd.files import write_bytes, write_json
+    from ssd.inference.detector_file import kind_of
+    from ssd.models.saved import load_model
+    from ssd.postprocess import PostProcessSettings
+    from stages.export import say
+
+    with model_file(model) as path:
+        if kind_of(path) != "model.pt":
+            raise UserError(f"{path}: an exported file; export the model.pt that it was made of")
+        network, class_names = load_model(path)
+    settings = PostProcessSettings(score_threshold, nms_iou, max_detections=max_detections)
+    detector = Detector(network, settings)
+    out.mkdir(parents=True, exist_ok=True)
+    # Both are complete before one is replaced.
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as folder:
+        files = [Path(folder, name) for name in ("ssd.onnx", "ssd.torchscript.pt")]
+        write_bytes(files[0], to_onnx(detector, class_names, opset))
+        write_bytes(files[1], to_torchscript(detector, class_names))
+        report = compare_files(detector, class_names, files, drawn_pictures(), TOLERANCE)
+        write_json(Path(folder, "export.json"), report)
+        for file in Path(folder).iterdir():
+            file.replace(out / file.name)
+    if as_json:
+        print_json(report)
+    else:
+        say(report, [file.name for file in files])
+
+
+def drawn_pictures() -> list["Tensor"]:
+    """Scenes of the embedded data set, uint8 RGB [3, H, W]: the files have to agree on any picture."""
+    import numpy as np
+    import torch
+
+    from ssd.source.shapes import draw_scene
+
+    scenes = [draw_scene(np.random.default_rng([index]), 256)[0] for index in range(8)]
+    return [torch.from_numpy(np.array(scene)).permute(2, 0, 1).contiguous() for scene in scenes]

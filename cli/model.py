@@ -1,0 +1,33 @@
+"""The model file that a command line names: a path, or what MLflow keeps."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ssd.params import TrackingParams, load_params
+from ssd.tracking.model_files import fetch_model, is_mlflow_uri
+from stages.command import workspace
+
+PARAMS = Path("params.yaml")
+
+
+@contextmanager
+def model_file(text: str) -> Iterator[Path]:
+    """The file; if it is MLflow's, a copy for the block.
+
+    Raises:
+        UserError: MLflow has no such file. Whether a path exists, who opens it says.
+    """
+    if not is_mlflow_uri(text):
+        yield Path(text).expanduser()
+        return
+    with tempfile.TemporaryDirectory(prefix="ssd-model-") as folder:
+        yield fetch_model(text, tracking_params(), workspace(), Path(folder))
+
+
+def tracking_params() -> TrackingParams:
+    """The `tracking` section of params.yaml here; its defaults in a folder that has none."""
+    if PARAMS.is_file():
+        return load_params(PARAMS).tracking
+    return TrackingParams(enabled=True, experiment="ssd", run_name="", system_metrics=False, uri="")

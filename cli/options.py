@@ -1,0 +1,35 @@
+"""Arguments and options that several commands share, and how a result is printed."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+ModelFile = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A model: models/model.pt, an exported .onnx or TorchScript file, runs:/RUN_ID[/PATH], "
+        "models:/NAME@ALIAS or models:/NAME/VERSION",
+    ),
+]
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        metavar="DATA",
+        help="A folder or .zip of images with annotations, as labelling tools export them, or a tensor file",
+    ),
+]
+Split = Annotated[
+    str, typer.Option("--split", help="Of a folder: train, val or test, as it divides itself, or all images")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
+
+TEST_SPLIT = "data/tensors/test.safetensors"
+
+
+def print_json(result: Any) -> None:
+    """Print a result for scripts. What else a command says goes to stderr."""
+    print(json.dumps(result, indent=2, ensure_ascii=False))

@@ -1,0 +1,56 @@
+"""Model files that MLflow keeps: those of a run, and those of a registered model's version."""
+
+from pathlib import Path
+
+from ssd.errors import UserError
+from ssd.params import TrackingParams
+from ssd.tracking.client import mlflow, open_store, reason, server_of
+
+MODEL_ARTIFACT = "model/model.pt"
+"""Where train logs the model in its run."""
+
+
+def is_mlflow_uri(text: str) -> bool:
+    """Whether it is runs:/ID, runs:/ID/PATH, models:/NAME/VERSION or models:/NAME@ALIAS."""
+    return text.startswith(("runs:/", "models:/"))
+
+
+def fetch_model(uri: str, settings: TrackingParams, root: Path, folder: Path) -> Path:
+    """Copy the file that a URI of MLflow's names to a folder.
+
+    Args:
+        uri: see `is_mlflow_uri`; a run without a path and a registered model mean the run's model.pt.
+        settings: the `tracking` section, of which the server or the store is taken.
+        root: the main workspace, which contains the store.
+        folder: for the copy.
+
+    Raises:
+        UserError: MLflow knows no such run, model or file, or cannot be reached.
+    """
+    try:
+        _, writer = open_store(settings, root)
+        writer.gone()
+        run_id, path = _run_and_path(uri)
+        found = mlflow().artifacts.download_artifacts(run_id=run_id, artifact_path=path, dst_path=str(folder))
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001 (whatever a database, a disk or a server raises)
+        raise UserError(f"{uri}: MLflow has no such file: {reason(error, server_of(settings))}") from None
+    return Path(found)
+
+
+def _run_and_path(uri: str) -> tuple[str, str]:
+    """The id of the run and the path of the artifact in it."""
+    kind, _, rest = uri.partition(":/")
+    name, separator, tail = rest.strip("/").partition("/")
+    if kind == "runs":
+        return name, tail or MODEL_ARTIFACT
+    client = mlflow().MlflowClient()
+    model, at, alias = name.partition("@")
+    if at:
+        version = client.get_model_version_by_alias(model, alias)
+    elif separator:
+        version = client.get_model_version(model, tail)
+    else:
+        raise UserError(f"{uri}: say which version, as models:/{name}/1 or models:/{name}@champion")
+    return version.run_id, MODEL_ARTIFACT
