@@ -23,7 +23,7 @@ def stop_if_incomplete(params: Params) -> None:
     Raises:
         UserError: one line for each finding without which a later stage would fail.
     """
-    weights = resolve_weights(params.model.weights, workspace())
+    weights = resolve_weights(params, workspace())
     stop_if_fatal(find_missing(params, weights, places()))
 
 

@@ -43,7 +43,7 @@ def find_obstacles(params: Params, before: dict[str, Any]) -> list[Finding]:
     """
     findings = []
     if before and before.get("model") != params.model.model_dump():
-        findings += check_network(params.model, resolve_weights(params.model.weights, workspace()))
+        findings += check_network(params.model, resolve_weights(params, workspace()))
     if before and before.get("train") != params.train.model_dump():
         findings += check_devices(params.train, params.evaluate)
     return findings

@@ -13,6 +13,7 @@ from ssd.errors import LostProcessError, UserError, storage_errors_explained
 from ssd.interrupt import StopSignal
 from ssd.params import PUBLISHED_WEIGHTS, Params, load_params
 from ssd.preflight.finding import Finding
+from ssd.tracking.model_files import fetch_model, is_mlflow_uri
 from stages.dvc_process import end_with_dvc
 from stages.only_one import only_one
 
@@ -30,6 +31,9 @@ CHECK = "check_params"
 
 UNLOCKED = {"train", "check", "folds"}
 """Those that only look, and train: of its processes, the one that writes takes the lock."""
+
+MODEL = "models/model.pt"
+"""What train writes."""
 
 stop = StopSignal()
 """SIGTERM and Ctrl-C unwind the stack, so that temporary files and MLflow runs are closed."""
@@ -123,6 +127,24 @@ def workspace() -> Path:
     return Path(os.environ.get("DVC_ROOT") or Path.cwd())
 
 
-def resolve_weights(weights: str, root: Path) -> str:
-    """`model.weights` with a file's path made absolute: relative ones count from the main workspace."""
-    return weights if weights in ("none", *PUBLISHED_WEIGHTS) else str(root / Path(weights).expanduser())
+def resolve_weights(params: Params, root: Path) -> str:
+    """`model.weights` as none, a published name, or the absolute path of a file.
+
+    Relative paths count from the main workspace; a file that MLflow keeps is fetched to checkpoints/weights.
+
+    Raises:
+        UserError: MLflow has no such file, or it is the one that training replaces.
+    """
+    weights = params.model.weights
+    if weights in ("none", *PUBLISHED_WEIGHTS):
+        return weights
+    if is_mlflow_uri(weights):
+        return str(fetch_model(weights, params.tracking, root, root / "checkpoints/weights"))
+    path = root / Path(weights).expanduser()
+    if path.resolve() == (root / MODEL).resolve():
+        raise UserError(
+            f"found {weights}, which DVC removes before training; copy it to another place, or name its run "
+            "in MLflow, runs:/ID",
+            key="model.weights",
+        )
+    return str(path)

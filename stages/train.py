@@ -68,8 +68,8 @@ def train_model(params: Params, world: World) -> None:
     hardware = choose_hardware(params.train.device, params.train.precision, local_rank=world.local_rank)
     choose_kernels(hardware.device, params.train.deterministic)
     boxes = train_file.normalised_boxes()
-    weights = resolve_weights(params.model.weights, workspace())
-    model = build_model(params.model, len(train_file.class_names), boxes, params.train.seed, weights)
+    weights = resolve_weights(params, workspace())
+    model = build_model(params.model, train_file.class_names, boxes, params.train.seed, weights)
     trainer = Trainer(model, train_file, val_file, params.train, params.augment, hardware, world)
     if not world.is_main:
         trainer.run(None, stop=stop)
@@ -128,7 +128,7 @@ def checkpoint_folder(params: Params, hardware: Hardware) -> Path:
     settings = params.model_dump(include={"model": True, "augment": True, "train": True})
     settings["train"] = {k: v for k, v in settings["train"].items() if k not in NOT_IN_FINGERPRINT}
     settings["train"]["precision"] = str(hardware.dtype)
-    weights = Path(resolve_weights(params.model.weights, workspace()))
+    weights = Path(resolve_weights(params, workspace()))
     data = [TRAIN_FILE, VAL_FILE, *([weights] if weights.is_file() else [])]
     return workspace() / "checkpoints" / fingerprint(settings, data, code_files())
 

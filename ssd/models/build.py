@@ -1,5 +1,7 @@
 """Builds the network to train from the `model` section, with its priors and its initial weights."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -11,12 +13,14 @@ from ssd.models.weights import load_weights
 from ssd.params import ModelParams
 
 
-def build_model(params: ModelParams, num_object_classes: int, boxes: Tensor, seed: int, weights: str) -> SSD:
+def build_model(
+    params: ModelParams, class_names: Sequence[str], boxes: Tensor, seed: int, weights: str
+) -> SSD:
     """A network to train.
 
     Args:
         params: the `model` section.
-        num_object_classes: number of classes without background.
+        class_names: without background.
         boxes: float32 [M, 4], xyxy, normalised to [0, 1], of the training objects; for k-means alone.
         seed: of k-means and of the random initialisation.
         weights: `params.weights`, a file's path made absolute.
@@ -31,6 +35,6 @@ def build_model(params: ModelParams, num_object_classes: int, boxes: Tensor, see
     if params.priors == "kmeans":
         sides = map_sides(params.backbone, tuple(params.strides), params.heads, params.input_size)
         levels = kmeans_levels(boxes[:, 2:] - boxes[:, :2], sides, params.prior_clusters, seed)
-    model = SSD(model_config(params, num_object_classes + 1, levels, input_scale))
-    load_weights(model, weights)
+    model = SSD(model_config(params, len(class_names) + 1, levels, input_scale))
+    load_weights(model, weights, class_names)
     return model

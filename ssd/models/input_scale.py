@@ -8,6 +8,7 @@ from torchvision.models import VGG16_Weights
 
 from ssd.errors import UserError
 from ssd.files import sha256
+from ssd.models.saved import is_model_file, load_model
 from ssd.models.torchvision_ssd import is_ssd300_vgg16
 from ssd.models.vgg import CONV5_3, InputScale
 from ssd.models.weights import read_state
@@ -52,10 +53,12 @@ def resolve_input_scale(asked: Literal["auto"] | InputScale, backbone: str, weig
 
 
 def _scale_of_file(path: Path) -> InputScale:
-    """By what is certain: torchvision's ssd300_vgg16 and IMAGENET1K_FEATURES are Caffe's, V1 is imagenet's.
+    """What is certain: a model.pt knows; ssd300_vgg16 and IMAGENET1K_FEATURES are Caffe's, V1 is imagenet's.
 
     The parameters of a whole VGG16 have the same names and shapes whatever it was trained on.
     """
+    if is_model_file(path):
+        return load_model(path)[0].config.input_scale
     state = read_state(path)
     if is_ssd300_vgg16(state) or _lacks_classifier_values(state):
         return "caffe"

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
-from math import sqrt
+from itertools import chain, product
+from math import isclose, sqrt
 
 import torch
 from torch import Tensor
@@ -84,3 +84,12 @@ def make_priors(map_sizes: Sequence[tuple[int, int]], levels: Sequence[PriorLeve
             centre = ((column + 0.5) * step_x, (row + 0.5) * step_y)
             priors += [(*centre, *shape) for shape in level.shapes]
     return torch.tensor(priors, dtype=torch.float32)
+
+
+def alike(levels: Sequence[PriorLevel], others: Sequence[PriorLevel]) -> bool:
+    """Whether two lists of levels are equal up to rounding."""
+    numbers = [
+        [number for level in side for number in (level.step or 0.0, *chain.from_iterable(level.shapes))]
+        for side in (levels, others)
+    ]
+    return all(isclose(a, b, rel_tol=1e-6) for a, b in zip(*numbers, strict=True))

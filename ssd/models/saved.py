@@ -19,6 +19,9 @@ from ssd.files import write_bytes
 from ssd.models.config import SSDConfig
 from ssd.models.ssd import SSD
 
+FORMATS = b"ssd-model-"
+"""Beginning of the seal of every version."""
+
 MODEL_FORMAT = "ssd-model-4"
 SEAL = f"{MODEL_FORMAT} ".encode()
 DIGEST_LENGTH = 64  # hex digits of SHA-256
@@ -67,6 +70,14 @@ def load_model(path: str | Path) -> tuple[SSD, list[str]]:
             f"installed builds it ({reason}); install the version that it was trained with, or train again"
         ) from None
     return model.eval(), content["class_names"]
+
+
+def is_model_file(path: str | Path) -> bool:
+    """Whether a file ends as `save_model` writes it, in this version or another."""
+    try:
+        return Path(path).read_bytes()[-len(SEAL) - DIGEST_LENGTH :].startswith(FORMATS)
+    except OSError:
+        return False
 
 
 def load_loss_settings(path: str | Path) -> dict[str, Any]:

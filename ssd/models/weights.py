@@ -3,7 +3,6 @@
 import logging
 import math
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 
 import torch
@@ -12,8 +11,10 @@ from torch import Tensor, nn
 
 from ssd.errors import UserError, first_line, is_out_of_memory
 from ssd.models.extractors import ExtractedFeatures, timm_network
-from ssd.models.priors import PriorLevel
+from ssd.models.fine_tune import load_own_model
+from ssd.models.priors import alike
 from ssd.models.published import KEY, fetch_weights
+from ssd.models.saved import is_model_file
 from ssd.models.ssd import SSD
 from ssd.models.torchvision_ssd import (
     convert_ssd300_vgg16,
@@ -27,21 +28,26 @@ from ssd.params import PUBLISHED_WEIGHTS
 log = logging.getLogger(__name__)
 
 
-def load_weights(model: SSD, weights: str) -> None:
+def load_weights(model: SSD, weights: str, class_names: Sequence[str] = ()) -> None:
     """Load `weights` into a network, in place.
 
     Args:
         model: with randomly initialised weights.
         weights: "none" keeps these; "imagenet" takes torchvision's weights of the backbone, "coco" those of
             its `ssd300_vgg16` (both from torch's hub folder, downloaded if they are missing; their digest is
-            checked every time); anything else is a file with a state dict of torchvision's backbone or
-            `ssd300_vgg16`. Every file is .safetensors, or .pth loaded without pickle.
+            checked every time); anything else is a file: a model.pt of this project (see
+            `ssd.models.fine_tune`), or a state dict of torchvision's backbone or `ssd300_vgg16`, as
+            .safetensors, or as .pth loaded without pickle.
+        class_names: of the data set, without background; a model.pt keeps the heads of those it knows.
 
     Raises:
         UserError: the weights cannot be downloaded or read, or do not fit. There is no silent fallback.
     """
     name = model.config.backbone
     if weights == "none":
+        return
+    if is_model_file(weights):
+        load_own_model(model, Path(weights), class_names)
         return
     if weights in PUBLISHED_WEIGHTS:
         state = read_state(fetch_weights(name, weights))
@@ -63,7 +69,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         UserError: the file is missing, is not a state dict, or does not load without pickle.
     """
     if not path.is_file():
-        allowed = "imagenet, coco, none, or a .safetensors or .pth state dict"
+        allowed = "imagenet, coco, none, a model.pt, or a .safetensors or .pth state dict"
         raise UserError(f"{path}: no such file; allowed: {allowed}", key=KEY)
     try:
         if path.suffix == ".safetensors":
@@ -128,7 +134,7 @@ def _load_detector(model: SSD, state: dict[str, Tensor], weights: str) -> None:
             f"input_size: 300, neck: none, heads: conv3x3 and {counts[1]} priors per cell",
             key=KEY,
         )
-    if not _alike(config.levels, expected.levels):
+    if not alike(config.levels, expected.levels):
         log.warning(
             "model.weights: %s was trained with other priors than those of `model`; those of recipes/"
             "coco-ssd300-vgg16.yaml are the same",
@@ -150,15 +156,6 @@ def _load_detector(model: SSD, state: dict[str, Tensor], weights: str) -> None:
     except (KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{weights} does not fit torchvision's ssd300_vgg16: {reason}", key=KEY) from None
-
-
-def _alike(levels: Sequence[PriorLevel], others: Sequence[PriorLevel]) -> bool:
-    """Whether two lists of levels are equal up to rounding."""
-    numbers = [
-        [number for level in side for number in (level.step or 0.0, *chain.from_iterable(level.shapes))]
-        for side in (levels, others)
-    ]
-    return all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(*numbers, strict=True))
 
 
 def _load_timm(model: SSD, weights: str) -> None:

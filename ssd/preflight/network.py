@@ -97,10 +97,17 @@ def _check_file(model: ModelParams, weights: str) -> None:
     import torch
 
     from ssd.models.config import model_config
+    from ssd.models.fine_tune import check_fits
+    from ssd.models.input_scale import resolve_input_scale
+    from ssd.models.saved import is_model_file
     from ssd.models.ssd import SSD
     from ssd.models.torchvision_ssd import is_ssd300_vgg16, num_classes_of
     from ssd.models.weights import load_weights, read_state
 
+    if is_model_file(weights):
+        scale = resolve_input_scale(model.input_scale, model.backbone, weights)
+        check_fits(model_config(_without_kmeans(model), 2, input_scale=scale), Path(weights))
+        return
     state = read_state(Path(weights))
     num_classes = num_classes_of(state) if is_ssd300_vgg16(state) else 2
     with torch.device("meta"):

@@ -1,6 +1,7 @@
 """Model files that MLflow keeps: those of a run, and those of a registered model's version."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 
 from ssd.errors import UserError
 from ssd.params import TrackingParams
@@ -16,13 +17,13 @@ def is_mlflow_uri(text: str) -> bool:
 
 
 def fetch_model(uri: str, settings: TrackingParams, root: Path, folder: Path) -> Path:
-    """Copy the file that a URI of MLflow's names to a folder.
+    """Copy the file that a URI of MLflow's names to a folder, unless it is there.
 
     Args:
         uri: see `is_mlflow_uri`; a run without a path and a registered model mean the run's model.pt.
         settings: the `tracking` section, of which the server or the store is taken.
         root: the main workspace, which contains the store.
-        folder: for the copy.
+        folder: for the copy; its name there is that of the run and of the file.
 
     Raises:
         UserError: MLflow knows no such run, model or file, or cannot be reached.
@@ -31,12 +32,17 @@ def fetch_model(uri: str, settings: TrackingParams, root: Path, folder: Path) ->
         _, writer = open_store(settings, root)
         writer.gone()
         run_id, path = _run_and_path(uri)
-        found = mlflow().artifacts.download_artifacts(run_id=run_id, artifact_path=path, dst_path=str(folder))
+        target = folder / f"{run_id}-{PurePosixPath(path).name}"
+        if not target.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=folder) as own:
+                found = mlflow().artifacts.download_artifacts(run_id=run_id, artifact_path=path, dst_path=own)
+                Path(found).replace(target)
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001 (whatever a database, a disk or a server raises)
         raise UserError(f"{uri}: MLflow has no such file: {reason(error, server_of(settings))}") from None
-    return Path(found)
+    return target
 
 
 def _run_and_path(uri: str) -> tuple[str, str]:

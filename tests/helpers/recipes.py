@@ -32,4 +32,5 @@ def recipe_priors(name: str) -> Tensor:
 
 def build_recipe(name: str, num_object_classes: int) -> SSD:
     """Its network, randomly initialised."""
-    return build_model(recipe_params(name).model, num_object_classes, torch.zeros(0, 4), 0, "none")
+    names = [str(label) for label in range(num_object_classes)]
+    return build_model(recipe_params(name).model, names, torch.zeros(0, 4), 0, "none")

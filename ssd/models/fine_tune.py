@@ -1,0 +1,122 @@
+"""Initial weights from a model.pt of this project: all of the network, and the class heads by name."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import cast
+
+from torch import Tensor, nn
+
+from ssd.errors import UserError
+from ssd.models.config import SSDConfig
+from ssd.models.priors import alike
+from ssd.models.published import KEY
+from ssd.models.saved import load_model
+from ssd.models.ssd import SSD
+
+log = logging.getLogger(__name__)
+
+MAY_DIFFER = {"input_size", "num_classes", "levels", "strides"}
+"""Fields of SSDConfig that do not decide which weights there are, or whose difference shapes tell."""
+
+
+def check_fits(config: SSDConfig, path: Path) -> None:
+    """Compare a network with that of a model.pt.
+
+    Raises:
+        UserError: the file cannot be read, or its network is another; the message says which settings are.
+    """
+    _raise_if_other(config, load_model(path)[0].config, path)
+
+
+def load_own_model(model: SSD, path: Path, class_names: Sequence[str]) -> None:
+    """Load a model.pt into a network, in place.
+
+    A class that both know keeps its filters, background too. The others, and levels that the file does not
+    have or has with another number of priors, stay randomly initialised, and a line says which.
+
+    Args:
+        model: with randomly initialised weights.
+        path: of the model.pt.
+        class_names: those of `model`, without background.
+
+    Raises:
+        UserError: as `check_fits`.
+    """
+    source, known = load_model(path)
+    _raise_if_other(model.config, source.config, path)
+    own, given = model.state_dict(), source.state_dict()
+    heads = ("heads.conf.",) if list(class_names) != known else ()
+    fits = {
+        key: value
+        for key, value in given.items()
+        if key in own and own[key].shape == value.shape and not key.startswith(heads)
+    }
+    model.load_state_dict(fits, strict=False)
+    copied = set(fits)
+    if heads:
+        copied |= _copy_classes(model, source, class_names, known)
+        kept = [name for name in class_names if name in known]
+        fresh = [name for name in class_names if name not in known]
+        log.info("model.weights: %s: class heads kept for %s", path, ", ".join(kept) or "no class")
+        if fresh:
+            log.info("model.weights: class heads randomly initialised for %s", ", ".join(fresh))
+    if not alike(source.config.levels, model.config.levels):
+        log.warning("model.weights: %s was trained with other priors than those of `model`", path)
+    missing = sorted({key.rpartition(".")[0] for key in own.keys() - copied})
+    if missing:
+        log.warning(
+            "model.weights: %s lacks %d of the layers, or has them in another shape, such as %s: randomly "
+            "initialised",
+            path,
+            len(missing),
+            missing[0],
+        )
+
+
+def _copy_classes(model: SSD, source: SSD, class_names: Sequence[str], known: Sequence[str]) -> set[str]:
+    """Copy the confidence filters of background and of common classes; return the names of what was loaded.
+
+    The bias of a class that is new is the mean of those that are kept: a trained detector gives any object a
+    low probability at most priors, and a bias of zero would make the new one the likeliest everywhere.
+    """
+    pairs = [(0, 0)] + [
+        (label, known.index(name) + 1) for label, name in enumerate(class_names, 1) if name in known
+    ]
+    new = [label for label, name in enumerate(class_names, 1) if name not in known]
+    to, from_ = ([pair[side] for pair in pairs] for side in (0, 1))
+    loaded = set()
+    heads = zip(model.heads.conf, source.heads.conf, strict=False)
+    for level, (head, given) in enumerate(heads):
+        ours, theirs = _by_class(head, model.num_classes), _by_class(given, source.num_classes)
+        if any(
+            a.shape[0] != b.shape[0] or a.shape[2:] != b.shape[2:] for a, b in zip(ours, theirs, strict=True)
+        ):
+            continue
+        for own, other in zip(ours, theirs, strict=True):
+            own[:, to] = other[:, from_]
+        if new and len(to) > 1:
+            ours[1][:, new] = theirs[1][:, from_[1:]].mean(dim=1, keepdim=True)
+        loaded |= {f"heads.conf.{level}.weight", f"heads.conf.{level}.bias"}
+    return loaded
+
+
+def _by_class(head: nn.Module, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Weight [A, C, in, k, k] and bias [A, C] of a confidence head; views, not copies."""
+    convolution = cast(nn.Conv2d, head)
+    assert convolution.bias is not None, "created with a bias"
+    weight, bias = convolution.weight.data, convolution.bias.data
+    return weight.view(-1, num_classes, *weight.shape[1:]), bias.view(-1, num_classes)
+
+
+def _raise_if_other(config: SSDConfig, found: SSDConfig, path: Path) -> None:
+    wanted, given = asdict(config), asdict(found)
+    other = [key for key in wanted if key not in MAY_DIFFER and wanted[key] != given[key]]
+    if found.heads == config.heads == "conv3x3" and config.neck == "none":
+        other = [key for key in other if key != "width"]  # it has none
+    if other:
+        settings = ", ".join(f"model.{key}: {given[key]}" for key in other)
+        raise UserError(
+            f"{path} was trained with other settings; set {settings}, or take other weights", key=KEY
+        )
