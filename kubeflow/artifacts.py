@@ -6,13 +6,11 @@ ClassificationMetrics has the confusion matrix and no ROC curve: its false posit
 negatives, and a detector has none. The report has its precision-recall curves.
 """
 
-import base64
 import csv
 import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +101,7 @@ def confusion_matrix(table: Path) -> Values:
         (_, *names, _), *rows = csv.reader(file, delimiter="\t")
     return {
         "confusionMatrix": {
-            "annotationSpecs": [
-                {"displayName": name} for name in [*names, "background (row), missed (column)"]
-            ],
+            "annotationSpecs": [{"displayName": name} for name in (*names, NO_OBJECT)],
             "rows": [{"row": [int(cell) for cell in row]} for _, *row in rows],
         }
     }
@@ -123,18 +119,6 @@ def preprocess_report(folder: Path) -> str:
     lines += ["", f"{len(problems)} annotations or images were mended or dropped.", ""]
     lines += [f"- {warning}" for warning in summary["warnings"]]
     return "\n".join([*lines, ""])
-
-
-def report_page(folder: Path) -> str:
-    """One page with the pictures of the report in it: it loads nothing."""
-    pictures = "".join(picture(path) for path in sorted(folder.glob("*.png")))
-    head = '<head><meta charset="utf-8"><title>Report</title></head>'
-    return f"<!DOCTYPE html>\n<html>{head}<body>\n{pictures}</body></html>\n"
-
-
-def picture(path: Path) -> str:
-    name, encoded = escape(path.stem.replace("_", " ")), base64.b64encode(path.read_bytes()).decode()
-    return f'<h2>{name}</h2>\n<img style="max-width:100%" alt="" src="data:image/png;base64,{encoded}">\n'
 
 
 ARTIFACTS: dict[str, list[Artifact]] = {
@@ -162,6 +146,6 @@ ARTIFACTS: dict[str, list[Artifact]] = {
         Artifact("torchscript", "Model", "models/export/ssd.torchscript.pt", None, file_size),
         Artifact("comparison", "Metrics", "reports/export.json", None, figures),
     ],
-    "report": [Artifact("pictures", "HTML", "reports", report_page)],
+    "report": [Artifact("pictures", "HTML", "reports/index.html")],
 }
 """By stage; one that is not named has none."""

@@ -282,7 +282,6 @@ class ExportParams(Section):
 
 class ReportParams(Section):
     num_pictures: CountOrZero
-    picture_score: Fraction
 
 
 class TrackingParams(Section):

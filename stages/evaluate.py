@@ -39,6 +39,16 @@ MODEL = Path("models/model.pt")
 PROBLEMS = Path("reports/preprocess/problems.json")
 METRICS = Path("reports/metrics.json")
 REPORTS = Path("reports/evaluate")
+NUM_PRINTED = 25
+CLASS_COLUMNS = {
+    "objects": "num_objects",
+    "AP": "coco_ap",
+    "AP50": "coco_ap50",
+    "precision": "operating_precision",
+    "recall": "operating_recall",
+    "F1": "operating_f1",
+}
+"""Of the table of classes: title and key. The last three are at the operating point."""
 
 
 @command
@@ -137,6 +147,8 @@ def log_figures(run: Run, summary: dict[str, Any], file: TensorFile) -> None:
                 interval = summary[group].get(f"{key}_interval")
                 print(f"{f'test/{group}_{key}':34s} {in_words(value, interval)}")
             scalars |= in_columns(f"test/{group}_{key}", value)
+    print("by class; precision, recall and F1 at test/operating_point_score:")
+    print_classes(summary["per_class"])
     mended, dropped = summary["num_mended"], summary["num_dropped"]
     print(
         f"preprocess mended {mended} and dropped {dropped} annotations (or images) of the test split, see "
@@ -152,6 +164,19 @@ def log_figures(run: Run, summary: dict[str, Any], file: TensorFile) -> None:
     run.table({column: [row[column] for row in rows] for column in rows[0]}, "per_class.json")
     run.file(METRICS)
     run.file(REPORTS, "evaluate")
+
+
+def print_classes(per_class: Sequence[dict[str, Any]]) -> None:
+    """Print a line for each of the first classes, and where the others are."""
+    shown = per_class[:NUM_PRINTED]
+    width = max(len("class"), *(len(row["class"]) for row in shown))
+    print("".join([f"{'class':{width}}", *(f"{title:>11}" for title in CLASS_COLUMNS)]))
+    for row in shown:
+        values = (row[key] for key in CLASS_COLUMNS.values())
+        cells = (f"{v:>11}" if isinstance(v, int) else f"{in_words(v, None):>11}" for v in values)
+        print("".join([f"{row['class']:{width}}", *cells]))
+    if len(per_class) > NUM_PRINTED:
+        print(f"... and {len(per_class) - NUM_PRINTED} more in {METRICS}")
 
 
 def in_words(value: float | None, interval: Sequence[float] | None) -> str:

@@ -1,4 +1,7 @@
-"""Stage 6: draw what the other stages wrote, as reports/*.png. Nothing depends on it."""
+"""Stage 6: draw what the other stages wrote, as reports/*.png, and put it on one page, reports/index.html.
+
+Nothing depends on it.
+"""
 
 import csv
 import json
@@ -6,25 +9,26 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 
 from ssd.detections_file import read_detections
+from ssd.files import write_bytes
 from ssd.loading.batch_augment import distort
 from ssd.loading.dataset import DetectionDataset, SampleKey
 from ssd.loading.tensor_file import TensorFile
+from ssd.metrics.outcomes import Outcomes, outcomes
+from ssd.metrics.voc import judge_detections
 from ssd.models.kmeans_priors import PAPER_SCALES, PriorFit
 from ssd.models.priors import PriorLevel, paper_levels
 from ssd.params import AugmentParams, Params
 from ssd.plots.augmentation import AugmentedImage, Version, augmented_page
 from ssd.plots.confusion import confusion_figure
-from ssd.plots.figures import (
-    PrecisionRecall,
-    detection_grid,
-    history_figure,
-    precision_recall_figure,
-    save_figure,
-)
+from ssd.plots.detections import detection_figure
+from ssd.plots.figures import PrecisionRecall, history_figure, precision_recall_figure, save_figure
+from ssd.plots.page import run_page
+from ssd.plots.pictures import spread
 from ssd.plots.priors import prior_figure
 from ssd.seeding import seeded
 from ssd.structures import Objects
@@ -32,6 +36,7 @@ from stages.command import command
 from stages.run import stage_run
 
 REPORTS = Path("reports")
+PAGE = REPORTS / "index.html"
 MODEL = Path("models/model.pt")
 NUM_AUGMENTED, NUM_VERSIONS = 6, 4
 NO_MEAN, NO_STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -44,21 +49,52 @@ def main(params: Params) -> None:
     test_file = TensorFile(tensors / "test.safetensors")
     metrics = json.loads((REPORTS / "metrics.json").read_text())
     data = DetectionDataset(train_file, params.model.input_size, params.augment, params.train.seed)
+    found = judged_test_split(test_file, metrics["operating_point"]["score"])
+    num_pictures = params.report.num_pictures
     figures = {
         "history": history_figure(read_table(REPORTS / "train/history.tsv")),
         "priors": priors_figure(json.loads((REPORTS / "train/priors.json").read_text()), train_file),
         "augmentation": augmentation_figure(data, params.augment),
         "precision_recall": curves_figure(metrics, REPORTS / "evaluate/class_precision_recall.tsv"),
         "confusion_matrix": matrix_figure(metrics, REPORTS / "evaluate/confusion_matrix.tsv"),
-        "detections": detections_figure(test_file, params.report.num_pictures, params.report.picture_score),
+        "detections": drawn_detections(test_file, found, spread(len(test_file), num_pictures)),
+        "worst": drawn_detections(test_file, found, worst(found, len(test_file), num_pictures)),
     }
     # Other settings of the report draw the same run again: its pictures are replaced, and it has no child.
     with stage_run(params, "report", sections=set(), model=MODEL) as run:
         for name, figure in figures.items():
             save_figure(figure, REPORTS / f"{name}.png")
             run.file(REPORTS / f"{name}.png", "report")
+        write_bytes(PAGE, page_of(params, metrics, list(figures)).encode())
+        run.file(PAGE, "report")
         run.file(REPORTS / "preprocess", "preprocess")
-    print(f"drawn: {', '.join(f'{REPORTS}/{name}.png' for name in figures)}")
+    print(f"drawn: {PAGE}, {', '.join(f'{REPORTS}/{name}.png' for name in figures)}")
+
+
+def page_of(params: Params, metrics: dict[str, Any], pictures: list[str]) -> str:
+    """The page of the run, from the pictures that have been written and what the other stages wrote."""
+    summary = json.loads((REPORTS / "preprocess/summary.json").read_text())
+    model, train = params.model, params.train
+    network = f"{model.backbone} at {model.input_size} pixels"
+    layout = f", read as {summary['layout']}" if summary["layout"] else ""
+    setup = {
+        "data": f"{params.data.source}{layout}; classes: {len(summary['class_names'])}",
+        "images": ", ".join(f"{name} {split['num_images']}" for name, split in summary["splits"].items()),
+        "network": f"{network}; weights: {model.weights}; neck: {model.neck}; heads: {model.heads}",
+        "priors": model.priors,
+        "augmentation": params.augment.policy,
+        "training": f"epochs: {train.epochs}; images a step: {train.batch_size}; {train.optimizer}, "
+        f"lr {train.lr:g} ({train.schedule}); seed {train.seed}",
+    }
+    return run_page(
+        f"{params.data.source}, {network}",
+        metrics,
+        summary,
+        json.loads((REPORTS / "preprocess/problems.json").read_text())["problems"],
+        setup,
+        {"model": model.model_dump(), "augment": params.augment.model_dump(), "train": train.model_dump()},
+        {name: (REPORTS / f"{name}.png").read_bytes() for name in pictures},
+    )
 
 
 def read_table(path: Path) -> list[dict[str, float | None]]:
@@ -119,23 +155,24 @@ def matrix_figure(metrics: dict[str, Any], table: Path) -> Figure:
     return confusion_figure(counts, names, metrics["operating_point"]["score"])
 
 
-def detections_figure(file: TensorFile, num_pictures: int, score: float) -> Figure:
-    """Ground truth and detections side by side, on images spread over the test split."""
+def judged_test_split(file: TensorFile, score: float) -> Outcomes:
+    """The detections that evaluate wrote, against the objects, as in its confusion matrix."""
     detections = read_detections(REPORTS / "evaluate/detections.json", file.image_ids)
-    chosen = spread(len(file), num_pictures)
-    return detection_grid(
-        [file.image(index) for index in chosen],
-        [detections[index] for index in chosen],
-        [file.objects(index) for index in chosen],
-        file.class_names,
-        score,
-    )
+    objects = [file.objects(index) for index in range(len(file))]
+    return outcomes(judge_detections(detections, objects, len(file.class_names)), score)
 
 
-def spread(num_images: int, num_pictures: int) -> list[int]:
-    """Indices of the images to show, evenly over the split, the same at every run."""
-    num_pictures = min(num_pictures, num_images)
-    return [index * num_images // num_pictures for index in range(num_pictures)]
+def worst(found: Outcomes, num_images: int, num_pictures: int) -> list[int]:
+    """Indices of the images with the most errors, the most first; none of images without an error."""
+    errors = found.num_errors(num_images)
+    order = np.argsort(-errors, kind="stable")[:num_pictures]
+    return [index for index in order.tolist() if errors[index]]
+
+
+def drawn_detections(file: TensorFile, found: Outcomes, chosen: list[int]) -> Figure:
+    """Ground truth and detections of some images of the test split, side by side."""
+    images = {index: file.image(index) for index in chosen}
+    return detection_figure(found, images, file.image_ids, file.class_names)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ FLOORS: dict[str, set[str]] = {
     "evaluation": {"loading", "loss", "models", "postprocess", "processes"},
     "export": {"boxes", "postprocess", "detector"},
     "inference": {"prepare", "models", "postprocess", "detector", "export"},
-    "plots": {"loading", "models"},
+    "plots": {"loading", "metrics", "models"},
     "training": {"evaluation", "loading", "loss", "metrics", "models", "postprocess", "processes"},
 }
 

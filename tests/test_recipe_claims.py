@@ -154,7 +154,6 @@ CLAIMS = {
             **{"preprocess.val_fraction": 0.0, "preprocess.test_fraction": 0.2},
             **{"model.heads": "conv1x1", "model.width": 256},
             **{"export.score_threshold": 0.5, "export.nms_iou": 0.45, "export.max_detections": 20},
-            "report.picture_score": 0.5,
         },
     ),
 }

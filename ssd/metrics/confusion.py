@@ -1,8 +1,7 @@
 """Confusion matrix, precision, recall and F1 of a detector at one score threshold: its operating point.
 
-They agree with each other and with Pascal's curves because all of them count the same pairs: a true positive
-here is one of `judge_detections`. What is left is then paired across classes, which moves no true positive:
-a false positive that overlaps an undetected object of another class is that class taken for its own.
+They agree with each other and with Pascal's curves because all of them count the same pairs, those of
+`ssd/metrics/outcomes.py`.
 """
 
 from collections.abc import Sequence
@@ -10,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ssd.metrics.pairs import Ints, iou, pairs_of_equal_key
+from ssd.metrics.outcomes import outcomes
+from ssd.metrics.pairs import Ints
 from ssd.metrics.voc import JudgedDetections
 
 
@@ -75,43 +75,16 @@ def best_score(judged: JudgedDetections) -> float:
 
 def confusion_matrix(judged: JudgedDetections, num_classes: int, score: float) -> Ints:
     """`OperatingPoint.matrix` of the detections with at least this score."""
-    kept = judged.counted & (judged.scores >= score)
-    taken = judged.taken[kept & (judged.taken >= 0)]
-    wrong = np.flatnonzero(kept & (judged.taken < 0))
-    missed = np.setdiff1d(np.flatnonzero(~judged.ignored), taken)
-    detection, object_ = pair_across_classes(judged, wrong, missed)
-
+    pairs = outcomes(judged, score)
     detected, actual = judged.found.labels - 1, judged.truth.labels - 1
-    invented, overlooked = np.setdiff1d(wrong, detection), np.setdiff1d(missed, object_)
-    rows = [actual[taken], actual[object_], np.full(len(invented), num_classes), actual[overlooked]]
-    columns = [actual[taken], detected[detection], detected[invented], np.full(len(overlooked), num_classes)]
+    (hits, taken), (detections, objects) = pairs.correct, pairs.confused
+    no_object = np.full(len(pairs.false_alarms), num_classes)
+    not_detected = np.full(len(pairs.missed), num_classes)
+    rows = [actual[taken], actual[objects], no_object, actual[pairs.missed]]
+    columns = [detected[hits], detected[detections], detected[pairs.false_alarms], not_detected]
     matrix = np.zeros((num_classes + 1, num_classes + 1), dtype=np.int64)
     np.add.at(matrix, (np.concatenate(rows), np.concatenate(columns)), 1)
     return matrix
-
-
-def pair_across_classes(judged: JudgedDetections, wrong: Ints, missed: Ints) -> tuple[Ints, Ints]:
-    """Pair false positives with missed objects of another class, the largest IoU first, each once.
-
-    Args:
-        wrong, missed: rows of `judged.found` and `judged.truth`.
-
-    Returns:
-        Rows of found and of truth, int64 [pairs] each.
-    """
-    found, truth = judged.found.rows(wrong), judged.truth.rows(missed)
-    left, right = pairs_of_equal_key(found.images, truth.images)
-    overlap = iou(found.boxes[left], truth.boxes[right])
-    wanted = (overlap >= judged.iou_threshold) & (found.labels[left] != truth.labels[right])
-    left, right, overlap = left[wanted], right[wanted], overlap[wanted]
-    pairs: list[tuple[int, int]] = []
-    free_left, free_right = np.ones(len(wrong), bool), np.ones(len(missed), bool)
-    for pair in np.argsort(-overlap, kind="stable"):
-        if free_left[left[pair]] and free_right[right[pair]]:
-            free_left[left[pair]] = free_right[right[pair]] = False
-            pairs.append((wrong[left[pair]], missed[right[pair]]))
-    chosen = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-    return chosen[:, 0], chosen[:, 1]
 
 
 def matrix_rows(point: OperatingPoint, class_names: Sequence[str]) -> list[list[str]]:

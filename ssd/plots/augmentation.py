@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from ssd.loading.view import View
-from ssd.plots.figures import draw_objects, show_image
+from ssd.plots.pictures import draw_objects, show_image
 from ssd.structures import Objects
 
 PANEL_INCHES = 2.6  # width of one picture

@@ -1,4 +1,4 @@
-"""Figures of training and evaluation: curves, and images with boxes.
+"""Figures of training and evaluation: curves, and the colours of classes.
 
 All functions return a `matplotlib.figure.Figure` and do not use pyplot, which keeps global state.
 """
@@ -9,14 +9,10 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
-from torch import Tensor
 
 from ssd.files import replacing
-from ssd.structures import Detections, Objects
 
 # One colour per class, repeated cyclically. Built greedily: each colour after the first two has the largest
 # distance (CIELAB) from all before it, in normal vision and in each kind of colour blindness (Machado et al.,
@@ -52,8 +48,6 @@ LINE_STYLES = ("-", "--", "-.", ":")
 TRAIN_COLOUR, VAL_COLOUR, MAP75_COLOUR = PALETTE[:3]
 
 LEGEND_ROWS = 28  # per column of the legend of precision-recall curves
-PICTURE_INCHES = 3.2  # width of one picture
-PAIRS_ACROSS = 2
 DOTS_PER_INCH = 110
 
 
@@ -150,7 +144,7 @@ def history_figure(rows: Sequence[Mapping[str, float | None]]) -> Figure:
         axes.set_ylim(0, 1.05 * highest if highest > 0 else 1)
         axes.set_xlim(0.5, max(len(rows), 1) + 0.5)
         axes.grid(alpha=0.3)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
 
 
@@ -179,103 +173,16 @@ def _draw_series(
         return
     epochs, values = np.array(points, dtype=np.float64).T
     marker = "o" if len(points) <= 40 else ""
-    axes.plot(epochs, values, color=colour, label=label, marker=marker, markersize=3.5)
-
-
-def detection_grid(
-    images: Sequence[Tensor],
-    detections: Sequence[Detections],
-    objects: Sequence[Objects],
-    class_names: Sequence[str],
-    score_threshold: float,
-) -> Figure:
-    """Each image twice, side by side: its objects, and its detections that reach `score_threshold`.
-
-    Images are uint8 [3, H, W], of any sizes. Ignored objects are dashed.
-    """
-    figure, panels = _picture_grid(images, per_image=2, images_across=PAIRS_ACROSS)
-    for index, (image, found, truth) in enumerate(zip(images, detections, objects, strict=True)):
-        left, right = panels[2 * index : 2 * index + 2]
-        show_image(left, image, "ground truth")
-        draw_objects(left, truth, class_names)
-        show_image(right, image, f"detections, score ≥ {score_threshold:g}")
-        # The best detection last, on top of the others.
-        for row in reversed(range(len(found.scores))):
-            score = float(found.scores[row])
-            if score >= score_threshold:
-                label = int(found.labels[row])
-                text = f"{class_names[label - 1]} {score:.2f}"
-                _draw_box(right, found.boxes[row].tolist(), class_colour(label), text)
-    return figure
+    # Not clipped: the axes hold all points, and a marker at 0 lies half below them.
+    axes.plot(epochs, values, color=colour, label=label, marker=marker, markersize=3.5, clip_on=False)
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a PNG, atomically; the same figure gives the same bytes (no date and no version inside)."""
     # Laid out once: a second layout starts from the first one's result and differs in some pixels.
-    figure.draw_without_rendering()
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
     figure.set_layout_engine("none")
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
-
-
-def _picture_grid(images: Sequence[Tensor], per_image: int, images_across: int) -> tuple[Figure, list[Axes]]:
-    """A figure with `per_image` axes for each image, in reading order, high enough for the images' shapes."""
-    across = max(1, min(images_across, len(images)))
-    aspects = [image.shape[1] / image.shape[2] for image in images] or [1.0]
-    heights = [max(aspects[start : start + across]) for start in range(0, len(aspects), across)]
-    figure = Figure(
-        figsize=(PICTURE_INCHES * across * per_image, PICTURE_INCHES * sum(heights) + 0.3 * len(heights)),
-        layout="constrained",
-    )
-    grid = figure.subplots(
-        len(heights), across * per_image, squeeze=False, gridspec_kw={"height_ratios": heights}
-    )
-    panels: list[Axes] = list(grid.flat)
-    for axes in panels:
-        axes.set_axis_off()
-    return figure, panels
-
-
-def show_image(axes: Axes, image: Tensor, title: str) -> None:
-    height, width = image.shape[1:]
-    # Pixel i covers [i, i + 1): the half-open coordinates of the boxes.
-    axes.imshow(image.permute(1, 2, 0).cpu().numpy(), extent=(0, width, height, 0))
-    axes.set(xlim=(0, width), ylim=(height, 0))
-    if title:
-        axes.set_title(title, fontsize=8, pad=3)
-
-
-def draw_objects(axes: Axes, objects: Objects, class_names: Sequence[str]) -> None:
-    for box, label, ignored in zip(
-        objects.boxes.tolist(), objects.labels.tolist(), objects.ignored.tolist(), strict=True
-    ):
-        text = class_names[label - 1] + (" (ignored)" if ignored else "")
-        _draw_box(axes, box, class_colour(label), text, dashed=ignored)
-
-
-def _draw_box(axes: Axes, box: Sequence[float], colour: str, text: str, dashed: bool = False) -> None:
-    """One xyxy box in pixels, with its text on a patch of its colour at an upper corner."""
-    x1, y1, x2, y2 = box
-    # A white outline keeps the box visible on a background of its own colour.
-    for edge, points, style in (("white", 3.2, "-"), (colour, 1.8, "--" if dashed else "-")):
-        outline = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False)
-        outline.set(edgecolor=edge, linewidth=points, linestyle=style)
-        axes.add_patch(outline)
-
-    # Above the box where the picture has room, else inside; towards the middle, so as to stay in the picture.
-    image_width = axes.get_xlim()[1]
-    above, right = y1 > 0.06 * image_width, x1 + x2 > 1.3 * image_width
-    red, green, blue = to_rgb(colour)
-    label = axes.annotate(
-        text,
-        (min(x2, image_width) if right else max(x1, 0), y1 if above else max(y1, 0)),
-        xytext=(-2 if right else 2, 2 if above else -3),
-        textcoords="offset points",
-        ha="right" if right else "left",
-        va="bottom" if above else "top",
-        fontsize=6.5,
-        color="white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.55 else "black",
-        bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.2, "alpha": 0.85},
-        parse_math=False,
-    )
-    label.set_in_layout(False)

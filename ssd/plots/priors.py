@@ -33,9 +33,9 @@ def prior_figure(
     """
     drawn = sizes[(sizes > 0).all(1)]
     drawn = drawn[:: -(-len(drawn) // MAX_DOTS) or 1]
-    panels = [("priors" if after is None else "the paper's table", before, fit_before)]
+    panels = [("" if after is None else "the paper's table: ", before, fit_before)]
     if after is not None and fit_after is not None:
-        panels.append(("k-means", after, fit_after))
+        panels.append(("k-means: ", after, fit_after))
     figure = Figure(figsize=(6.4 * len(panels), 7), layout="constrained")
     row = figure.subplots(1, len(panels), squeeze=False)[0]
     sides = [side for _, levels, _ in panels for level in levels for shape in level.shapes for side in shape]
@@ -43,7 +43,7 @@ def prior_figure(
     for axes, (name, levels, fit) in zip(row, panels, strict=True):
         _draw_panel(axes, drawn, levels)
         _scale_axes(axes, min(sides) / 1.25, max(sides) * 1.25)
-        axes.set_title(f"{name}: {_line_of(fit)}", fontsize=10.5)
+        axes.set_title(f"{name}{_line_of(fit)}", fontsize=10.5)
     return figure
 
 

@@ -6,7 +6,15 @@ from pathlib import Path
 
 COUNTS = {"num_images": 3, "num_objects": 5}
 MATRIX = "actual\tcat\tdog\tmissed\ncat\t7\t1\t2\ndog\t0\t5\t0\nbackground\t3\t4\t0\n"
-PICTURES = ("history", "priors", "augmentation", "precision_recall", "confusion_matrix", "detections")
+PICTURES = (
+    "history",
+    "priors",
+    "augmentation",
+    "precision_recall",
+    "confusion_matrix",
+    "detections",
+    "worst",
+)
 SAMPLES: dict[str, dict[str, str]] = {
     "check_params": {"reports/check_params.txt": "valid"},
     "download": {"data/raw/shapes/a.jpg": "image"},
@@ -36,7 +44,7 @@ SAMPLES: dict[str, dict[str, str]] = {
         "models/export/ssd.torchscript.pt": "torchscript",
         "reports/export.json": json.dumps({"ssd.onnx": {"latency_ms": 1.5}}),
     },
-    "report": {f"reports/{name}.png": name for name in PICTURES},
+    "report": {"reports/index.html": "<!DOCTYPE html>", **{f"reports/{name}.png": name for name in PICTURES}},
 }
 
 if __name__ == "__main__":

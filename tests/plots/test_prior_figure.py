@@ -52,7 +52,7 @@ def test_both_panels_have_the_same_scale_and_hold_all_that_is_drawn() -> None:
 
 def test_without_k_means_there_is_one_panel() -> None:
     (axes,) = prior_figure(SIZES, PAPER, None, FIT, None).axes
-    assert axes.get_title().startswith("priors: 8732")
+    assert axes.get_title().startswith("8732 priors\n")
 
 
 def test_of_many_boxes_some_are_drawn() -> None:

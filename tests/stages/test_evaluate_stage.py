@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from waiting import Ended
@@ -22,6 +23,8 @@ from ssd.models.config import paper_config
 from ssd.models.saved import save_model
 from ssd.models.ssd import SSD
 from ssd.source.glyphs import GLYPHS
+from stages.evaluate import print_classes
+from stages.report import judged_test_split, worst
 
 PLAIN = {"evaluate.resamples": 50, "evaluate.max_detections": 30}
 PROBLEMS = [("train", "dropped"), ("test", "mended"), ("test", "mended"), ("test", "dropped")]
@@ -122,6 +125,33 @@ def test_what_was_mended_in_the_test_split_is_said(workspace: Path, run_stage: R
     assert ended.code == 2
     (line,) = ended.stderr.splitlines()
     assert line.startswith("reports/preprocess/problems.json: missing") and "preprocess" in line
+
+
+def test_the_errors_that_the_report_marks_are_those_of_the_confusion_matrix(
+    workspace: Path, run_stage: Run, shapes_file: TensorFile
+) -> None:
+    run_stage("evaluate", **{**PLAIN, "evaluate.resamples": 0})
+    found = judged_test_split(shapes_file, metrics(workspace)["operating_point"]["score"])
+    rows = (workspace / "reports/evaluate/confusion_matrix.tsv").read_text().splitlines()[1:]
+    matrix = np.array([row.split("\t")[1:] for row in rows], dtype=int)
+    errors = found.num_errors(len(shapes_file))
+    assert errors.sum() == matrix.sum() - matrix.trace() > 0
+    chosen = worst(found, len(shapes_file), 3)
+    assert errors[chosen].tolist() == sorted(errors.tolist(), reverse=True)[: len(chosen)]
+
+
+@pytest.mark.parametrize("num_classes", [25, 27])
+def test_the_terminal_has_a_table_of_the_first_classes(
+    num_classes: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = {"num_objects": 3, "coco_ap": 0.25, "coco_ap50": 0.5}
+    rates = {"operating_precision": None, "operating_recall": 0.0, "operating_f1": 0.125}
+    print_classes([{"class": f"class {number}", **figures, **rates} for number in range(num_classes)])
+    header, first, *others = capsys.readouterr().out.splitlines()
+    assert header.split() == ["class", "objects", "AP", "AP50", "precision", "recall", "F1"]
+    assert first.split() == ["class", "0", "3", "0.2500", "0.5000", "-", "0.0000", "0.1250"]
+    assert len(header) == len(first)
+    assert others[24:] == ([] if num_classes == 25 else ["... and 2 more in reports/metrics.json"])
 
 
 def test_evaluators_that_disagree_stop_the_stage(

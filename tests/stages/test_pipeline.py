@@ -112,7 +112,10 @@ def test_every_promised_file_is_there(project: Path) -> None:
         "reports/priors.png",
         "reports/augmentation.png",
         "reports/precision_recall.png",
+        "reports/confusion_matrix.png",
         "reports/detections.png",
+        "reports/worst.png",
+        "reports/index.html",
         "models/export/ssd.onnx",
         "models/export/ssd.torchscript.pt",
         "reports/export.json",
@@ -137,7 +140,7 @@ def test_one_mlflow_run_holds_all_stages(project: Path) -> None:
     )
     assert "torchmetrics" in run.data.tags["figures_test"]
     artifacts = [path.name for path in (project / "mlflow" / "artifacts").rglob("*")]
-    assert {"detections.png", "history.png", "per_class.json"} <= set(artifacts)
+    assert {"index.html", "detections.png", "history.png", "per_class.json"} <= set(artifacts)
     for large in ("model.pt", "ssd.torchscript.pt"):
         assert artifacts.count(large) == 1, large
     (model,) = logged_models(project)  # `mlflow gc` frees those of exports that were killed
@@ -205,7 +208,7 @@ def test_what_changed_runs_again_and_what_only_shows_is_drawn_again(project: Pat
         ("report.num_pictures", 5, {"report"}),
         ("tracking.run_name", "mine", set()),
         ("evaluate.nms_iou", 0.5, {"evaluate"}),
-        ("train.epochs", 5, {"train"}),
+        ("train.epochs", 5, {"train", "report"}),
     ):
         set_params(project, **{key: value})
         assert changed(project) == {"check_params"} | stages, key

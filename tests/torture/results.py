@@ -12,7 +12,10 @@ FILES = {
     "train": ("models/model.pt", "reports/train/history.tsv", "reports/train/priors.json"),
     "evaluate": ("reports/metrics.json", "reports/evaluate/detections.json"),
     "export": ("models/export/ssd.onnx", "models/export/ssd.torchscript.pt"),
-    "report": ("reports/detections.png", "reports/precision_recall.png", "reports/augmentation.png"),
+    "report": (
+        "reports/index.html",
+        *(f"reports/{name}.png" for name in ("detections", "worst", "precision_recall", "augmentation")),
+    ),
 }
 """By the stage that writes them."""
 
