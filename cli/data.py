@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ssd.errors import UserError
 from ssd.files import sha256
+from ssd.inference.folder_split import pack_folder
 from ssd.layouts import SPLITS
 from ssd.loading.tensor_file import TensorFile
-from ssd.prepare.folder_split import pack_folder
 from ssd.source.own_folder import copy_own, find_own
 
 
