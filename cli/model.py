@@ -1,28 +1,38 @@
-"""The model file that a command line names: a path, or what MLflow keeps."""
+"""The model file that a command line names: a path, MLflow's, or torchvision's published detector."""
 
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ssd.inference.pretrained import save_coco_model
 from ssd.params import TrackingParams, load_params
 from ssd.tracking.model_files import fetch_model, is_mlflow_uri
 from stages.command import workspace
 
 PARAMS = Path("params.yaml")
 
+COCO = "coco"
+"""torchvision's ssd300_vgg16, as `model.weights: coco`."""
+
 
 @contextmanager
 def model_file(text: str) -> Iterator[Path]:
-    """The file; if it is MLflow's, a copy for the block.
+    """The file; if it is MLflow's or torchvision's ("coco"), a copy for the block.
 
     Raises:
-        UserError: MLflow has no such file. Whether a path exists, who opens it says.
+        UserError: MLflow has no such file, or torchvision's cannot be downloaded. Whether a path exists, who
+            opens it says.
     """
-    if not is_mlflow_uri(text):
+    if text != COCO and not is_mlflow_uri(text):
         yield Path(text).expanduser()
         return
     with tempfile.TemporaryDirectory(prefix="ssd-model-") as folder:
+        if text == COCO:
+            path = Path(folder) / "coco.pt"
+            save_coco_model(path)
+            yield path
+            return
         yield fetch_model(text, tracking_params(), workspace(), Path(folder))
 
 

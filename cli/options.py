@@ -10,7 +10,7 @@ ModelFile = Annotated[
     typer.Argument(
         metavar="MODEL",
         help="A model: models/model.pt, an exported .onnx or TorchScript file, runs:/RUN_ID[/PATH], "
-        "models:/NAME@ALIAS or models:/NAME/VERSION",
+        "models:/NAME@ALIAS or models:/NAME/VERSION, or coco: torchvision's published SSD300",
     ),
 ]
 Data = Annotated[

@@ -2,12 +2,13 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
+import torch
 from tqdm import tqdm
 
 from ssd.files import sha256, write_bytes
@@ -94,13 +95,13 @@ class TrainLog(Reporter):
 
     def losses_read(self, num_steps: int, loss: float, lr: float) -> None:
         """The loss beside the bar, and in MLflow."""
-        self.bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+        self.bar.set_postfix({"loss": f"{loss:.3f}", **gpu_memory()}, refresh=False)
         self.run.metrics({"step/loss": loss, "step/lr": lr}, step=num_steps)
 
     def epoch_ended(self, history: list[Epoch]) -> None:
         """A line, the table, MLflow."""
         self.bar.close()
-        print(line_of(history[-1]), flush=True)
+        print(line_of(history[-1]) + time_left(history, self.num_epochs), flush=True)
         write_bytes(HISTORY, history_tsv(history).encode())
         self.run.metrics(metrics_of(history[-1]), step=history[-1].epoch)
         self.keep_run_id()
@@ -159,3 +160,23 @@ def line_of(epoch: Epoch) -> str:
     map50 = "" if epoch.val_map50 is None else f"  val mAP@0.5 {epoch.val_map50:.3f}"
     speed = f"{epoch.images_per_s:.0f} images/s, {epoch.data_wait:.0%} waiting for data"
     return f"epoch {epoch.epoch:3d}  loss {epoch.train_loss:.3f}{map50}  {speed}"
+
+
+def time_left(history: Sequence[Epoch], num_epochs: int) -> str:
+    """For the end of an epoch's line: the mean time of the epochs so far, for those that are left."""
+    left = (num_epochs - len(history)) * sum(epoch.seconds for epoch in history) / len(history)
+    return f", about {format_interval(left)} left" if left else ""
+
+
+def format_interval(seconds: float) -> str:
+    """ "40 s", "12 min" or "3.5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def gpu_memory() -> dict[str, str]:
+    """What torch has of the GPU's memory at most, for the bar; nothing on a CPU."""
+    if not torch.cuda.is_available():
+        return {}
+    return {"GPU": f"{torch.cuda.max_memory_reserved() / 1e9:.1f} GB"}

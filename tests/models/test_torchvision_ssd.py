@@ -1,12 +1,16 @@
 """The same outputs as torchvision's `ssd300_vgg16`, an independent implementation."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 from torchvision.models.detection import ssd300_vgg16
 
 from ssd.boxes import cxcywh_to_xyxy
+from ssd.inference import pretrained
 from ssd.loading.batch_augment import normalise
+from ssd.models.saved import load_model
 from ssd.models.ssd import SSD
 from ssd.models.torchvision_ssd import convert_ssd300_vgg16, ssd300_vgg16_config
 from ssd.postprocess import PostProcessor, PostProcessSettings
@@ -74,6 +78,20 @@ def test_it_finds_the_same_objects(peer: torch.nn.Module, ours: SSD, images: Ten
         difference = (found[:, None] - wanted).abs().amax(2)
         assert difference.amin(0).max() < 2e-4
         assert difference.amin(1).max() < 2e-4
+
+
+def test_the_published_detector_becomes_a_model_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with torch.device("meta"):
+        network = ssd300_vgg16(weights=None, weights_backbone=None)
+    state = {key: torch.full(value.shape, 0.01) for key, value in network.state_dict().items()}
+    monkeypatch.setattr(pretrained, "fetch_weights", lambda *_: Path("published.pth"))
+    monkeypatch.setattr(pretrained, "read_state", lambda _: state)
+    pretrained.save_coco_model(tmp_path / "coco.pt")
+    model, names = load_model(tmp_path / "coco.pt")
+    assert model.config == ssd300_vgg16_config()
+    assert len(names) == len(set(names)) == 90
+    assert (names[0], names[89], names[11]) == ("person", "toothbrush", "unused 12")
+    assert (model.backbone.conv4_scale == 0.01).all()
 
 
 def test_a_name_of_another_network_is_an_error() -> None:
