@@ -25,6 +25,7 @@ from benchmarks.results import Result, Row, make_result
 from cli.detections import detect_split
 from ssd.audit.suspects import Suspect, find_suspects
 from ssd.boxes import pairwise_iou
+from ssd.files import sha256
 from ssd.inference.detector_file import open_detector
 from ssd.loading.tensor_file import TensorFile
 from ssd.source.glyphs import GLYPHS
@@ -65,6 +66,7 @@ def run(model: Path, num_images: int = NUM_IMAGES) -> Result:
     suspects = find_suspects(detections, objects, len(file.class_names))[:TOP]
     row = _row(suspects, broken, "not seen in training")
     settings = {
+        "model": sha256(model),
         "images": num_images,
         "objects": len(file.labels),
         "broken": dict(Counter(item.fault for item in broken)),

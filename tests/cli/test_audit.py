@@ -10,6 +10,7 @@ import torch
 from waiting import Ended
 
 from cli.data import opened_data
+from cli.main import main
 from ssd.loading.tensor_file import TensorFile
 from ssd.source.glyphs import GLYPHS
 
@@ -17,13 +18,14 @@ Run = Callable[..., Ended]
 NUM = 6
 
 
-@pytest.fixture
-def audited(run_ssd: Run, glyph_model: Path, shapes_file: TensorFile, tmp_path: Path) -> Path:
-    out = tmp_path / "out"
-    ended = run_ssd("audit", glyph_model, "--data", shapes_file.path, "--num", NUM, "--out", out)
-    assert ended.code == 0, ended.stderr
-    assert len(ended.stdout.splitlines()) == NUM
-    assert " suspects among " in ended.stderr
+@pytest.fixture(scope="module")
+def audited(glyph_model: Path, shapes_file: TensorFile, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("audited") / "out"
+    with pytest.raises(SystemExit) as ended:
+        main(
+            ["audit", str(glyph_model), "--data", str(shapes_file.path), "--num", str(NUM), "--out", str(out)]
+        )
+    assert not ended.value.code
     return out
 
 
@@ -32,6 +34,8 @@ def test_the_list_is_the_same_everywhere(
 ) -> None:
     ended = run_ssd("audit", glyph_model, "--data", shapes_file.path, "--num", NUM, "--json")
     rows = json.loads(ended.stdout)
+    assert len(rows) == NUM
+    assert " suspects among " in ended.stderr
     assert rows == json.loads((audited / "suspects.json").read_text())
     assert rows == sorted(rows, key=lambda row: -row["suspicion"])
     with (audited / "suspects.csv").open() as file:
@@ -79,14 +83,17 @@ def test_coco_s_file_has_them_too_and_the_suspects_beside(audited: Path, shapes_
 
 
 def test_an_audit_replaces_an_earlier_one_and_nothing_else(
-    audited: Path, run_ssd: Run, glyph_model: Path, shapes_file: TensorFile, tmp_path: Path
+    run_ssd: Run, glyph_model: Path, shapes_file: TensorFile, tmp_path: Path
 ) -> None:
-    (tmp_path / "own").mkdir()
-    (tmp_path / "own/notes.txt").write_text("mine")
-    options = ("--data", shapes_file.path, "--num", 1, "--out")
-    refused = run_ssd("audit", glyph_model, *options, tmp_path / "own")
+    options = ("--data", shapes_file.path, "--num", 1, "--out", tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    refused = run_ssd("audit", glyph_model, *options)
     assert refused.code == 2
     assert "holds something else than an audit" in refused.stderr
-    assert (tmp_path / "own/notes.txt").read_text() == "mine"
-    assert run_ssd("audit", glyph_model, *options, audited).code == 0
-    assert len(list((audited / "pictures").iterdir())) == 1
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    (tmp_path / "suspects.csv").write_text("")
+    ended = run_ssd("audit", glyph_model, *options)
+    assert ended.code == 0, ended.stderr
+    assert not (tmp_path / "notes.txt").exists()
+    assert ended.stdout.startswith("  1  ")
+    assert len(list((tmp_path / "pictures").iterdir())) == 1
