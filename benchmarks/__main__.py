@@ -3,6 +3,7 @@
 python -m benchmarks                       # all
 python -m benchmarks evaluation            # some
 python -m benchmarks --voc data/own        # and the input pipeline on your own images
+python -m benchmarks --model models/model.pt  # and the audit of broken labels by a model of shapes
 """
 
 import argparse
@@ -13,6 +14,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import (
+    audit,
     bootstrap,
     detector,
     evaluation,
@@ -37,13 +39,18 @@ NAMES = (
     "evaluation_stage",
     "evaluation",
     "bootstrap",
+    "audit",
     "gpu_training",
 )
-MISSING = {"gpu_training": "no GPU", "input_pipeline_voc": "no folder of VOC images (`--voc`)"}
+MISSING = {
+    "gpu_training": "no GPU",
+    "input_pipeline_voc": "no folder of VOC images (`--voc`)",
+    "audit": "no model of shapes (`--model`)",
+}
 """Why a benchmark may have no results."""
 
 
-def runnable(voc: Path | None) -> dict[str, Callable[[], Result]]:
+def runnable(voc: Path | None, model: Path | None) -> dict[str, Callable[[], Result]]:
     """The benchmarks that this machine and this command line can run."""
     found: dict[str, Callable[[], Result]] = {
         "input_pipeline": partial(run, input_pipeline.benchmark),
@@ -57,6 +64,8 @@ def runnable(voc: Path | None) -> dict[str, Callable[[], Result]]:
     }
     if voc is not None:
         found["input_pipeline_voc"] = partial(run, partial(input_pipeline.benchmark, voc))
+    if model is not None:
+        found["audit"] = partial(audit.run, model)
     if torch.cuda.is_available():
         found["gpu_training"] = gpu_training.run
     return found
@@ -70,11 +79,14 @@ def main() -> None:
     parser.add_argument(
         "--voc", type=Path, metavar="FOLDER", help="images in VOC layout, for input_pipeline_voc"
     )
+    parser.add_argument(
+        "--model", type=Path, metavar="FILE", help="a model.pt of the embedded data set, for audit"
+    )
     arguments = parser.parse_args()
     for name in arguments.names:
         if name not in NAMES:
             parser.error(f"{name} is none of {', '.join(NAMES)}")
-    possible = runnable(arguments.voc)
+    possible = runnable(arguments.voc, arguments.model)
     for name in arguments.names or NAMES:
         if name not in possible:
             print(f"{name}: not run: {MISSING[name]}", flush=True)

@@ -1,5 +1,7 @@
 """A detector over all images of a split."""
 
+import sys
+
 from tqdm import tqdm
 
 from ssd.inference.detector_file import DetectorFile
@@ -34,3 +36,14 @@ def detect_split(detector: DetectorFile, file: TensorFile, device: str = "auto")
     for start in tqdm(range(0, len(file), BATCH), "evaluating", unit="batch", leave=False, disable=None):
         found += detector.detect([file.image(index) for index in range(start, len(file))[:BATCH]])
     return found
+
+
+def warn_of_thresholds(detector: DetectorFile) -> None:
+    """Say on stderr that the figures of an exported file are those of its thresholds."""
+    if detector.kind != "model.pt":
+        threshold = detector.metadata["score_threshold"]
+        print(
+            f"{detector.path.name} drops scores below {threshold:g} and has at most "
+            f"{detector.metadata['max_detections']} detections per image: its AP is lower than a model.pt's",
+            file=sys.stderr,
+        )

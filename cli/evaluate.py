@@ -1,6 +1,5 @@
 """`ssd evaluate`: the figures of any detector on any annotated images."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,7 +23,7 @@ def evaluate(
     """
     # They take seconds, and --help none.
     from cli.data import opened_data
-    from cli.detections import detect_split
+    from cli.detections import detect_split, warn_of_thresholds
     from cli.model import model_file
     from ssd.detections_file import write_detections
     from ssd.files import write_json
@@ -43,13 +42,7 @@ def evaluate(
             if out is not None:
                 write_detections(out / "detections.json", detections, file.image_ids)
                 write_json(out / "metrics.json", summary)
-    if detector.kind != "model.pt":
-        threshold = detector.metadata["score_threshold"]
-        print(
-            f"{path.name} drops scores below {threshold:g} and has at most "
-            f"{detector.metadata['max_detections']} detections per image: its AP is lower than a model.pt's",
-            file=sys.stderr,
-        )
+    warn_of_thresholds(detector)
     if as_json:
         print_json(summary)
     else:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import typer
 
+from cli.audit import audit
+from cli.compare import compare
 from cli.evaluate import evaluate
 from cli.export import export
 from ssd.errors import LostProcessError, UserError, storage_errors_explained
@@ -19,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (evaluate, export):
+for command in (audit, compare, evaluate, export):
     app.command()(command)
 
 

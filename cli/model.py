@@ -1,10 +1,11 @@
-"""The model file that a command line names: a path, MLflow's, or torchvision's published detector."""
+"""The model file that a command line names: a path, or what MLflow, git with DVC, or torchvision has."""
 
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cli.revision import fetch_revision, revision_in
 from ssd.inference.pretrained import save_coco_model
 from ssd.params import TrackingParams, load_params
 from ssd.tracking.model_files import fetch_model, is_mlflow_uri
@@ -18,22 +19,23 @@ COCO = "coco"
 
 @contextmanager
 def model_file(text: str) -> Iterator[Path]:
-    """The file; if it is MLflow's or torchvision's ("coco"), a copy for the block.
+    """The file; if it is MLflow's, a git revision's or torchvision's ("coco"), a copy for the block.
 
     Raises:
-        UserError: MLflow has no such file, or torchvision's cannot be downloaded. Whether a path exists, who
-            opens it says.
+        UserError: MLflow has no such file, DVC none of the revision, or torchvision's cannot be downloaded.
+            Whether a path exists, who opens it says.
     """
-    if text != COCO and not is_mlflow_uri(text):
-        yield Path(text).expanduser()
-        return
     with tempfile.TemporaryDirectory(prefix="ssd-model-") as folder:
         if text == COCO:
             path = Path(folder) / "coco.pt"
             save_coco_model(path)
             yield path
-            return
-        yield fetch_model(text, tracking_params(), workspace(), Path(folder))
+        elif is_mlflow_uri(text):
+            yield fetch_model(text, tracking_params(), workspace(), Path(folder))
+        elif (revision := revision_in(text)) is not None:
+            yield fetch_revision(revision, workspace(), Path(folder))
+        else:
+            yield Path(text).expanduser()
 
 
 def tracking_params() -> TrackingParams:

@@ -10,7 +10,8 @@ ModelFile = Annotated[
     typer.Argument(
         metavar="MODEL",
         help="A model: models/model.pt, an exported .onnx or TorchScript file, runs:/RUN_ID[/PATH], "
-        "models:/NAME@ALIAS or models:/NAME/VERSION, or coco: torchvision's published SSD300",
+        "models:/NAME@ALIAS or models:/NAME/VERSION, git:REVISION (of DVC's), or coco: torchvision's "
+        "published SSD300",
     ),
 ]
 Data = Annotated[

@@ -7,6 +7,9 @@ Matching is per image and so is done once: an image that is drawn k times is an 
 resample a weighted sum over the same detections, best first. Precision rises only at true positives, so the
 detections between two of them are added up first. Where detections have equal scores, the order of repeated
 images would matter by a little; here all copies of a detection come together.
+
+Two detectors on the same images are compared in the same resamples (paired): what makes a resample easy or
+hard, it is for both, and falls out of their difference.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -55,9 +58,35 @@ def bootstrap_coco(
             least 1.
     """
     chunks = [resampled(matches, draws) for draws in draw_images(num_images, num_resamples, seed)]
-    every = np.concatenate(chunks, axis=2)
+    return _intervals(np.concatenate(chunks, axis=2), list(matches), class_names)
+
+
+def bootstrap_difference(
+    matches: Mapping[str, ClassMatches],
+    others: Mapping[str, ClassMatches],
+    class_names: Sequence[str],
+    num_images: int,
+    num_resamples: int,
+    seed: int = SEED,
+) -> CocoIntervals:
+    """Intervals of the differences, the figures of `others` minus those of `matches`, in the same resamples.
+
+    Args:
+        matches, others: of `match_classes`, of two detectors on the same images and objects; the other
+            arguments as those of `bootstrap_coco`.
+    """
+    assert list(matches) == list(others), "the same objects have the same classes"
+    chunks = [
+        resampled(others, draws) - resampled(matches, draws)
+        for draws in draw_images(num_images, num_resamples, seed)
+    ]
+    return _intervals(np.concatenate(chunks, axis=2), list(matches), class_names)
+
+
+def _intervals(every: Floats, names: Sequence[str], class_names: Sequence[str]) -> CocoIntervals:
+    """Percentiles of AP, or of differences of AP, float64 [names, IoU thresholds, resamples]."""
     map_, map50 = every.mean(axis=1), every[:, 0]
-    rows = {name: row for row, name in enumerate(matches)}
+    rows = {name: row for row, name in enumerate(names)}
 
     def per_class(values: Floats) -> dict[str, Interval | None]:
         return {name: _interval(values[rows[name]]) if name in rows else None for name in class_names}

@@ -1,7 +1,10 @@
 """Model files that MLflow keeps: those of a run, and those of a registered model's version."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from ssd.errors import UserError
 from ssd.params import TrackingParams
@@ -28,9 +31,7 @@ def fetch_model(uri: str, settings: TrackingParams, root: Path, folder: Path) ->
     Raises:
         UserError: MLflow knows no such run, model or file, or cannot be reached.
     """
-    try:
-        _, writer = open_store(settings, root)
-        writer.gone()
+    with asked(uri, settings, root):
         run_id, path = _run_and_path(uri)
         target = folder / f"{run_id}-{PurePosixPath(path).name}"
         if not target.is_file():
@@ -38,25 +39,46 @@ def fetch_model(uri: str, settings: TrackingParams, root: Path, folder: Path) ->
             with TemporaryDirectory(dir=folder) as own:
                 found = mlflow().artifacts.download_artifacts(run_id=run_id, artifact_path=path, dst_path=own)
                 Path(found).replace(target)
+        return target
+
+
+@contextmanager
+def asked(uri: str, settings: TrackingParams, root: Path) -> Iterator[Any]:
+    """Open the store for questions about `uri`; in the block, a client of MLflow's.
+
+    Raises:
+        UserError: MLflow has no such thing, or cannot be reached.
+    """
+    try:
+        _, writer = open_store(settings, root)
+        writer.gone()
+        yield mlflow().MlflowClient()
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001 (whatever a database, a disk or a server raises)
         raise UserError(f"{uri}: MLflow has no such file: {reason(error, server_of(settings))}") from None
-    return target
 
 
 def _run_and_path(uri: str) -> tuple[str, str]:
     """The id of the run and the path of the artifact in it."""
     kind, _, rest = uri.partition(":/")
-    name, separator, tail = rest.strip("/").partition("/")
+    name, _, tail = rest.strip("/").partition("/")
     if kind == "runs":
         return name, tail or MODEL_ARTIFACT
+    return model_version(uri).run_id, MODEL_ARTIFACT
+
+
+def model_version(uri: str) -> Any:
+    """The version of a registered model that models:/NAME/VERSION or models:/NAME@ALIAS names.
+
+    Raises:
+        UserError: the URI names no version; MLflow's own errors where there is none.
+    """
     client = mlflow().MlflowClient()
+    name, _, number = uri.removeprefix("models:/").strip("/").partition("/")
     model, at, alias = name.partition("@")
     if at:
-        version = client.get_model_version_by_alias(model, alias)
-    elif separator:
-        version = client.get_model_version(model, tail)
-    else:
-        raise UserError(f"{uri}: say which version, as models:/{name}/1 or models:/{name}@champion")
-    return version.run_id, MODEL_ARTIFACT
+        return client.get_model_version_by_alias(model, alias)
+    if number:
+        return client.get_model_version(model, number)
+    raise UserError(f"{uri}: say which version, as models:/{name}/1 or models:/{name}@champion")
