@@ -7,8 +7,11 @@ from collections.abc import Sequence
 
 import typer
 
+from cli.bench import bench
 from cli.evaluate import evaluate
 from cli.export import export
+from cli.info import info
+from cli.verify import verify
 from ssd.errors import LostProcessError, UserError, storage_errors_explained
 
 app = typer.Typer(
@@ -19,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (evaluate, export):
+for command in (evaluate, export, info, bench, verify):
     app.command()(command)
 
 

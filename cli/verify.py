@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def verify(model: ModelFile, as_json: AsJson = False) -> None:
-    """Check a file's digest and, of an exported one, its detections in the golden image; exit code 1 if it fails.
+    """Check a file's digest, and an exported one's detections in its golden image; exit code 1 if it fails.
 
     An .onnx runs in onnxruntime; ssd/export/verify_onnx.py does that without this package, too.
     """
@@ -33,7 +33,7 @@ def verify(model: ModelFile, as_json: AsJson = False) -> None:
 
 
 def verify_with_torch(path: Path) -> "Report":
-    """Of a TorchScript file as of an ONNX file; of a model.pt, which has no golden image, the digest alone."""
+    """A TorchScript file as an ONNX file; of a model.pt, which has no golden image, the digest alone."""
     from ssd.errors import UserError
     from ssd.export.certificate import TORCHSCRIPT_SEAL, torchscript_run
     from ssd.export.torchscript import open_torchscript

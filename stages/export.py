@@ -1,7 +1,7 @@
 """Stage 5: models/model.pt to ONNX and TorchScript files that hold everything from pixels to detections.
 
-Writes models/export, after both files have been compared with the PyTorch model, and reports/export.json. Each file
-carries a certificate of its birth and a golden image, see `ssd verify`.
+Writes models/export, after both files have been compared with the PyTorch model, and reports/export.json.
+Each file carries a certificate of its birth and a golden image, which `ssd verify` reads.
 """
 
 import base64
@@ -72,7 +72,7 @@ def data_digests() -> dict[str, str]:
 
 
 def params_digest(params: Params) -> str:
-    """SHA-256 of the sections that decide model, figures and files; those before decide the data, which has its own."""
+    """SHA-256 of the sections that decide model, figures and files; the data have digests of their own."""
     sections = [params.model, params.augment, params.train, params.evaluate, params.export]
     text = json.dumps([section.model_dump(mode="json") for section in sections], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -84,7 +84,10 @@ def metrics_of(model_sha256: str) -> dict[str, Any] | None:
         metrics: dict[str, Any] = json.loads(METRICS.read_text(encoding="utf-8"))
         if f"{model_sha256}  {MODEL}" in metrics.get("sha256", []):
             return metrics
-    print(f"warning: no {METRICS} of this {MODEL}, so the files carry no figures; run evaluate first", file=sys.stderr)
+    print(
+        f"warning: no {METRICS} of this {MODEL}, so the files carry no figures; run evaluate first",
+        file=sys.stderr,
+    )
     return None
 
 

@@ -23,7 +23,9 @@ def revision(root: Path = ROOT) -> Revision | None:
     """Of the repository at `root`; None where that is no git repository's root, or git is missing."""
     try:
         top = Path(_git(root, "rev-parse", "--show-toplevel").strip())
-        if top.resolve() != root.resolve():  # a repository that the environment of an installed package lies in
+        if (
+            top.resolve() != root.resolve()
+        ):  # a repository that the environment of an installed package lies in
             return None
         commit = _git(root, "rev-parse", "HEAD").strip()
         listing = _git(root, "status", "--porcelain", "-z", "--no-renames", "--", *INPUTS)

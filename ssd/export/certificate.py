@@ -146,7 +146,8 @@ def _sealed_onnx(content: bytes, statements: Mapping[str, Any]) -> bytes:
     seal = onnx.ModelProto()
     onnx.helper.set_model_props(seal, {"seal": "0" * DIGEST_LENGTH})
     assert seal.SerializeToString() == ONNX_SEAL + b"0" * DIGEST_LENGTH, "where the digest is looked for"
-    return body + ONNX_SEAL + hashlib.sha256(body + ONNX_SEAL).hexdigest().encode()
+    marked: bytes = body + ONNX_SEAL
+    return marked + hashlib.sha256(marked).hexdigest().encode()
 
 
 def _sealed_script(content: bytes, statements: Mapping[str, Any]) -> bytes:

@@ -3,8 +3,8 @@
     python verify_onnx.py ssd.onnx [--json]
 
 needs numpy and onnxruntime alone, not this package. A file says of itself:
-    seal         its last 64 bytes: the SHA-256, in hex digits, of all bytes before them. One changed weight or
-                 letter breaks it. It is no signature: who changes a file can seal it again.
+    seal         its last 64 bytes: the SHA-256, in hex digits, of all bytes before them. One changed weight
+                 or letter breaks it. It is no signature: who changes a file can seal it again.
     certificate  what the detector was made of: digests of model.pt, data and params, figures, versions
     origin       the git commit and the machine of the export, which change no result
     golden       a small image, the PyTorch model's detections in it, and a digest of the file's own outputs
@@ -24,14 +24,14 @@ from typing import Any
 import numpy as np
 
 ONNX_SEAL = b"\x72\x48\x0a\x04seal\x12\x40"
-"""What stands before the digest at an ONNX file's end: the property "seal" of 64 bytes, in protobuf's encoding.
+"""What stands before the digest at the end: the property "seal" of 64 bytes, in protobuf's encoding.
 
-Fields of a message may stand in any order, so it can be the last one, whatever comes before it."""
+The fields of a message may stand in any order, so it is the last one, whatever comes before it."""
 
 DIGEST_LENGTH = 64  # hex digits of SHA-256
 
 TOLERANCE = 0.001
-"""Largest difference of scores, and of boxes divided by the longer image side: `export.tolerance`'s default."""
+"""Largest difference of scores, and of boxes divided by the longer image side, as `export.tolerance`."""
 
 OUTPUTS = ["boxes", "scores", "labels", "num_detections"]
 
@@ -57,9 +57,10 @@ class GoldenResult:
 
 @dataclass(frozen=True)
 class Report:
-    """What became of a file. problem: why it is not what was exported, or detects otherwise; "" if all is well.
+    """What became of a file.
 
-    sealed: its digest is right; golden: None if it could not be run; metadata: what it says of itself.
+    sealed: its digest is right; golden: None if it could not be run; metadata: what it says of itself;
+    problem: why it is not what was exported, or detects otherwise, "" if all is well.
     """
 
     path: Path
@@ -75,7 +76,9 @@ def is_sealed(content: bytes, mark: bytes) -> bool:
     return body[-len(mark) :] == mark and hashlib.sha256(body).hexdigest().encode() == digest
 
 
-def verify(content: bytes, mark: bytes, path: Path, opened: Callable[[], tuple[Run, dict[str, Any]]]) -> Report:
+def verify(
+    content: bytes, mark: bytes, path: Path, opened: Callable[[], tuple[Run, dict[str, Any]]]
+) -> Report:
     """Check the seal of a file, and run its golden image.
 
     Args:
@@ -83,8 +86,10 @@ def verify(content: bytes, mark: bytes, path: Path, opened: Callable[[], tuple[R
         opened: opens the file: how it runs, and its metadata. Not called for a file without a seal: what is
             cut short need not be parsed.
     """
-    if content[: -DIGEST_LENGTH][-len(mark) :] != mark:
-        return Report(path, False, None, {}, "no seal at its end: cut short, or exported without a certificate")
+    if content[:-DIGEST_LENGTH][-len(mark) :] != mark:
+        return Report(
+            path, False, None, {}, "no seal at its end: cut short, or exported without a certificate"
+        )
     sealed = is_sealed(content, mark)
     broken = "" if sealed else "changed since it was exported: its content does not match its SHA-256"
     try:
@@ -102,12 +107,15 @@ def verify_onnx(path: Path) -> Report:
     return verify(content, ONNX_SEAL, path, lambda: open_session(content))
 
 
-def open_session(content: bytes) -> tuple[Run, dict[str, Any]]:
-    """An ONNX file in onnxruntime, on one thread of the CPU, and its metadata."""
+def open_session(content: bytes, num_threads: int = 1) -> tuple[Run, dict[str, Any]]:
+    """An ONNX file in onnxruntime on the CPU, and its metadata.
+
+    On one thread additions have the same order, whatever the number of cores.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # whatever the number of cores, the same order of additions
+    options.intra_op_num_threads = num_threads
     options.log_severity_level = 4  # a damaged file is told in one line
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     properties = session.get_modelmeta().custom_metadata_map
@@ -133,9 +141,7 @@ def golden_image(golden: Mapping[str, Any]) -> np.ndarray:
     return pixels.reshape(1, 3, golden["height"], golden["width"])
 
 
-def compare(
-    golden: Mapping[str, Any], run: Run, score_threshold: float, max_detections: int
-) -> GoldenResult:
+def compare(golden: Mapping[str, Any], run: Run, score_threshold: float, max_detections: int) -> GoldenResult:
     """Run the golden image, and match what is found with what the file carries.
 
     Pairs have the same label, and differ by at most TOLERANCE. What has no partner is a difference, unless
@@ -146,9 +152,9 @@ def compare(
     boxes, scores, labels, num_found = (array[0] for array in outputs)
     wanted = np.array(golden["scores"], np.float32)
     score_differences = np.abs(wanted[:, None] - scores[:num_found])
-    box_differences = np.abs(
-        np.array(golden["boxes"], np.float32).reshape(-1, 1, 4) - boxes[:num_found]
-    ).max(-1) / max(image.shape[2:])
+    box_differences = np.abs(np.array(golden["boxes"], np.float32).reshape(-1, 1, 4) - boxes[:num_found]).max(
+        -1
+    ) / max(image.shape[2:])
     distances = np.maximum(score_differences, box_differences)
     distances[np.array(golden["labels"], np.int64)[:, None] != labels[:num_found]] = np.inf
     pairs = closest_pairs(distances)
@@ -162,8 +168,8 @@ def compare(
     problem = ""
     if lost or new:
         problem = (
-            f"other detections in the golden image: of {len(wanted)} it misses {len(lost)}, and has {len(new)} "
-            f"others (scores and boxes may differ by {TOLERANCE:g})"
+            f"other detections in the golden image: of {len(wanted)} it misses {len(lost)}, and has "
+            f"{len(new)} others (scores and boxes may differ by {TOLERANCE:g})"
         )
     return GoldenResult(
         len(wanted),
@@ -204,8 +210,15 @@ def lines(report: Report) -> list[str]:
             f"{'from PyTorch':22s} scores within {golden.score_difference:.1e}, boxes within "
             f"{golden.box_difference:.1e} of the longer side (allowed: {TOLERANCE:g})"
         )
-    verdict = report.problem or "this machine gives the same detections"
-    return [*said, f"{report.path}: {'FAILED: ' if report.problem else ''}{verdict}"]
+    if report.problem:
+        verdict = f"FAILED: {report.problem}"
+    elif report.golden is None:
+        verdict = "as it was written; it has no golden image"
+    elif report.golden.num_detections == 0:
+        verdict = "as it was written; in its golden image nothing is detected, here as there"
+    else:
+        verdict = "as it was written; this machine gives the same detections"
+    return [*said, f"{report.path}: {verdict}"]
 
 
 def in_words(value: Any) -> str:
@@ -235,7 +248,9 @@ def report_as_json(report: Report) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0 if the file is what was exported and detects the same here, else 1."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("file", type=Path, help="an exported ONNX file")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     given = parser.parse_args(arguments)
