@@ -139,6 +139,12 @@ def test_operations_are_those_of_the_convolutions(glyph_model: Path) -> None:
         if isinstance(layer, nn.Conv2d):
             layer.register_forward_hook(count)
     about = describe_network(Detector(model, SETTINGS))
+    # Those of the heads run as one function for both.
+    for loc, conf, (height, width) in zip(
+        model.heads.loc, model.heads.conf, model.config.map_sizes(), strict=True
+    ):
+        assert isinstance(loc, nn.Conv2d) and isinstance(conf, nn.Conv2d)
+        expected += (loc.weight.numel() + conf.weight.numel()) * height * width
     assert about["num_macs"] == expected > 0
     assert about["num_parameters"] == sum(len(x.flatten()) for x in model.parameters())
 
