@@ -6,8 +6,8 @@ Metadata, beside that of `ssd.detector.describe`:
     golden       a small image, what the PyTorch model detects in it, and a digest of the file's own outputs
 
 All but `origin` follow from the inputs of the export, so that the same inputs give the same bytes on the same
-kind of machine. There is no date, and no digest of dvc.lock, which is not complete while the export runs: what it
-says of data and params these digests say. `ssd.export.verify_onnx` reads and checks all of it.
+kind of machine. There is no date, and no digest of dvc.lock, which is not complete while the export runs:
+what it says of data and params these digests say. `ssd.export.verify_onnx` reads and checks all of it.
 """
 
 import base64
