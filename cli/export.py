@@ -2,14 +2,11 @@
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli.options import AsJson, ModelFile, print_json
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 TOLERANCE = 0.001
 """As export.tolerance of params.yaml."""
@@ -27,30 +24,40 @@ def export(
     """Write a model.pt as files that run anywhere, after both have been compared with it."""
     # They take seconds, and --help none.
     from cli.model import model_file
+    from cli.pictures import drawn_pictures
     from ssd.detector import Detector
     from ssd.errors import UserError
+    from ssd.export.certificate import certify, make_certificate, make_golden, make_origin
     from ssd.export.compare import compare_files
     from ssd.export.onnx import to_onnx
     from ssd.export.torchscript import to_torchscript
-    from ssd.files import write_bytes, write_json
+    from ssd.files import sha256, write_bytes, write_json
     from ssd.inference.detector_file import kind_of
     from ssd.models.saved import load_model
     from ssd.postprocess import PostProcessSettings
     from stages.export import say
+    from stages.revision import commit_and_dirty
 
     with model_file(model) as path:
         if kind_of(path) != "model.pt":
             raise UserError(f"{path}: an exported file; export the model.pt that it was made of")
         network, class_names = load_model(path)
+        model_sha256 = sha256(path)
     settings = PostProcessSettings(score_threshold, nms_iou, max_detections=max_detections)
     detector = Detector(network, settings)
+    pictures = drawn_pictures()
+    # Of which data and params, nobody knows here.
+    certificate = make_certificate(detector, model_sha256)
+    origin, golden = make_origin(*commit_and_dirty()), make_golden(detector, pictures)
     out.mkdir(parents=True, exist_ok=True)
     # Both are complete before one is replaced.
     with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as folder:
         files = [Path(folder, name) for name in ("ssd.onnx", "ssd.torchscript.pt")]
         write_bytes(files[0], to_onnx(detector, class_names, opset))
         write_bytes(files[1], to_torchscript(detector, class_names))
-        report = compare_files(detector, class_names, files, drawn_pictures(), TOLERANCE)
+        for file in files:
+            certify(file, certificate, origin, golden)
+        report = compare_files(detector, class_names, files, pictures, TOLERANCE)
         write_json(Path(folder, "export.json"), report)
         for file in Path(folder).iterdir():
             file.replace(out / file.name)
@@ -58,14 +65,3 @@ def export(
         print_json(report)
     else:
         say(report, [file.name for file in files])
-
-
-def drawn_pictures() -> list["Tensor"]:
-    """Scenes of the embedded data set, uint8 RGB [3, H, W]: the files have to agree on any picture."""
-    import numpy as np
-    import torch
-
-    from ssd.source.shapes import draw_scene
-
-    scenes = [draw_scene(np.random.default_rng([index]), 256)[0] for index in range(8)]
-    return [torch.from_numpy(np.array(scene)).permute(2, 0, 1).contiguous() for scene in scenes]

@@ -8,9 +8,12 @@ from collections.abc import Sequence
 import typer
 
 from cli.audit import audit
+from cli.bench import bench
 from cli.compare import compare
 from cli.evaluate import evaluate
 from cli.export import export
+from cli.info import info
+from cli.verify import verify
 from ssd.errors import LostProcessError, UserError, storage_errors_explained
 
 app = typer.Typer(
@@ -21,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (audit, compare, evaluate, export):
+for command in (audit, bench, compare, evaluate, export, info, verify):
     app.command()(command)
 
 

@@ -66,6 +66,8 @@ def main(params: Params) -> None:
         figures = score_split(result.detections, objects, class_names, params.evaluate.resamples)
         losses = {"loss": result.loss, "loc_loss": result.loc_loss, "conf_loss": result.conf_loss}
         summary = summarise(figures, losses, {**count(file, result), **mends})
+        # What was measured, as `sha256sum` says it; a list, which DVC leaves out of its tables.
+        summary["sha256"] = [f"{sha256(path)}  {path}" for path in (MODEL, file.path)]
         write_json(METRICS, summary)
         write_curves(figures.voc, class_names)
         header, *rows = matrix_rows(figures.operating_point, class_names)

@@ -1,9 +1,12 @@
 """Stage 5: models/model.pt to ONNX and TorchScript files that hold everything from pixels to detections.
 
 Writes models/export, after both files have been compared with the PyTorch model, and reports/export.json.
+Each file carries a certificate of its birth and a golden image, which `ssd verify` reads.
 """
 
 import base64
+import hashlib
+import json
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -11,18 +14,23 @@ from typing import Any
 
 import ssd.export
 from ssd.detector import Detector
+from ssd.export.certificate import certify, make_certificate, make_golden, make_origin
 from ssd.export.compare import compare_files
 from ssd.export.onnx import to_onnx
 from ssd.export.torchscript import to_torchscript
-from ssd.files import replacing, replacing_folder, write_bytes, write_json
+from ssd.files import replacing, replacing_folder, sha256, write_bytes, write_json
+from ssd.layouts import SPLITS
 from ssd.loading.tensor_file import TensorFile
 from ssd.models.saved import load_model
 from ssd.params import Params
 from ssd.postprocess import PostProcessSettings
 from stages.command import command
+from stages.revision import commit_and_dirty
 from stages.run import stage_run
 
 MODEL = Path("models/model.pt")
+METRICS = Path("reports/metrics.json")
+TENSORS = Path("data/tensors")
 FOLDER = Path("models/export")
 REPORT = Path("reports/export.json")
 
@@ -35,18 +43,52 @@ def main(params: Params) -> None:
         settings.score_threshold, settings.nms_iou, max_detections=settings.max_detections
     )
     detector = Detector(model, thresholds)
-    split = TensorFile("data/tensors/test.safetensors")
+    split = TensorFile(TENSORS / "test.safetensors")
     images = [split.image(index) for index in range(min(settings.num_images, len(split)))]
+
+    model_sha256 = sha256(MODEL)
+    certificate = make_certificate(
+        detector, model_sha256, data_digests(), params_digest(params), metrics_of(model_sha256)
+    )
+    origin, golden = make_origin(*commit_and_dirty()), make_golden(detector, images)
 
     # Both are complete before one is replaced.
     with replacing(REPORT) as report_file, replacing_folder(FOLDER) as folder:
         files = [folder / "ssd.onnx", folder / "ssd.torchscript.pt"]
         write_bytes(files[0], to_onnx(detector, class_names, settings.opset))
         write_bytes(files[1], to_torchscript(detector, class_names))
+        for file in files:
+            certify(file, certificate, origin, golden)
         report = compare_files(detector, class_names, files, images, settings.tolerance)
         write_json(report_file, report)
     say(report, [file.name for file in files])
     track(params, split)
+
+
+def data_digests() -> dict[str, str]:
+    """SHA-256 of each tensor file that is here."""
+    files = {split: TENSORS / f"{split}.safetensors" for split in SPLITS}
+    return {split: sha256(path) for split, path in files.items() if path.is_file()}
+
+
+def params_digest(params: Params) -> str:
+    """SHA-256 of the sections that decide model, figures and files; the data have digests of their own."""
+    sections = [params.model, params.augment, params.train, params.evaluate, params.export]
+    text = json.dumps([section.model_dump(mode="json") for section in sections], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def metrics_of(model_sha256: str) -> dict[str, Any] | None:
+    """The content of metrics.json, if it is of this model."""
+    if METRICS.is_file():
+        metrics: dict[str, Any] = json.loads(METRICS.read_text(encoding="utf-8"))
+        if f"{model_sha256}  {MODEL}" in metrics.get("sha256", []):
+            return metrics
+    print(
+        f"warning: no {METRICS} of this {MODEL}, so the files carry no figures; run evaluate first",
+        file=sys.stderr,
+    )
+    return None
 
 
 def track(params: Params, split: TensorFile) -> None:

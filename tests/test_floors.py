@@ -49,7 +49,7 @@ FLOORS: dict[str, set[str]] = {
     "preflight": {"source", "prepare", "models", "processes"},
     "detector": {"models", "postprocess"},
     "evaluation": {"loading", "loss", "models", "postprocess", "processes"},
-    "export": {"boxes", "postprocess", "detector"},
+    "export": {"boxes", "models", "postprocess", "detector"},
     "inference": {"prepare", "loss", "models", "postprocess", "detector", "export"},
     "plots": {"loading", "metrics", "models"},
     "audit": {"loading", "metrics", "plots"},

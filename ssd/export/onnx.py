@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ssd.detector import Detector, Outputs, describe
+from ssd.export.verify_onnx import OUTPUTS, parsed
 from ssd.postprocess import nms_mask
 
 # NMS uses only operators in which opsets 18 to 23 differ by data types alone. Any: onnxscript's type hints
@@ -19,9 +20,6 @@ from ssd.postprocess import nms_mask
 op: Any = onnxscript.opset18
 
 INPUT = "images"
-OUTPUTS = ["boxes", "scores", "labels", "num_detections"]
-STRINGS = ("format", "images")
-"""Metadata that is no JSON."""
 
 
 def to_onnx(detector: Detector, class_names: Sequence[str], opset: int) -> bytes:
@@ -73,7 +71,7 @@ def open_onnx(path: str | Path) -> tuple[Callable[[Tensor], Outputs], dict[str, 
         return boxes, scores, labels, num_detections
 
     properties = session.get_modelmeta().custom_metadata_map
-    return run, {k: v if k in STRINGS else json.loads(v) for k, v in properties.items()}
+    return run, parsed(properties)
 
 
 @torch.library.custom_op("ssd::nms_mask", mutates_args=())

@@ -3,7 +3,7 @@
 import io
 import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -79,20 +79,27 @@ def to_torchscript(detector: Detector, class_names: Sequence[str]) -> bytes:
         traced = torch.jit.trace(deployed, (example,), check_trace=False)  # type: ignore[no-untyped-call]
         metadata = json.dumps(describe(detector, class_names))
         torch.jit.save(traced, buffer, _extra_files={METADATA: metadata})
-    return _without_debug_files(buffer.getvalue())
+    return with_records(buffer.getvalue(), {})
 
 
-def _without_debug_files(content: bytes) -> bytes:
-    """A TorchScript file without its debug files, which only the messages of errors use."""
+def record(content: bytes, name: str) -> bytes:
+    """An extra file inside a TorchScript file."""
+    found: bytes = torch._C.PyTorchFileReader(io.BytesIO(content)).get_record(f"extra/{name}")
+    return found
+
+
+def with_records(content: bytes, extra_files: Mapping[str, bytes]) -> bytes:
+    """A TorchScript file with these extra files in place of its own, and without debug files."""
     reader = torch._C.PyTorchFileReader(io.BytesIO(content))
+    replaced = {f"extra/{name}": file for name, file in extra_files.items()}
     buffer = io.BytesIO()
     writer = torch._C.PyTorchFileWriter(buffer)
     writer.set_min_version(int(reader.get_record("version")))
     for name in reader.get_all_records():
         # The writer adds the first two itself.
         if name not in ("version", ".data/serialization_id") and not name.endswith(DEBUG_SUFFIX):
-            record = reader.get_record(name)
-            writer.write_record(name, record, len(record))
+            file = replaced.get(name) or reader.get_record(name)
+            writer.write_record(name, file, len(file))
     writer.write_end_of_file()
     return buffer.getvalue()
 

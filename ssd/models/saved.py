@@ -49,7 +49,7 @@ def save_model(
     }
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    write_bytes(path, _sealed(buffer.getvalue()))
+    write_bytes(path, sealed_zip(buffer.getvalue(), SEAL))
 
 
 def load_model(path: str | Path) -> tuple[SSD, list[str]]:
@@ -90,13 +90,13 @@ def load_loss_settings(path: str | Path) -> dict[str, Any]:
     return settings
 
 
-def _sealed(archive: bytes) -> bytes:
-    """A zip file with the format and the SHA-256 of all bytes before the digest as its comment, at the end.
+def sealed_zip(archive: bytes, seal: bytes) -> bytes:
+    """A zip file with `seal` and the SHA-256 of all bytes before the digest as its comment, at the end.
 
     Zip readers, torch's included, pass over a comment.
     """
-    assert archive[-22:-18] == b"PK\5\6", "torch.save ends a zip file without a comment"
-    content = archive[:-2] + (len(SEAL) + DIGEST_LENGTH).to_bytes(2, "little") + SEAL
+    assert archive[-22:-18] == b"PK\5\6", "torch ends a zip file without a comment"
+    content = archive[:-2] + (len(seal) + DIGEST_LENGTH).to_bytes(2, "little") + seal
     return content + hashlib.sha256(content).hexdigest().encode()
 
 
@@ -120,7 +120,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _check_seal(path: Path, data: bytes) -> None:
-    """Raise UserError unless `data` ends with a comment as `_sealed` writes it, with the right digest."""
+    """Raise UserError unless `data` ends with a comment as `sealed_zip` writes it, with the right digest."""
     content, digest = memoryview(data)[:-DIGEST_LENGTH], data[-DIGEST_LENGTH:]
     if content[-len(SEAL) :] != SEAL:
         raise UserError(f"{path}: not a model file of format {MODEL_FORMAT}, or cut short", path=path)

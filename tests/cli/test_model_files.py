@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pytest
 from small_detector import assert_same_detections, scenes
+from torch import Tensor, nn
 from voc_folder import annotation_xml, encode, object_xml, picture, write_image, write_lists
 from waiting import Ended
 
+from ssd.detector import Detector
 from ssd.errors import UserError
+from ssd.export.network import describe_network
 from ssd.inference.detector_file import DetectorFile, open_detector
 from ssd.loading.tensor_file import TensorFile
+from ssd.models.saved import load_model
 from ssd.postprocess import PostProcessSettings
 from ssd.source.glyphs import GLYPHS
 
@@ -103,6 +107,94 @@ def test_an_exported_file_is_not_exported_again(run_ssd: Run, exported: Path, tm
     assert "export the model.pt that it was made of" in ended.stderr
 
 
+def test_every_kind_says_what_it_is(run_ssd: Run, glyph_model: Path, exported: Path) -> None:
+    found = []
+    for file in (glyph_model, *exported_files(exported)):
+        ended = run_ssd("info", file, "--json")
+        assert ended.code == 0, ended.stderr
+        found.append(json.loads(ended.stdout))
+    model, *files = found
+    assert [about["kind"] for about in found] == ["model.pt", "onnx", "torchscript"]
+    assert all(about["classes"] == list(GLYPHS) for about in found)
+    assert all(about["network"] == model["network"] for about in files)
+    assert model["network"]["map_sizes"] == [[8, 8], [4, 4], [2, 2], [1, 1]]
+    assert all(about["certificate"]["model_sha256"] == model["sha256"] for about in files)
+    assert all(about["certificate"]["metrics"] is None for about in files)
+    said = run_ssd("info", exported / "ssd.onnx").stdout
+    assert "  metrics              not known\n" in said
+    assert "  num_priors " in said
+
+
+def test_operations_are_those_of_the_convolutions(glyph_model: Path) -> None:
+    """A convolution multiplies each weight once for each place that it is at."""
+    model, _ = load_model(glyph_model)
+    expected = 0
+
+    def count(layer: nn.Module, _: object, output: Tensor) -> None:
+        nonlocal expected
+        assert isinstance(layer, nn.Conv2d)
+        expected += layer.weight.numel() * output.shape[2] * output.shape[3]
+
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(count)
+    about = describe_network(Detector(model, SETTINGS))
+    # Those of the heads run as one function for both.
+    for loc, conf, (height, width) in zip(
+        model.heads.loc, model.heads.conf, model.config.map_sizes(), strict=True
+    ):
+        assert isinstance(loc, nn.Conv2d) and isinstance(conf, nn.Conv2d)
+        expected += (loc.weight.numel() + conf.weight.numel()) * height * width
+    assert about["num_macs"] == expected > 0
+    assert about["num_parameters"] == sum(len(x.flatten()) for x in model.parameters())
+
+
+def test_what_was_exported_is_verified_and_what_was_changed_is_not(
+    run_ssd: Run, glyph_model: Path, exported: Path, tmp_path: Path
+) -> None:
+    for file in (glyph_model, *exported_files(exported)):
+        ended = run_ssd("verify", file)
+        assert ended.code == 0, ended.stdout + ended.stderr
+        assert ": as it was written; " in ended.stdout
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        changed = tmp_path / file.name
+        changed.write_bytes(content)
+        ended = run_ssd("verify", changed, "--json")
+        assert ended.code == 1
+        found = json.loads(ended.stdout)
+        assert (found["same"], found["sealed"]) == (False, False)
+        assert "SHA-256" in found["problem"]
+    assert run_ssd("verify", tmp_path / "gone.onnx").code == 2
+
+
+def test_times_are_split_and_by_setting(run_ssd: Run, glyph_model: Path, exported: Path) -> None:
+    few = ("--rounds", 2, "--batch", 1, "--batch", 2, "--json")
+    found = {}
+    for file in (glyph_model, *exported_files(exported)):
+        ended = run_ssd("bench", file, *few)
+        assert ended.code == 0, ended.stderr
+        found[file.name] = json.loads(ended.stdout)["settings"]
+        assert [row["batch"] for row in found[file.name]] == [1, 2]
+    assert "postprocessing_ms" in found["model.pt"][0]
+    assert "postprocessing_ms" not in found["ssd.onnx"][0]
+    for row in found["model.pt"]:
+        assert 0 < row["total_ms"]["p50"] <= row["total_ms"]["p95"]
+        assert row["images_per_s"] == pytest.approx(1000 * row["batch"] / row["total_ms"]["p50"])
+
+
+def test_times_of_a_folder_s_pictures(run_ssd: Run, exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(encode(picture(0)))
+    (tmp_path / "b.jpg").write_bytes(b"no picture")
+    (tmp_path / "c.png").write_bytes(encode(picture(1, 50, 60), "PNG"))
+    ended = run_ssd("bench", exported / "ssd.onnx", "--images", tmp_path, "--rounds", 1, "--batch", 3)
+    assert ended.code == 0, ended.stderr
+    assert "b.jpg: left out: " in ended.stderr
+    assert "network includes post-processing" in ended.stderr
+    (tmp_path / "empty").mkdir()
+    assert run_ssd("bench", exported / "ssd.onnx", "--images", tmp_path / "empty").code == 2
+
+
 @pytest.fixture(scope="module")
 def detectors(glyph_model: Path, exported: Path) -> list[DetectorFile]:
     return [open_detector(file, settings=SETTINGS) for file in (glyph_model, *exported_files(exported))]
@@ -111,7 +203,8 @@ def detectors(glyph_model: Path, exported: Path) -> list[DetectorFile]:
 def test_the_content_says_which_kind_a_file_is(detectors: list[DetectorFile]) -> None:
     assert [detector.kind for detector in detectors] == ["model.pt", "onnx", "torchscript"]
     assert all(detector.class_names == list(GLYPHS) for detector in detectors)
-    assert all(detector.metadata == detectors[0].metadata for detector in detectors)
+    own = detectors[0].metadata.items()
+    assert all(all(detector.metadata[key] == value for key, value in own) for detector in detectors)
 
 
 def test_all_kinds_detect_the_same(detectors: list[DetectorFile]) -> None:

@@ -14,7 +14,7 @@ from ssd.errors import UserError
 from ssd.files import sha256
 from ssd.loss import LossSettings
 from ssd.models.config import paper_config
-from ssd.models.saved import _sealed, load_loss_settings, load_model, save_model
+from ssd.models.saved import SEAL, load_loss_settings, load_model, save_model, sealed_zip
 from ssd.models.ssd import SSD
 
 CONFIG = paper_config("resnet18", 64, 3, 0.1, 0.2, 1.05)
@@ -149,7 +149,7 @@ def test_a_pickle_is_not_run_even_with_a_digest(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     buffer = io.BytesIO()
     torch.save({"format": "ssd-model-4", "weights": Malicious(tmp_path / "was_run")}, buffer)
-    path.write_bytes(_sealed(buffer.getvalue()))
+    path.write_bytes(sealed_zip(buffer.getvalue(), SEAL))
     assert "does not load without pickle" in refusal(path)
     assert not (tmp_path / "was_run").exists()
 

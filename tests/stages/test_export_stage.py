@@ -10,13 +10,15 @@ import pytest
 import torch
 import yaml
 
+from ssd.export.verify_onnx import verify_onnx
+from ssd.files import sha256, write_json
 from ssd.loading.tensor_file import TensorFile
 from ssd.loss import LossSettings
 from ssd.models.config import paper_config
 from ssd.models.saved import save_model
 from ssd.models.ssd import SSD
 from ssd.params import Params
-from stages.export import main
+from stages.export import main, metrics_of, params_digest
 
 
 @pytest.fixture
@@ -46,7 +48,33 @@ def test_it_writes_both_files_and_a_report(workspace: Path, capsys: pytest.Captu
     report = json.loads(Path("reports/export.json").read_text())
     assert report["num_detections"] > 0
     assert {"ssd.onnx", "ssd.torchscript.pt", "pytorch"} < report.keys()
-    assert "ssd.onnx" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "ssd.onnx" in said.out
+    assert "no reports/metrics.json of this models/model.pt" in said.err
+    report = verify_onnx(Path("models/export/ssd.onnx"))
+    assert report.problem == ""
+    certificate = report.metadata["certificate"]
+    assert certificate["model_sha256"] == sha256("models/model.pt")
+    assert certificate["data_sha256"] == {"test": sha256("data/tensors/test.safetensors")}
+    assert certificate["metrics"] is None
+
+
+def test_the_certificate_has_the_figures_of_this_model_alone(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digest = sha256("models/model.pt")
+    measured = {"coco": {"map": 0.5}, "sha256": [f"{digest}  models/model.pt"]}
+    write_json("reports/metrics.json", measured)
+    assert metrics_of(digest) == measured
+    assert metrics_of("0" * 64) is None
+    assert "run evaluate first" in capsys.readouterr().err
+
+
+def test_the_digest_of_the_params_is_of_what_decides_the_files(make_params: Callable[..., Params]) -> None:
+    before = params_digest(make_params())
+    assert params_digest(make_params(**{"report.num_pictures": 3, "tracking.enabled": False})) == before
+    for change in ({"train.lr": 0.1}, {"evaluate.nms_iou": 0.6}, {"export.max_detections": 7}):
+        assert params_digest(make_params(**change)) != before
 
 
 def test_a_disagreement_leaves_what_was_there_and_says_why(
@@ -62,9 +90,8 @@ def test_a_disagreement_leaves_what_was_there_and_says_why(
     with pytest.raises(SystemExit) as stopped:
         main()
     assert stopped.value.code == 2
-    message = capsys.readouterr().err
+    _, message = capsys.readouterr().err.splitlines()  # after the warning that there are no figures
     assert message.startswith("ssd.onnx, image of ")
-    assert message.count("\n") == 1
     assert sorted(path.name for path in Path("models").iterdir()) == ["export", "model.pt"]
     assert [path.read_text() for path in earlier] == ["of an earlier model"] * 2
     assert {*Path("models/export").iterdir(), *Path("reports").iterdir()} == set(earlier)

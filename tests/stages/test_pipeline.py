@@ -207,8 +207,8 @@ def test_what_changed_runs_again_and_what_only_shows_is_drawn_again(project: Pat
     for key, value, stages in (
         ("report.num_pictures", 5, {"report"}),
         ("tracking.run_name", "mine", set()),
-        ("evaluate.nms_iou", 0.5, {"evaluate"}),
-        ("train.epochs", 5, {"train", "report"}),
+        ("evaluate.nms_iou", 0.5, {"evaluate", "export"}),
+        ("train.epochs", 5, {"train", "export", "report"}),
     ):
         set_params(project, **{key: value})
         assert changed(project) == {"check_params"} | stages, key
@@ -256,7 +256,7 @@ def test_a_change_of_evaluate_is_a_child_run_and_another_report_and_one_of_repor
     parent = run_of(project).info.run_id
     (child,) = (run for run in mlflow_runs(project) if run.data.tags.get("mlflow.parentRunId") == parent)
     assert child.info.run_name == "evaluate evaluate.nms_iou=0.3"
-    assert changed(project) == {"check_params", "evaluate", "report"}
+    assert changed(project) == {"check_params", "evaluate", "export", "report"}
     set_params(project)
     assert "Running stage" not in run_python(project, "dvc", "repro"), "the cache has the former result"
     assert changed(project) == set()

@@ -3,7 +3,8 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from zipfile import ZipFile
+
+from stages.same_bytes import lasting
 
 STAGES = ("download", "preprocess", "train", "evaluate", "export", "report")
 
@@ -19,9 +20,6 @@ FILES = {
 }
 """By the stage that writes them."""
 
-CLOCK = {"images_per_s", "data_wait", "seconds"}
-"""The columns of the history that the clock decides."""
-
 Results = dict[str, dict[str, bytes]]
 """By stage and file; of data/raw the digests of its files."""
 
@@ -35,26 +33,8 @@ def results(project: Path) -> Results:
 
 
 def content(path: Path) -> bytes:
-    """A file's bytes, without what depends on the clock, or on the command that started its stage."""
-    if not path.is_file():
-        return b""
-    special = {"history.tsv": _without_clock, "ssd.torchscript.pt": _without_call_stacks}
-    return special.get(path.name, Path.read_bytes)(path)
-
-
-def _without_clock(path: Path) -> bytes:
-    rows = [line.split("\t") for line in path.read_text().splitlines()]
-    kept = [index for index, name in enumerate(rows[0]) if name not in CLOCK]
-    return "\n".join("\t".join(row[index] for index in kept) for row in rows).encode()
-
-
-def _without_call_stacks(path: Path) -> bytes:
-    """The parts of a TorchScript archive but for debug information (and a digest of all)."""
-    with ZipFile(path) as archive:
-        names = [
-            name for name in archive.namelist() if not name.endswith((".debug_pkl", "/serialization_id"))
-        ]
-        return b"".join(name.encode() + archive.read(name) for name in names)
+    """A file's bytes, without what depends on the clock and the commit; none of one that is missing."""
+    return lasting(path) if path.is_file() else b""
 
 
 def differing_bits(found: Mapping[str, bytes], expected: Mapping[str, bytes]) -> int:

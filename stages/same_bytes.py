@@ -1,0 +1,33 @@
+"""The files that the stages write, as bytes that are the same whenever the results are.
+
+Left out is what the clock decides, and the commit and the machine that an exported file names.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+CLOCK = {"images_per_s", "data_wait", "seconds"}
+"""The columns of the history that the clock decides."""
+
+
+def lasting(path: Path) -> bytes:
+    """A file's content, without what the clock and the commit decide."""
+    match path.name:
+        case "history.tsv":
+            rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
+            kept = [index for index, name in enumerate(rows[0]) if name not in CLOCK]
+            return "\n".join("\t".join(row[index] for index in kept) for row in rows).encode()
+        case "ssd.onnx" | "ssd.torchscript.pt":
+            from ssd.export.certificate import without_origin
+
+            return without_origin(path)
+        case "export.json":
+            return json.dumps(_without_latency(json.loads(path.read_bytes()))).encode()
+    return path.read_bytes()
+
+
+def _without_latency(report: Any) -> Any:
+    if not isinstance(report, dict):
+        return report
+    return {key: _without_latency(value) for key, value in report.items() if key != "latency_ms"}
