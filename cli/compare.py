@@ -38,9 +38,9 @@ def compare(
     from cli.data import data_digest, opened_data
     from cli.detections import detect_split, warn_of_thresholds
     from cli.model import model_file, tracking_params
+    from ssd.compare.comparison import compare_detections
     from ssd.files import sha256, write_json
     from ssd.inference.detector_file import open_detector
-    from ssd.metrics.comparison import compare_detections
     from ssd.tracking.champion import move_champion, open_challenge
     from stages.command import workspace
 

@@ -5,10 +5,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ssd.compare.comparison import Comparison, Difference
+from ssd.compare.side_by_side import side_by_side_figure
 from ssd.loading.tensor_file import TensorFile
-from ssd.metrics.comparison import Comparison, Difference
 from ssd.plots.figures import save_figure
-from ssd.plots.side_by_side import side_by_side_figure
 
 
 def describe(compared: Comparison, image_ids: Sequence[str]) -> dict[str, Any]:

@@ -52,6 +52,7 @@ FLOORS: dict[str, set[str]] = {
     "export": {"boxes", "models", "postprocess", "detector"},
     "inference": {"prepare", "loss", "models", "postprocess", "detector", "export"},
     "plots": {"loading", "metrics", "models"},
+    "compare": {"boxes", "metrics", "plots"},
     "audit": {"loading", "metrics", "plots"},
     "training": {"evaluation", "loading", "loss", "metrics", "models", "postprocess", "processes"},
 }

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 
 from benchmarks.scenes import random_detections
+from ssd.compare.comparison import ChangedImage, compare_detections
 from ssd.metrics.bootstrap import CocoIntervals, bootstrap_coco, bootstrap_difference, draw_images
 from ssd.metrics.coco import evaluate_coco, match_classes
-from ssd.metrics.comparison import ChangedImage, compare_detections
 from ssd.structures import Detections, Objects
 
 NAMES = ["ant", "bee", "cat", "dog"]
