@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 import typer
 
+from cli.demo import demo
 from cli.evaluate import evaluate
 from cli.export import export
+from cli.serve import serve
 from ssd.errors import LostProcessError, UserError, storage_errors_explained
 
 app = typer.Typer(
@@ -19,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (evaluate, export):
+for command in (evaluate, export, demo, serve):
     app.command()(command)
 
 

@@ -52,6 +52,7 @@ FLOORS: dict[str, set[str]] = {
     "export": {"boxes", "postprocess", "detector"},
     "inference": {"prepare", "models", "postprocess", "detector", "export"},
     "plots": {"loading", "models"},
+    "serving": {"inference", "plots", "prepare"},
     "training": {"evaluation", "loading", "loss", "metrics", "models", "postprocess", "processes"},
 }
 
