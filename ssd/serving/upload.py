@@ -44,40 +44,42 @@ async def read_body(request: Request, limits: Limits) -> bytes:
             "the body is a multipart form; send the bytes of the image file as the body, as "
             "curl --data-binary @picture.jpg does",
         )
+    content = await _read(request, limits, limits.max_bytes)
+    if content is None:
+        raise HTTPException(413, f"the body is longer than the {limits.max_bytes} bytes allowed")
+    return content
+
+
+async def discard_body(request: Request, limits: Limits) -> None:
+    """Read a body, and keep nothing of it."""
+    await _read(request, limits, 0)
+
+
+async def _read(request: Request, limits: Limits, num_kept: int) -> bytes | None:
+    """A body of at most `num_kept` bytes; None for a longer one.
+
+    That one is still read, up to twice what is allowed: a client that sends when the connection is closed
+    never sees the answer.
+    """
     chunks: list[bytes] = []
     num_bytes = 0
     try:
         async with asyncio.timeout(limits.body_seconds):
             async for chunk in request.stream():
                 num_bytes += len(chunk)
-                if num_bytes > limits.max_bytes:
+                if num_bytes > 2 * limits.max_bytes:
+                    return None
+                if num_bytes > num_kept:
                     chunks.clear()
-                    await discard_body(request, limits)
-                    raise HTTPException(413, f"the body is longer than the {limits.max_bytes} bytes allowed")
-                chunks.append(chunk)
+                else:
+                    chunks.append(chunk)
     except TimeoutError:
         raise HTTPException(
             408, f"the body did not arrive within {limits.body_seconds:g} seconds", {"Connection": "close"}
         ) from None
     except ClientDisconnect:
         raise HTTPException(CLIENT_GONE, "the client has gone") from None
-    return b"".join(chunks)
-
-
-async def discard_body(request: Request, limits: Limits) -> None:
-    """Read as much of a body as is allowed, and keep nothing.
-
-    A client that still sends when the connection is closed never sees the answer.
-    """
-    num_bytes = 0
-    try:
-        async with asyncio.timeout(limits.body_seconds):
-            async for chunk in request.stream():
-                num_bytes += len(chunk)
-                if num_bytes > limits.max_bytes:
-                    return
-    except (TimeoutError, ClientDisconnect):
-        return
+    return b"".join(chunks) if num_bytes <= num_kept else None
 
 
 async def decode(content: bytes, limits: Limits, threads: Executor) -> np.ndarray:

@@ -1,5 +1,6 @@
 """POST /detect: what is answered, and how what cannot be is refused."""
 
+import asyncio
 import base64
 import io
 import threading
@@ -10,16 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fastapi import HTTPException, Request
 from PIL import Image
 from served import LIMITS
 from small_detector import CLASS_NAMES, scenes
 from starlette.testclient import TestClient
+from starlette.types import Message
 from voc_folder import encode
 
 from ssd.detector import Outputs
 from ssd.inference.detector_file import DetectorFile
 from ssd.prepare.images import decode_rgb
 from ssd.serving.app import create_app
+from ssd.serving.upload import read_body
 
 SCENE = Image.fromarray(scenes(1, 90, 60)[0].permute(1, 2, 0).numpy())
 PNG = encode(SCENE, "PNG")
@@ -85,7 +89,7 @@ def test_the_picture_that_comes_back_is_what_was_detected_in(client: TestClient,
     assert scheme == "data:image/jpeg;base64"
     shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
     assert shown.shape == (90, 60, 3)
-    assert np.abs(shown.astype(int) - decode_rgb(content)).mean() < 12, "but for what JPEG loses"
+    assert np.abs(shown.astype(int) - decode_rgb(content)).mean() < 25, "but for what JPEG loses"
 
 
 def test_a_large_picture_comes_back_smaller_and_its_boxes_stay_in_its_own_pixels(
@@ -157,6 +161,16 @@ def test_a_body_is_bounded_while_it_arrives_without_a_length(client: TestClient)
     response = client.post("/detect", content=endless())
     assert response.status_code == 413
     assert "longer than" in response.json()["detail"]
+
+
+def test_a_body_that_does_not_arrive_is_given_up() -> None:
+    async def silence() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError("never set")
+
+    request = Request({"type": "http", "headers": []}, silence)
+    with pytest.raises(HTTPException, match="408: the body did not arrive within 0.01 seconds"):
+        asyncio.run(read_body(request, replace(LIMITS, body_seconds=0.01)))
 
 
 def test_a_form_is_told_how_to_send_an_image(client: TestClient) -> None:

@@ -75,7 +75,7 @@ def test_images_that_wait_together_are_one_batch_and_each_gets_its_own_detection
 
 def test_an_image_that_fails_fails_alone(gate: Gate, engine: Engine) -> None:
     hold(gate, engine)
-    futures = [engine.submit(image) for image in (IMAGES[0], torch.zeros(1, 64, 80, dtype=torch.uint8))]
+    futures = [engine.submit(image) for image in (IMAGES[0], torch.zeros(2, 64, 80, dtype=torch.uint8))]
     gate.opened.set()
     assert len(futures[0].result().labels) > 0
     with pytest.raises(RuntimeError):
