@@ -67,7 +67,7 @@ class Refusal(MlflowException):
     def serialize_as_json(self) -> str:
         """What the server sends."""
         self.message = self.sentence
-        return str(super().serialize_as_json())
+        return str(super().serialize_as_json())  # type: ignore[no-untyped-call]
 
 
 class ServedDetector(PythonModel):
@@ -97,8 +97,7 @@ class ServedDetector(PythonModel):
                 no number from 0 to 1.
         """
         if "image" not in model_input:
-            found = ", ".join(map(str, model_input.columns))[:200]
-            raise Refusal(f"no column 'image' with base64 of images; found: {found}")
+            raise Refusal(f"there is no column 'image'; it takes base64 of {', '.join(FORMATS)} files")
         threshold = (params or {}).get("score_threshold", 0.0)
         if not 0 <= threshold <= 1:
             raise Refusal(f"score_threshold is {threshold}; needed is a number from 0 to 1")
@@ -120,8 +119,10 @@ class ServedDetector(PythonModel):
         ]
 
 
-def _decode(row: int, text: str) -> np.ndarray:
+def _decode(row: int, text: str | None) -> np.ndarray:
     """Base64 text or `data:` URL to uint8 RGB [3, H, W], as shown. Pillow rejects decompression bombs."""
+    if not isinstance(text, str):
+        raise Refusal(f"row {row}: column image is empty")
     try:
         if text.startswith("data:"):
             head, _, text = text.partition(",")

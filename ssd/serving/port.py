@@ -1,5 +1,6 @@
 """Whether a server can listen on a port."""
 
+import os
 import socket
 
 from ssd.errors import UserError
@@ -19,7 +20,8 @@ def check_port(host: str, port: int, remedy: str) -> None:
     try:
         socket.create_server((host, port), family=family).close()
     except OSError as error:
+        # Python's own text repeats the address; a name that does not resolve has no number of the system.
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise UserError(
-            f"port {port} is not free on {host} ({error.strerror}); end what uses it, or take another: "
-            f"{remedy}"
+            f"port {port} is not free on {host} ({reason}); end what uses it, or take another: {remedy}"
         ) from None

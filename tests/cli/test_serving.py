@@ -74,3 +74,9 @@ def test_another_host_is_warned_of(run_ssd: Run, glyph_model: Path, started: lis
 def test_one_model_twice_is_refused(run_ssd: Run) -> None:
     ended = run_ssd("demo", "model.pt", "model.pt")
     assert (ended.code, ended.stderr) == (2, "model.pt: given twice; name one model, or two\n")
+
+
+def test_an_address_of_another_machine_is_refused(run_ssd: Run) -> None:
+    ended = run_ssd("serve", "model.pt", "--host", "192.0.2.1")
+    assert ended.code == 2
+    assert ended.stderr.startswith("port 8000 is not free on 192.0.2.1 (Cannot assign requested address)")

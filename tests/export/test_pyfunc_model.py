@@ -120,15 +120,20 @@ def test_a_threshold_drops_what_scores_lower(served: ServedDetector) -> None:
 @pytest.mark.parametrize(
     ("table", "params", "sentence"),
     [
-        ({"picture": ["a" * 40_000]}, {}, "no column 'image' with base64 of images; found: picture"),
+        (
+            {"picture": ["a" * 40_000]},
+            {},
+            "there is no column 'image'; it takes base64 of JPEG, PNG, WEBP files",
+        ),
+        ({"image": [None]}, {}, "row 0: column image is empty"),
         ({"image": []}, {"score_threshold": 2}, "score_threshold is 2; needed is a number from 0 to 1"),
     ],
 )
 def test_what_the_server_answers_is_one_sentence_without_the_input(
-    served: ServedDetector, table: dict[str, list[str]], params: dict[str, float], sentence: str
+    served: ServedDetector, table: dict[str, list[str | None]], params: dict[str, float], sentence: str
 ) -> None:
     with pytest.raises(Refusal) as refused:
         served.predict(None, pd.DataFrame(table), params)
     refused.value.message = f"Failed to predict data '{table}'. Error: {sentence}"  # as its server does
-    answer = {"error_code": "INVALID_PARAMETER_VALUE", "message": sentence}
-    assert json.loads(refused.value.serialize_as_json()) == answer
+    answer = json.loads(refused.value.serialize_as_json())
+    assert (answer["error_code"], answer["message"]) == ("INVALID_PARAMETER_VALUE", sentence)
