@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .PHONY: help setup check repro verify recipe test torture bench ui image image-repro image-test kfp kfp-test kfp-docker-test s3 remote-test \
-	team-test lock
+	team-test browser-test lock
 
 PYTHON ?= python3
 PORT := 5000
@@ -66,6 +66,9 @@ remote-test: $(VENV)/.store ## hand stages from checkout to checkout through an 
 team-test: $(VENV)/.store $(VENV)/server/.ready ## log to the servers of compose.yaml, with MLflow killed and back
 	pytest --capture=no tests/on_demand/test_team.py
 
+browser-test: $(VENV)/.browser ## look at MLflow's pages and the demo with Debian's chromium
+	pytest --capture=no tests/on_demand/test_browser.py
+
 bench: $(READY) ## measure speed and memory against peers; writes benchmarks/results
 	python -m benchmarks
 
@@ -115,6 +118,7 @@ lock: $(READY) ## renew requirements.txt, the lock, and the smaller ones beside 
 	$(COMPILE) --group server --constraints requirements.txt --constraints requirements-s3.txt \
 		--output-file server/requirements.txt
 	$(COMPILE) --group store --output-file server/store.txt
+	$(COMPILE) --group browser --constraints requirements.txt --output-file tests/on_demand/browser.txt
 	$(COMPILE) kubeflow/requirements.in --output-file kubeflow/requirements.txt
 
 # An interrupted set-up leaves no .ready, so that the next call repeats it.
@@ -148,6 +152,10 @@ $(VENV)/.s3: requirements-s3.txt $(READY)
 
 $(VENV)/.store: server/store.txt $(VENV)/.s3
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) uv pip install --quiet --require-hashes -r server/store.txt
+	touch $@
+
+$(VENV)/.browser: tests/on_demand/browser.txt $(VENV)/.s3
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) uv pip install --quiet --require-hashes -r tests/on_demand/browser.txt
 	touch $@
 
 # The environment that the image of the MLflow server holds.

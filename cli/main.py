@@ -10,9 +10,11 @@ import typer
 from cli.audit import audit
 from cli.bench import bench
 from cli.compare import compare
+from cli.demo import demo
 from cli.evaluate import evaluate
 from cli.export import export
 from cli.info import info
+from cli.serve import serve
 from cli.verify import verify
 from ssd.errors import LostProcessError, UserError, storage_errors_explained
 
@@ -24,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (audit, bench, compare, evaluate, export, info, verify):
+for command in (audit, bench, compare, demo, evaluate, export, info, serve, verify):
     app.command()(command)
 
 

@@ -2,13 +2,13 @@
 
 import argparse
 import os
-import socket
 import sqlite3
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ssd.errors import UserError
+from ssd.serving.port import check_port
 from ssd.tracking.disk import check_database, database, locked_store, make_locations_relative
 
 HOST = "127.0.0.1"
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("port", nargs="?", default="5000", help="default: 5000")
     try:
         port = parse_port(parser.parse_args(arguments).port)
-        check_port(port)
+        check_port(HOST, port, f"make ui PORT={port % 65535 + 1}")
         mend_store(Path.cwd())
     except UserError as error:
         print(error, file=sys.stderr)
@@ -44,21 +44,6 @@ def parse_port(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 2**16:
         raise UserError(f"{text!r} is no port; choose one from 1024 to 65535, as in: make ui PORT=5001")
     return int(text)
-
-
-def check_port(port: int) -> None:
-    """Return if a server can listen there.
-
-    Raises:
-        UserError: it cannot, most often because another one does.
-    """
-    try:
-        socket.create_server((HOST, port)).close()
-    except OSError as error:
-        raise UserError(
-            f"port {port} is not free ({os.strerror(error.errno or 0)}); end what uses it, or take another: "
-            f"make ui PORT={port % 65535 + 1}"
-        ) from None
 
 
 def mend_store(root: Path) -> None:

@@ -54,6 +54,7 @@ FLOORS: dict[str, set[str]] = {
     "plots": {"loading", "metrics", "models"},
     "compare": {"boxes", "metrics", "plots"},
     "audit": {"loading", "metrics", "plots"},
+    "serving": {"inference", "plots", "prepare"},
     "training": {"evaluation", "loading", "loss", "metrics", "models", "postprocess", "processes"},
 }
 

@@ -103,22 +103,25 @@ def pack_image(content: bytes, max_side: int, jpeg_quality: int) -> PackedImage:
     return PackedImage(buffer.getvalue(), size, original_size, orientation, True, take_fingerprint(rgb))
 
 
-def decode_rgb(content: bytes) -> np.ndarray:
+def decode_rgb(content: bytes, max_pixels: int | None = None) -> np.ndarray:
     """An image file as shown, turned by its EXIF orientation: uint8 RGB [H, W, 3].
 
     Only the first of several frames is used; transparency is dropped, 16 bits per channel are scaled to 8.
 
+    Args:
+        max_pixels: an image with more is not decoded; None leaves Pillow's limit, 89 million.
+
     Raises:
         ImageError, MemoryError: as `pack_image`.
     """
-    image, orientation = _decode(content)
+    image, orientation = _decode(content, max_pixels)
     rgb = _to_rgb(image)
     if image.format != "TIFF":  # which Pillow turns in load()
         rgb = turn_image(rgb, orientation)
     return np.asarray(rgb)
 
 
-def _decode(content: bytes) -> tuple[Image.Image, int]:
+def _decode(content: bytes, max_pixels: int | None = None) -> tuple[Image.Image, int]:
     """The image, loaded, and its EXIF orientation."""
     if not content:
         raise ImageError("the file is empty")
@@ -127,7 +130,7 @@ def _decode(content: bytes) -> tuple[Image.Image, int]:
             warnings.simplefilter("ignore")  # of odd EXIF
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(content), formats=FORMATS)
-            _check_header(image)
+            _check_header(image, max_pixels)
             if image.format == "PNG":
                 image.verify()  # reads to the end and checks the checksums, which load() does not
                 image = Image.open(io.BytesIO(content), formats=FORMATS)
@@ -146,8 +149,10 @@ def _decode(content: bytes) -> tuple[Image.Image, int]:
         raise ImageError(f"does not decode ({reason})") from None
 
 
-def _check_header(image: Image.Image) -> None:
+def _check_header(image: Image.Image, max_pixels: int | None) -> None:
     """Refuse, before it is decoded, what would take too much memory or a decoder that is not used."""
+    if max_pixels is not None and image.width * image.height > max_pixels:
+        raise ImageError(f"{image.width} x {image.height} pixels; allowed: up to {max_pixels} in all")
     if max(image.size) > LARGEST_SIDE:
         raise ImageError(f"{image.width} x {image.height} pixels; allowed: up to {LARGEST_SIDE} per side")
     compression = image.info.get("compression")

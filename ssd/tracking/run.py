@@ -109,13 +109,17 @@ class Run:
             example: base64 of an image, shown with the model.
         """
         from mlflow.models import ModelSignature
-        from mlflow.types import ColSpec, DataType, Schema
+        from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
         from mlflow.types.schema import Array, Object, Property
 
         numbers = [Property(name, DataType.double) for name in ("x1", "y1", "x2", "y2", "score")]
         box = Object([*numbers, Property("label", DataType.string)])
+        # Optional, so that the model itself says which column is missing: MLflow would send back all others.
+        column = ColSpec(DataType.string, "image", required=False)
         signature = ModelSignature(
-            Schema([ColSpec(DataType.string, "image")]), Schema([ColSpec(Array(box), "detections")])
+            Schema([column]),
+            Schema([ColSpec(Array(box), "detections")]),
+            ParamSchema([ParamSpec("score_threshold", DataType.double, 0.0)]),
         )
         digest = sha256(onnx_file)
         if self._has_model(digest):

@@ -1,6 +1,7 @@
 """The model that MLflow serves: base64 of image files in, boxes in pixels of the shown image out."""
 
 import base64
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from small_detector import CLASS_NAMES, scenes
 from voc_folder import encode, picture
 
 from ssd.detector import Detector
-from ssd.export.pyfunc_model import ServedDetector
+from ssd.export.pyfunc_model import Refusal, ServedDetector
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +26,9 @@ def served(onnx_file: Path) -> ServedDetector:
     return model
 
 
-def detect(served: ServedDetector, *files: bytes) -> list[Any]:
+def detect(served: ServedDetector, *files: bytes, params: dict[str, float] | None = None) -> list[Any]:
     table = pd.DataFrame({"image": [base64.b64encode(content).decode() for content in files]})
-    return list(served.predict(None, table)["detections"])
+    return list(served.predict(None, table, params)["detections"])
 
 
 def scene() -> Image.Image:
@@ -98,5 +99,41 @@ def test_16_bit_greys_are_scaled_as_for_training(served: ServedDetector) -> None
 )
 def test_what_is_no_image_is_refused_with_its_row(served: ServedDetector, text: str) -> None:
     whole = base64.b64encode(encode(scene())).decode()
-    with pytest.raises(ValueError, match="row 1: column image is not base64 of a JPEG or PNG"):
+    with pytest.raises(Refusal, match="row 1: column image is "):
         served.predict(None, pd.DataFrame({"image": [whole, text]}))
+
+
+def test_data_urls_and_webp_are_images_too(served: ServedDetector) -> None:
+    png, webp = encode(scene(), "PNG"), encode(scene(), "WEBP", lossless=True)
+    url = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    table = served.predict(None, pd.DataFrame({"image": [url]}))
+    assert [table["detections"][0]] * 2 == detect(served, png, webp) != [[], []]
+
+
+def test_a_threshold_drops_what_scores_lower(served: ServedDetector) -> None:
+    (everything,) = detect(served, encode(scene(), "PNG"))
+    (kept,) = detect(served, encode(scene(), "PNG"), params={"score_threshold": 0.8})
+    assert kept == [found for found in everything if found["score"] >= 0.8]
+    assert 0 < len(kept) < len(everything)
+
+
+@pytest.mark.parametrize(
+    ("table", "params", "sentence"),
+    [
+        (
+            {"picture": ["a" * 40_000]},
+            {},
+            "there is no column 'image'; it takes base64 of JPEG, PNG, WEBP files",
+        ),
+        ({"image": [None]}, {}, "row 0: column image is empty"),
+        ({"image": []}, {"score_threshold": 2}, "score_threshold is 2; needed is a number from 0 to 1"),
+    ],
+)
+def test_what_the_server_answers_is_one_sentence_without_the_input(
+    served: ServedDetector, table: dict[str, list[str | None]], params: dict[str, float], sentence: str
+) -> None:
+    with pytest.raises(Refusal) as refused:
+        served.predict(None, pd.DataFrame(table), params)
+    refused.value.message = f"Failed to predict data '{table}'. Error: {sentence}"  # as its server does
+    answer = json.loads(refused.value.serialize_as_json())
+    assert (answer["error_code"], answer["message"]) == ("INVALID_PARAMETER_VALUE", sentence)

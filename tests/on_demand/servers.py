@@ -21,6 +21,7 @@ class Server:
         log: what it prints.
         ready: whether it serves.
         user: who runs it; None is who runs this.
+        folder: where it runs.
 
     Raises:
         AssertionError: it has ended before it was ready, with the end of what it printed.
@@ -33,12 +34,13 @@ class Server:
         log: Path,
         ready: Callable[[], bool],
         user: str | None = None,
+        folder: Path = Path("/"),
     ) -> None:
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 command,
                 env=environment,
-                cwd="/",
+                cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -48,7 +48,7 @@ def test_a_port_that_is_taken_is_told_with_the_way_to_another(
     taken_port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = refused(monkeypatch, capsys, str(taken_port))
-    assert line.startswith(f"port {taken_port} is not free (Address already in use)")
+    assert line.startswith(f"port {taken_port} is not free on 127.0.0.1 (Address already in use)")
     assert line.endswith(f"make ui PORT={taken_port + 1}")
 
 
