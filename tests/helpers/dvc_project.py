@@ -46,8 +46,9 @@ def make_project(folder: Path, **changes: object) -> Path:
 
 
 def environment() -> dict[str, str]:
-    """Variables of a plain shell with this Python first on the PATH."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_"))}
+    """Variables of a plain shell, where bytecode is kept, with this Python first on the PATH."""
+    others = ("DVC_", "MLFLOW_", "PYTHONDONTWRITEBYTECODE")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(others)}
     return {**kept, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
 
 

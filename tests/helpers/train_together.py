@@ -1,9 +1,9 @@
-"""A small training in several processes, for tests.
+"""Small trainings in several processes, one after the other, for tests.
 
-    python train_together.py NUM_PROCESSES RESTARTS FOLDER DATA
+    python train_together.py NUM_PROCESSES RESTARTS DATA FOLDER...
 
-Params are FOLDER/../params.yaml. Leaves the history and a digest in FOLDER.json, the weights in FOLDER.pt,
-and while it runs the process ids in FOLDER/pid0, ...
+Params are FOLDER.yaml. Leaves the history and a digest in FOLDER.json, the weights in FOLDER.pt, and while it
+runs the process ids in FOLDER/pid0, ...
 """
 
 import hashlib
@@ -29,7 +29,7 @@ def train(world: World, folder: Path, data: Path, stop: StopSignal) -> None:
     from ssd.params import load_params
     from ssd.training.checkpoints import CheckpointFolder
 
-    params = load_params(folder.parent / "params.yaml")
+    params = load_params(folder.with_suffix(".yaml"))
     exact = params.train.freeze_bn
     running = trainer(params, TensorFile(data), world=world, colours=0.0 if exact else 0.5)
     if exact:
@@ -49,24 +49,25 @@ def train(world: World, folder: Path, data: Path, stop: StopSignal) -> None:
         result = running.run(checkpoints, stop=stop)
     if result is None:
         return
-    torch.save(result.weights, folder.parent / f"{folder.name}.pt")
+    torch.save(result.weights, folder.with_suffix(".pt"))
     digest = hashlib.sha256()
     for name in sorted(result.weights):
         digest.update(result.weights[name].contiguous().numpy().tobytes())
     history = [asdict(row) for row in result.history]
     report = {"history": history, "digest": digest.hexdigest(), "images": images}
-    (folder.parent / f"{folder.name}.json").write_text(json.dumps(report))
+    folder.with_suffix(".json").write_text(json.dumps(report))
 
 
 def main() -> None:
-    num_processes, restarts, folder, data = sys.argv[1:]
+    num_processes, restarts, data, *folders = sys.argv[1:]
     torch.set_num_threads(1)
     if not launched():
         sys.exit(launch([__file__, *sys.argv[1:]], int(num_processes), int(restarts)))
     stop = StopSignal()
     stop.install()
     with joined_world("cpu", stop) as world:
-        train(world, Path(folder), Path(data), stop)
+        for folder in folders:
+            train(world, Path(folder), Path(data), stop)
     exit_now(0)
 
 

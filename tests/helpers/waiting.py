@@ -43,9 +43,11 @@ def finish(process: subprocess.Popen[str]) -> Ended:
     return Ended(process.returncode, output or "", errors or "")
 
 
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
+def wait_until(
+    condition: Callable[[], bool], process: subprocess.Popen[str] | None = None, pause: float = 0.01
+) -> None:
     """Wait for something that a process, which leads a session of its own, is to bring about, if one is
-    given.
+    given; `pause` seconds between two looks.
 
     Raises:
         AssertionError: the process has ended, with what it printed, or pytest's time limit has passed; then
@@ -54,7 +56,7 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str] | N
     try:
         while not condition():
             assert process is None or process.poll() is None, f"it has ended: {finish(process)}"
-            time.sleep(0.01)
+            time.sleep(pause)
     except BaseException:
         if process is not None and process.returncode is None:
             os.killpg(process.pid, signal.SIGKILL)

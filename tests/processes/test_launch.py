@@ -1,6 +1,6 @@
 """Several processes under the launcher: they start, fail, start again and stop together.
 
-As a script, this is one of the processes; with "launch" first, it is what a user starts.
+As a script, this is one of the processes, in their group; with "launch" first, it is what a user starts.
 """
 
 import logging
@@ -18,11 +18,12 @@ import torch
 from ranks import HELPERS
 from waiting import finish, start, wait_until
 
-from ssd.errors import LostProcessError, UserError
+from ssd.errors import UserError
 from ssd.processes.launch import STOPPED, launch, num_processes
 from ssd.processes.world import World, exit_now, joined_world
 
 REPOSITORY = Path(__file__).parents[2]
+LONE = str(HELPERS / "lone_rank.py")
 CUDA = torch.device("cuda")
 SIGKILL = signal.SIGKILL.value
 RANK = "int(os.environ['RANK'])"
@@ -69,7 +70,7 @@ def test_a_mistake_that_one_process_finds_is_one_line(
 ) -> None:
     """The other waits for it, and fails too when it is gone. A restart would not help."""
     with pytest.raises(UserError, match=r"^train.lr: too large$"):
-        launch([__file__, "mistake", str(tmp_path)], 2, restarts=1)
+        launch([LONE, "mistake", str(tmp_path)], 2, restarts=1)
     assert capfd.readouterr() == ("", "")
     assert caplog.text == ""
     assert len(list(tmp_path.iterdir())) == 2, "each process started once"
@@ -91,14 +92,14 @@ def test_a_process_without_answer_is_one_line(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its code is not that of a UserError, after which nothing is started again."""
-    assert launch([__file__, "no_answer", str(tmp_path)], 2, restarts=0) == 1
+    assert launch([LONE, "no_answer", str(tmp_path)], 2, restarts=0) == 1
     assert caplog.messages == ["no answer"]
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.slow
 def test_lost_processes_are_started_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert launch([__file__, "lost_once", str(tmp_path)], 2, restarts=1) == 0
+    assert launch([LONE, "lost_once", str(tmp_path)], 2, restarts=1) == 0
     assert caplog.messages == [
         "process 1 of 2 was killed (SIGKILL)",
         "restarting from the last checkpoint (1 of 1)",
@@ -133,7 +134,7 @@ def test_processes_share_the_cores(
 
 @pytest.mark.slow
 def test_a_signal_reaches_every_process_once_and_is_waited_for(tmp_path: Path) -> None:
-    parent = start_launcher(tmp_path)
+    parent = start_launcher(tmp_path, LONE, "work")
     # As Ctrl-C does: to all that share the terminal.
     os.killpg(parent.pid, signal.SIGTERM)
     assert finish(parent).code == STOPPED
@@ -142,7 +143,7 @@ def test_a_signal_reaches_every_process_once_and_is_waited_for(tmp_path: Path) -
 
 @pytest.mark.slow
 def test_nobody_trains_on_without_the_launcher(tmp_path: Path) -> None:
-    parent = start_launcher(tmp_path)
+    parent = start_launcher(tmp_path, LONE, "work")
     parent.kill()
     finish(parent)  # when the last process has closed its output
     assert [path.read_text() for path in tmp_path.iterdir()] == ["stopped once"] * 2
@@ -151,7 +152,7 @@ def test_nobody_trains_on_without_the_launcher(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_process_that_loses_a_stopped_partner_is_stopped_too(tmp_path: Path) -> None:
     """One leaves before it holds signals back, the other is in the middle of a step."""
-    parent = start_launcher(tmp_path, "in_a_step")
+    parent = start_launcher(tmp_path, __file__, "in_a_step")
     parent.send_signal(signal.SIGTERM)
     ended = finish(parent)
     assert ended.code == STOPPED
@@ -161,48 +162,18 @@ def test_a_process_that_loses_a_stopped_partner_is_stopped_too(tmp_path: Path) -
     )
 
 
-def start_launcher(folder: Path, action: str = "work") -> subprocess.Popen[str]:
+def start_launcher(folder: Path, script: str, action: str) -> subprocess.Popen[str]:
     """The launcher in a terminal of its own, with two processes that are at work."""
-    command = [sys.executable, __file__, "launch", __file__, action, str(folder)]
+    command = [sys.executable, __file__, "launch", script, action, str(folder)]
     parent = start(command)
     wait_until(lambda: [path.read_text() for path in folder.iterdir()] == ["at work"] * 2, parent)
     return parent
-
-
-def mistake(world: World, note: Path) -> None:
-    if world.rank == 1:
-        raise UserError("too large", key="train.lr")
-    world.barrier()
 
 
 def bug(world: World, note: Path) -> None:
     if world.rank == 1:
         raise ZeroDivisionError
     world.barrier()
-
-
-def no_answer(world: World, note: Path) -> None:
-    if world.rank == 1:
-        raise LostProcessError("no answer")
-    world.barrier()
-
-
-def lost_once(world: World, note: Path) -> None:
-    if world.broadcast(len(list(note.parent.iterdir()))) == 2 and world.rank == 1:
-        os.kill(os.getpid(), SIGKILL)
-    world.barrier()
-
-
-def work(world: World, note: Path) -> None:
-    signals: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda received, _: signals.append(received))
-    note.write_text("at work")
-    while not world.sum_(torch.tensor(len(signals))):
-        time.sleep(0.05)
-    time.sleep(1)  # writing a checkpoint
-    note.write_text("stopped once" if len(signals) == 1 else f"stopped by {signals}")
-    raise KeyboardInterrupt
 
 
 def in_a_step(world: World, note: Path) -> None:
@@ -231,11 +202,7 @@ def run_process(action: str, folder: str) -> None:
         note.touch()
         world.barrier()
         actions: dict[str, Callable[[World, Path], None]] = {
-            "mistake": mistake,
             "bug": bug,
-            "no_answer": no_answer,
-            "lost_once": lost_once,
-            "work": work,
             "in_a_step": in_a_step,
             "listen": listen,
         }

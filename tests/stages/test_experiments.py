@@ -22,7 +22,7 @@ def test_a_queue_of_experiments_is_comparable_in_one_store(tmp_path: Path) -> No
     start = [sys.executable, "-m", "dvc", "queue", "start"]
     subprocess.run(start, cwd=project, env=environment(), stdout=subprocess.DEVNULL, check=True)
     # Asked of git, as `dvc queue status` would take the time of the trainings.
-    wait_until(lambda: len(finished(project)) == 2)
+    wait_until(lambda: len(finished(project)) == 2, pause=0.5)
     runs = mlflow_runs(project)
     assert sorted(run.data.params["data.fold"] for run in runs) == ["0", "1"]
     for run in runs:

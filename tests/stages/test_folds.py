@@ -1,15 +1,14 @@
 """The command that sums up folds, with answers of `dvc exp show --json` made after real ones."""
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import Ended
 
-REPOSITORY = Path(__file__).parents[2]
+Folds = Callable[[str], Ended]
 
 
 def shown(fold: int, state: str | None = None, value: float = 0.5, folds: int = 5) -> dict[str, Any]:
@@ -39,25 +38,23 @@ def answer(*experiments: dict[str, Any]) -> str:
     return json.dumps([{**tip, "name": "main", "experiments": list(experiments) or None}])
 
 
-def folds(folder: Path, dvc: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture
+def folds(run_stage: Callable[..., Ended], tmp_path: Path) -> Folds:
     """Run the command where `python -m dvc` is the given Python code."""
-    (folder / "dvc").mkdir()
-    (folder / "dvc/__init__.py").touch()
-    (folder / "dvc/__main__.py").write_text(dvc)
-    (folder / "params.yaml").write_text((REPOSITORY / "params.yaml").read_text())
-    return subprocess.run(
-        [sys.executable, "-m", "stages.folds"],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-    )
+
+    def run(dvc: str) -> Ended:
+        (tmp_path / "dvc").mkdir()
+        (tmp_path / "dvc/__init__.py").touch()
+        (tmp_path / "dvc/__main__.py").write_text(dvc)
+        return run_stage("folds")
+
+    return run
 
 
-def test_finished_folds_are_summed_up_and_the_others_named(tmp_path: Path) -> None:
+def test_finished_folds_are_summed_up_and_the_others_named(folds: Folds, tmp_path: Path) -> None:
     runs = [shown(0, "success", 0.2), shown(1, None, 0.4), shown(2, "failed", 0.9), shown(3, "queued")]
-    result = folds(tmp_path, f"print({answer(*runs)!r})")
-    assert result.returncode == 0, result.stderr
+    result = folds(f"print({answer(*runs)!r})")
+    assert result.code == 0, result.stderr
     lines = result.stdout.splitlines()
     assert lines[:6] == [
         "cross-validation in 5 parts",
@@ -73,40 +70,40 @@ def test_finished_folds_are_summed_up_and_the_others_named(tmp_path: Path) -> No
     assert written["missing"] == [2, 3, 4]
 
 
-def test_dvc_is_asked_for_its_experiments_as_json(tmp_path: Path) -> None:
+def test_dvc_is_asked_for_its_experiments_as_json(folds: Folds) -> None:
     code = f"import sys; assert sys.argv[1:4] == ['exp', 'show', '--json']; print({answer(shown(0))!r})"
-    assert folds(tmp_path, code).returncode == 0
+    assert folds(code).code == 0
 
 
-def test_without_fold_experiments_the_commands_to_run_are_one_line(tmp_path: Path) -> None:
-    result = folds(tmp_path, f"print({answer(shown(0, folds=0))!r})")
-    assert result.returncode == 2
+def test_without_fold_experiments_the_commands_to_run_are_one_line(folds: Folds, tmp_path: Path) -> None:
+    result = folds(f"print({answer(shown(0, folds=0))!r})")
+    assert result.code == 2
     (line,) = result.stderr.splitlines()
     assert "dvc exp run --queue -S data.folds=5 -S 'data.fold=0,1,2,3,4' && dvc queue start" in line
     assert not (tmp_path / "reports").exists()
 
 
-def test_an_experiment_without_metrics_is_said_to_have_none(tmp_path: Path) -> None:
+def test_an_experiment_without_metrics_is_said_to_have_none(folds: Folds) -> None:
     run = shown(0)
     run["revs"][0]["data"]["metrics"] = {"reports/metrics.json": {"error": {"msg": "gone", "type": "X"}}}
-    result = folds(tmp_path, f"print({answer(run)!r})")
+    result = folds(f"print({answer(run)!r})")
     assert "fold 0 finished without figures: None-0" in result.stdout
 
 
 @pytest.mark.parametrize("data", [None, {"params": {"params.yaml": {"error": {"msg": "bad"}}}}])
 def test_an_experiment_that_dvc_cannot_read_is_left_out_with_a_warning(
-    tmp_path: Path, data: dict[str, Any] | None
+    folds: Folds, data: dict[str, Any] | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = shown(1)
     run["revs"][0]["data"] = data
-    result = folds(tmp_path, f"print({answer(shown(0), run)!r})")
-    assert "experiment None-1 is left out" in result.stderr
+    result = folds(f"print({answer(shown(0), run)!r})")
+    assert "experiment None-1 is left out" in caplog.text
     assert "folds found: 0 of 5" in result.stdout
 
 
-def test_an_error_of_dvc_is_one_line(tmp_path: Path) -> None:
+def test_an_error_of_dvc_is_one_line(folds: Folds) -> None:
     code = "import sys; sys.exit('ERROR: you are not inside of a DVC repository')"
-    result = folds(tmp_path, code)
-    assert result.returncode == 2
+    result = folds(code)
+    assert result.code == 2
     (line,) = result.stderr.splitlines()
     assert "not inside of a DVC repository" in line

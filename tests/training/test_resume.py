@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_training import SMALL, Recorder, results_of, run, same_weights, trainer
+from small_training import SMALL, Recorder, build, results_of, run, same_weights, trainer
 
 from ssd.interrupt import StopSignal
 from ssd.loading.tensor_file import TensorFile
@@ -34,7 +34,7 @@ EVERYTHING = {
         "train.precision": "bf16",
     },
     "scaler": {
-        "train.epochs": 2,  # in fp16 a CPU is slow
+        "train.epochs": 2,
         "train.optimizer": "sgd",
         "train.schedule": "cosine",
         "train.precision": "fp16",
@@ -43,6 +43,9 @@ EVERYTHING = {
         "train.lr": 0.001,
     },
 }
+
+SIDES = {"ema": 64, "scaler": 32}
+"""Input sizes in pixels: in float16 a CPU is slow."""
 
 
 def stop_after(running: Trainer, num_steps: int) -> StopSignal:
@@ -65,7 +68,8 @@ def test_stopped_at_several_steps_it_ends_as_if_it_never_was(
     parts = params.train.accumulate
 
     def start() -> Trainer:
-        return trainer(params, shapes_file, mosaic=0.3, mixup=0.5)
+        model = build(SIDES[name], "shufflenet_v2_x0_5")
+        return trainer(params, shapes_file, model=model, mosaic=0.3, mixup=0.5)
 
     whole = run(start(), tmp_path / "whole")
     for num_steps in (2, 5):
