@@ -16,7 +16,7 @@ from typing import Any
 from ssd.detections_file import write_detections
 from ssd.errors import UserError
 from ssd.evaluation import SplitResult, run_split
-from ssd.files import sha256, write_bytes, write_json
+from ssd.files import write_bytes, write_json
 from ssd.hardware import choose_hardware
 from ssd.loading.batches import EpochBatches
 from ssd.loading.dataset import DetectionDataset
@@ -33,7 +33,7 @@ from ssd.params import EvaluateParams, Params
 from ssd.postprocess import PostProcessor, PostProcessSettings
 from ssd.tracking.run import Run
 from stages.command import command
-from stages.run import stage_run
+from stages.run import log_splits, stage_run
 
 MODEL = Path("models/model.pt")
 PROBLEMS = Path("reports/preprocess/problems.json")
@@ -72,7 +72,8 @@ def main(params: Params) -> None:
         write_curves(figures.voc, class_names)
         header, *rows = matrix_rows(figures.operating_point, class_names)
         write_table("confusion_matrix.tsv", header, rows)
-        log_figures(run, summary, file)
+        log_figures(run, summary)
+        log_splits(run, params, file)
 
 
 def detect(model: SSD, loss: LossSettings, file: TensorFile, params: EvaluateParams) -> SplitResult:
@@ -140,7 +141,7 @@ def write_table(name: str, header: Sequence[str], rows: Iterable[Sequence[str]])
     write_bytes(REPORTS / name, text.getvalue().encode())
 
 
-def log_figures(run: Run, summary: dict[str, Any], file: TensorFile) -> None:
+def log_figures(run: Run, summary: dict[str, Any]) -> None:
     """Print the figures and log them to MLflow: scalars, a table of the classes, and what the figures are."""
     scalars: dict[str, float | None] = {}
     for group in ("coco", "voc", "operating_point", "training_criterion"):
@@ -158,7 +159,7 @@ def log_figures(run: Run, summary: dict[str, Any], file: TensorFile) -> None:
     )
     print(f"what each figure is: definitions in {METRICS}")
     run.metrics(scalars)
-    run.tags({"data_sha256_test": sha256(file.path), "figures_test": "\n".join(summary["definitions"])})
+    run.tags({"figures_test": "\n".join(summary["definitions"])})
     rows = [
         {column: cell for key in found for column, cell in in_columns(key, found[key]).items()}
         for found in summary["per_class"]

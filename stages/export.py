@@ -62,7 +62,7 @@ def main(params: Params) -> None:
         report = compare_files(detector, class_names, files, images, settings.tolerance)
         write_json(report_file, report)
     say(report, [file.name for file in files])
-    track(params, split)
+    track(params, split, f"{model.config.backbone}-{model.config.input_size}")
 
 
 def data_digests() -> dict[str, str]:
@@ -91,14 +91,14 @@ def metrics_of(model_sha256: str) -> dict[str, Any] | None:
     return None
 
 
-def track(params: Params, split: TensorFile) -> None:
-    """Log the TorchScript file, and the ONNX file within a model that MLflow can serve."""
+def track(params: Params, split: TensorFile, network: str) -> None:
+    """Log the TorchScript file, and the ONNX file within a model that MLflow can serve, as a new version."""
     with stage_run(params, "export", sections={"export"}, model=MODEL) as run:
         run.file(FOLDER / "ssd.torchscript.pt", "export")
         run.file(REPORT)
         requirements = [f"{name}=={version(name)}" for name in ("mlflow", "numpy", "onnxruntime", "pillow")]
         example = base64.b64encode(split.encoded(0).numpy().tobytes()).decode()
-        run.onnx_model(FOLDER / "ssd.onnx", pyfunc_file(), requirements, example)
+        run.onnx_model(network, FOLDER / "ssd.onnx", pyfunc_file(), requirements, example)
 
 
 def pyfunc_file() -> Path:

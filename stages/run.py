@@ -4,8 +4,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from ssd.files import sha256
+from ssd.loading.tensor_file import TensorFile
 from ssd.params import Params
+from ssd.tracking.datasets import Split
 from ssd.tracking.run import Run, flat_params, tracked_run
+from ssd.tracking.run_name import data_name
 from stages.command import workspace
 
 
@@ -37,3 +40,22 @@ def stage_run(
         model_digest=sha256(model) if model else None,
         resume=resume,
     )
+
+
+def log_splits(run: Run, params: Params, *files: TensorFile) -> None:
+    """Log the splits that a stage reads as datasets, and their digests as tags, by which runs are found."""
+    name = data_name(flat_params(params.model_dump(include={"data"})))
+    splits = [
+        Split(
+            name,
+            file.path.stem,
+            sha256(file.path),
+            file.path.as_posix(),
+            len(file),
+            len(file.labels),
+            file.class_names,
+        )
+        for file in files
+    ]
+    run.tags({f"data_sha256_{split.use}": split.digest for split in splits})
+    run.datasets(*splits)

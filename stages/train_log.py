@@ -20,7 +20,8 @@ from ssd.training.history import Epoch, history_tsv
 from ssd.training.loop import Trainer, TrainResult
 from ssd.training.progress import Reporter
 from ssd.unused_params import warn_of_unused_augmentation, warn_of_unused_training
-from stages.run import stage_run
+from stages.run import log_splits, stage_run
+from stages.run_name import name_of
 
 HISTORY = Path("reports/train/history.tsv")
 RUN_FILE = "mlflow_run"
@@ -51,9 +52,6 @@ class TrainLog(Reporter):
             trainer: before it runs.
             folder: of the checkpoints.
         """
-        name = (
-            f"{params.data.source} {params.model.backbone}-{params.model.input_size} lr={params.train.lr:g}"
-        )
         run_file = folder / RUN_FILE
         resume = run_file.read_text() if run_file.is_file() else None
         sections = {"model", "augment", "train"}
@@ -65,12 +63,12 @@ class TrainLog(Reporter):
             trainer.world.size,
         )
         warn_of_unused_augmentation(params.augment)
-        with stage_run(params, "train", sections=sections, name=name, resume=resume) as run:
+        with stage_run(params, "train", sections=sections, name=name_of(params), resume=resume) as run:
             log = TrainLog(run, params.train.epochs, run_file)
             log.keep_run_id()
             if not run.resumed:
                 run.params(flat_params(params.model_dump(exclude={"tracking"})))
-            log_data(run, trainer.train_file, trainer.val_file)
+            log_data(run, params, trainer.train_file, trainer.val_file)
             say_where(trainer, folder)
             try:
                 yield log
@@ -130,10 +128,10 @@ def metrics_of(epoch: Epoch) -> dict[str, float | None]:
     return {**scalars, "lr": epoch.lr, **speeds}
 
 
-def log_data(run: Run, *files: TensorFile) -> None:
-    """Log the digests and sizes of the splits."""
-    digests = {f"data_sha256_{file.path.stem}": sha256(file.path) for file in files}
-    run.tags({**digests, "classes": json.dumps(files[0].class_names)})
+def log_data(run: Run, params: Params, *files: TensorFile) -> None:
+    """Log the splits, their sizes, and the classes."""
+    log_splits(run, params, *files)
+    run.tags({"classes": json.dumps(files[0].class_names)})
     run.metrics({f"data/{file.path.stem}_images": len(file) for file in files})
 
 

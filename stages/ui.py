@@ -4,14 +4,22 @@ import argparse
 import os
 import sqlite3
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ssd.errors import UserError
 from ssd.serving.port import check_port
-from ssd.tracking.disk import check_database, database, locked_store, make_locations_relative
+from ssd.tracking.disk import (
+    check_database,
+    database,
+    locked_store,
+    make_locations_relative,
+    set_experiment_tag,
+)
+from ssd.tracking.overview import VIEW_TAG, address, view
 
 HOST = "127.0.0.1"
+NUM_ADDRESSES = 10
 SETTINGS = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 """Nothing is sent home, and it starts in a third of the time."""
 
@@ -23,11 +31,11 @@ def main(arguments: Sequence[str]) -> None:
     try:
         port = parse_port(parser.parse_args(arguments).port)
         check_port(HOST, port, f"make ui PORT={port % 65535 + 1}")
-        mend_store(Path.cwd())
+        experiments = mend_store(Path.cwd())
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    print(f"MLflow starts; then open http://{HOST}:{port} in a browser. Ctrl-C ends it.", flush=True)
+    say_where(f"http://{HOST}:{port}", experiments)
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     # One worker starts faster. The paths of artifacts are relative to the folder that MLflow is started in.
@@ -46,18 +54,34 @@ def parse_port(text: str) -> int:
     return int(text)
 
 
-def mend_store(root: Path) -> None:
-    """Make the locations in an old store relative, as in a new one; see `ssd.tracking.disk`.
+def say_where(server: str, experiments: Mapping[str, str]) -> None:
+    """Print the addresses to open: of the figures of each experiment, given by name and id."""
+    if len(experiments) > 1:
+        print("MLflow starts; then open in a browser:")
+        for name, experiment_id in list(experiments.items())[:NUM_ADDRESSES]:
+            print(f"  {name}: {address(server, experiment_id)}")
+    else:
+        page = next((address(server, experiment_id) for experiment_id in experiments.values()), server)
+        print(f"MLflow starts; then open {page} in a browser.")
+    print("Ctrl-C ends it.", flush=True)
+
+
+def mend_store(root: Path) -> dict[str, str]:
+    """Make of an old store what a new one is: locations are relative, experiments open on the figures.
+
+    Returns:
+        ids of the experiments by their names; {} where there is no store.
 
     Raises:
         UserError: the store cannot be opened.
     """
     if not database(root).exists():
-        return
+        return {}
     try:
         with locked_store(root):
             check_database(root)
             make_locations_relative(root)
+            return set_experiment_tag(root, VIEW_TAG, view())
     except (OSError, sqlite3.Error) as error:
         raise UserError(f"{database(root)}: {error}") from None
 

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ssd.params import TrackingParams
+from ssd.tracking import overview
 from ssd.tracking.disk import (
     ARTIFACTS,
     FOLDER,
@@ -26,7 +27,9 @@ from ssd.tracking.disk import (
 from ssd.tracking.writers import Writer, dead_writers
 
 MLFLOW_TRACKING_URI = "MLFLOW_TRACKING_URI"
-WRITER_TAG = "writer"
+WRITER_TAG = "mlflow.ssd.writer"
+"""MLflow's pages show no tag whose name begins with "mlflow."."""
+OLD_WRITER_TAG = "writer"
 
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -103,12 +106,14 @@ def _unchanged(variable: str) -> Iterator[None]:
 
 
 def _experiment(name: str, artifacts: str | None) -> str:
-    """Its id; one that is new keeps artifacts in this location."""
+    """Its id; one that is new keeps artifacts in this location. It opens on the figures, old ones, too."""
     client = mlflow().MlflowClient()
     existing = client.get_experiment_by_name(name)
-    if existing is not None:
-        return str(existing.experiment_id)
-    return str(client.create_experiment(name, artifact_location=artifacts))
+    if existing is None:
+        return str(client.create_experiment(name, artifacts, overview.outdated_tags({})))
+    for key, value in overview.outdated_tags(existing.tags).items():
+        client.set_experiment_tag(existing.experiment_id, key, value)
+    return str(existing.experiment_id)
 
 
 def _resolve_locations(root: Path) -> None:
@@ -126,10 +131,11 @@ def _resolve_locations(root: Path) -> None:
 def _close_runs_of_the_dead(experiment_id: str, writers: Path, store: str) -> None:
     client = mlflow().MlflowClient()
     for dead in dead_writers(writers, store):
-        query = f"tags.{WRITER_TAG} = '{dead.name}' and attributes.status = 'RUNNING'"
-        for run in client.search_runs([experiment_id], query):
-            ended = max(run.info.start_time, int(dead.last_seen * 1000))
-            client.set_terminated(run.info.run_id, "KILLED", end_time=ended)
+        for tag in (WRITER_TAG, OLD_WRITER_TAG):
+            query = f"tags.`{tag}` = '{dead.name}' and attributes.status = 'RUNNING'"
+            for run in client.search_runs([experiment_id], query):
+                ended = max(run.info.start_time, int(dead.last_seen * 1000))
+                client.set_terminated(run.info.run_id, "KILLED", end_time=ended)
 
 
 def refused(error: Exception) -> bool:

@@ -85,6 +85,22 @@ def make_locations_relative(root: Path) -> None:
             connection.executemany(update, [(new, old) for new, old in changes if new != old])
 
 
+def set_experiment_tag(root: Path, key: str, value: str) -> dict[str, str]:
+    """Set a tag of all experiments but MLflow's own, which is empty; without the import of MLflow.
+
+    Call it while the store is locked.
+
+    Returns:
+        ids of these experiments by their names, the newest first.
+    """
+    with closing(sqlite3.connect(database(root), timeout=PATIENCE)) as connection, connection:
+        query = "SELECT name, experiment_id FROM experiments WHERE lifecycle_stage = 'active'"
+        found = connection.execute(f"{query} AND experiment_id <> 0 ORDER BY creation_time DESC").fetchall()
+        insert = "INSERT OR REPLACE INTO experiment_tags (key, value, experiment_id) VALUES (?, ?, ?)"
+        connection.executemany(insert, [(key, value, experiment_id) for _, experiment_id in found])
+    return {name: str(experiment_id) for name, experiment_id in found}
+
+
 def relative_location(location: str) -> str:
     """From "file:///home/me/project/mlflow/artifacts/ID/artifacts" to "mlflow/artifacts/ID/artifacts".
 

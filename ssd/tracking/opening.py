@@ -13,10 +13,13 @@ from typing import Any
 
 from ssd.params import TrackingParams
 from ssd.tracking.client import mlflow
+from ssd.tracking.run_name import child_name
 
 MODEL_TAG = "model_sha256"
 EXPERIMENT_TAG = "dvc_experiment"
-STAGE_TAG = "stage."
+STAGE_TAG = "mlflow.ssd.stage."
+"""With the params of a stage, by which it knows later whether they differ. MLflow's pages do not show it."""
+OLD_STAGE_TAG = "stage."
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,7 @@ def open_run(
 def _resume(run_id: str, experiment_id: str, system_metrics: bool, tags: Mapping[str, str]) -> bool:
     """Resume an earlier run; False if it does not exist or belongs to another DVC experiment."""
     found = mlflow().MlflowClient().search_runs([experiment_id], f"attributes.run_id = '{run_id}'")
-    own_name = os.environ.get("DVC_EXP_NAME", "")
-    if not found or found[0].data.tags.get(EXPERIMENT_TAG) != own_name:
+    if not found or not _is_of_this_experiment(found[0]):
         return False
     _start_again(run_id, tags, system_metrics)
     return True
@@ -70,33 +72,39 @@ def _start(experiment_id: str, settings: TrackingParams, stage: Stage, own: Mapp
     """Start a new run, or resume the run of the model that the stage reads; whether it is new."""
     mark = {STAGE_TAG + stage.name: repr(sorted(stage.params.items()))}
     system_metrics = settings.system_metrics and stage.name == "train"
-    found = _find(experiment_id, stage.model_digest) if stage.model_digest else None
+    found = run_of_model(experiment_id, stage.model_digest) if stage.model_digest else None
     if found is None:
-        own_name = os.environ.get("DVC_EXP_NAME", "")
-        tags = {EXPERIMENT_TAG: own_name, "mlflow.source.name": "dvc.yaml", **_git_state(), **mark, **own}
+        tags = {"mlflow.source.name": "dvc.yaml", **_git_state(), **mark, **own}
+        if name := os.environ.get("DVC_EXP_NAME"):
+            tags[EXPERIMENT_TAG] = name
         if stage.model_digest:
             tags[MODEL_TAG] = stage.model_digest
         if stage.parent:
             tags["mlflow.parentRunId"] = stage.parent
-        run_name = settings.run_name or " ".join(filter(None, [own_name, stage.run_name]))
         mlflow().start_run(
-            experiment_id=experiment_id, run_name=run_name, tags=tags, log_system_metrics=system_metrics
+            experiment_id=experiment_id,
+            run_name=settings.run_name or stage.run_name,
+            tags=tags,
+            log_system_metrics=system_metrics,
         )
         return True
-    before = found.data.tags.get(STAGE_TAG + stage.name)
+    known = found.data.tags
+    before = known.get(STAGE_TAG + stage.name, known.get(OLD_STAGE_TAG + stage.name))
     _start_again(found.info.run_id, own, system_metrics=False)
     if before is None or before in mark.values():
         mlflow().set_tags(mark)
         return False
-    child_name = f"{stage.name} {_difference(before, stage.params)}"
     mlflow().start_run(
-        experiment_id=experiment_id, run_name=child_name, nested=True, tags={**mark, **_git_state(), **own}
+        experiment_id=experiment_id,
+        run_name=child_name(stage.name, before, stage.params),
+        nested=True,
+        tags={**mark, **_git_state(), **own},
     )
     return True
 
 
-def _find(experiment_id: str, model_digest: str) -> Any:
-    """The newest run of this model, preferably one of this process's DVC experiment."""
+def run_of_model(experiment_id: str, model_digest: str) -> Any:
+    """The newest run of this model, preferably one of this process's DVC experiment; None without one."""
     found = (
         mlflow()
         .MlflowClient()
@@ -104,14 +112,13 @@ def _find(experiment_id: str, model_digest: str) -> Any:
             [experiment_id], f"tags.{MODEL_TAG} = '{model_digest}'", order_by=["attributes.start_time DESC"]
         )
     )
-    own = [run for run in found if run.data.tags.get(EXPERIMENT_TAG) == os.environ.get("DVC_EXP_NAME", "")]
+    own = [run for run in found if _is_of_this_experiment(run)]
     return next(iter([*own, *found]), None)
 
 
-def _difference(before: str, after: Mapping[str, object]) -> str:
-    """The changed parameters of a stage, for the name of a child run."""
-    new = [f"{key}={value}" for key, value in sorted(after.items()) if repr((key, value)) not in before]
-    return " ".join(new) or "again"
+def _is_of_this_experiment(run: Any) -> bool:
+    """Whether a run is of the DVC experiment that this process is, or of none as this process."""
+    return bool(run.data.tags.get(EXPERIMENT_TAG, "") == os.environ.get("DVC_EXP_NAME", ""))
 
 
 def _git_state() -> dict[str, str]:

@@ -13,13 +13,15 @@ from typing import Any, Concatenate, ParamSpec
 from ssd.files import sha256
 from ssd.params import TrackingParams
 from ssd.tracking.client import WRITER_TAG, brief_requests, mlflow, open_store, reason, server_of
-from ssd.tracking.opening import Stage, open_run
+from ssd.tracking.datasets import Split, dataset_input
+from ssd.tracking.description import description
+from ssd.tracking.opening import Stage, open_run, run_of_model
 from ssd.tracking.outbox import Entry, Outbox
+from ssd.tracking.overview import NOTE_TAG, is_ours
+from ssd.tracking.registered import ONNX_TAG, logged_name, register, registered_name, update_versions
 from ssd.tracking.writers import Writer
 
 log = logging.getLogger(__name__)
-
-ONNX_TAG = "onnx_sha256"
 
 P = ParamSpec("P")
 
@@ -43,13 +45,17 @@ class Run:
         id: MLflow's run id; empty without tracking, and until MLflow has opened the run.
         resumed: whether an earlier process started this run, which still has what that process logged.
         writer: shows other processes that this one still writes the run; None where the store did not open.
+        registered: name of the registered model, of which each exported file is a version.
+        model_digest: SHA-256 of the model file that the stage reads; None for the stage that makes one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, registered: str = "", model_digest: str | None = None) -> None:
         self.outbox: Outbox | None = None
         self.id = ""
         self.resumed = False
         self.writer: Writer | None = None
+        self.registered = registered
+        self.model_digest = model_digest
 
     @_sent_in_order
     def params(self, values: Mapping[str, object]) -> None:
@@ -81,6 +87,11 @@ class Run:
         mlflow().set_tags(dict(values))
 
     @_sent_in_order
+    def datasets(self, *splits: Split) -> None:
+        """Log splits of the data as the run's datasets."""
+        mlflow().MlflowClient().log_inputs(self.id, [dataset_input(split) for split in splits])
+
+    @_sent_in_order
     def file(self, path: str | Path, folder: str | None = None) -> None:
         """Log a file, or every file of a folder, as artifacts."""
         log_path = mlflow().log_artifacts if Path(path).is_dir() else mlflow().log_artifact
@@ -96,13 +107,15 @@ class Run:
 
     @_sent_in_order
     def onnx_model(
-        self, onnx_file: str | Path, code: str | Path, requirements: Sequence[str], example: str
+        self, network: str, onnx_file: str | Path, code: str | Path, requirements: Sequence[str], example: str
     ) -> None:
         """Log a pyfunc model around an ONNX file, with signature: base64 images in, detections out.
 
-        A run has one model per ONNX file, also where an export was killed and repeated.
+        A run has one model per ONNX file, and the registered model one version, also where an export was
+        killed and repeated.
 
         Args:
+            network: names the model, as "resnet18-128".
             onnx_file: the exported detector.
             code: the Python file of the model; stored as source code, nothing is pickled.
             requirements: pinned pip requirements of `code`.
@@ -122,10 +135,8 @@ class Run:
             ParamSchema([ParamSpec("score_threshold", DataType.double, 0.0)]),
         )
         digest = sha256(onnx_file)
-        if self._has_model(digest):
-            return
-        mlflow().pyfunc.log_model(
-            name="detector",
+        model_id = self._logged_model(digest) or self._log_onnx(
+            name=logged_name(network),
             tags={ONNX_TAG: digest},
             python_model=str(code),
             artifacts={"onnx": str(onnx_file)},
@@ -133,9 +144,14 @@ class Run:
             input_example={"image": [example]},
             pip_requirements=list(requirements),
         )
+        register(self.registered, model_id, digest, self._run_of_weights())
 
-    def _has_model(self, digest: str) -> bool:
-        """Whether the run has the model of this ONNX file; those of exports that were killed are deleted."""
+    def _log_onnx(self, **model: Any) -> str:
+        """Log it; its id."""
+        return str(mlflow().pyfunc.log_model(**model).model_id)
+
+    def _logged_model(self, digest: str) -> str:
+        """Id of the run's model of this ONNX file, or ""; those of exports that were killed are deleted."""
         run = mlflow().active_run()
         assert run is not None, "entries are sent after the run was opened"
         mine = f"source_run_id = '{run.info.run_id}' AND tags.{ONNX_TAG} = '{digest}'"
@@ -144,7 +160,23 @@ class Run:
         unfinished = [model for model in found if model.status != "READY"]
         for model in unfinished:
             client.delete_logged_model(model.model_id)
-        return len(found) > len(unfinished)
+        return next((str(model.model_id) for model in found if model not in unfinished), "")
+
+    @_sent_in_order
+    def description(self) -> None:
+        """Say in MLflow what the run and its versions are, by what was logged so far."""
+        client = mlflow().MlflowClient()
+        run = client.get_run(self.id)
+        if is_ours(run.data.tags.get(NOTE_TAG, "")):
+            client.set_tag(self.id, NOTE_TAG, description(run.data.params, run.data.metrics))
+        if self.model_digest:
+            update_versions(self.registered, self._run_of_weights())
+
+    def _run_of_weights(self) -> Any:
+        """The run of the model that the stage reads: this one or, of a child, another."""
+        run = mlflow().active_run()
+        found = self.model_digest and run_of_model(run.info.experiment_id, self.model_digest)
+        return found or mlflow().MlflowClient().get_run(run.info.run_id)
 
 
 @contextmanager
@@ -164,13 +196,13 @@ def tracked_run(
         settings: the `tracking` section.
         root: the main workspace, which contains the MLflow store.
         stage: name of the stage.
-        name: name of a new run if `settings.run_name` is empty; it should say what differs.
+        name: name of a new run if `settings.run_name` is empty; it should say what differs, and that first.
         stage_params: the parameters that the stage depends on. If the run of the model has logged the same
             stage with other values, a child run is created.
         model_digest: SHA-256 of the model file that the stage reads; None starts a new run.
         resume: id of a run to resume, if the store has it and it belongs to the same DVC experiment.
     """
-    run = Run()
+    run = Run(registered_name(settings.experiment), model_digest)
     if not settings.enabled:
         yield run
         return
@@ -181,6 +213,7 @@ def tracked_run(
     try:
         run.outbox.send()
         yield run
+        run.description()
     except KeyboardInterrupt:
         _close(run, run.outbox, "KILLED")
         raise

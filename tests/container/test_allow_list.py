@@ -36,7 +36,8 @@ def test_all_code_and_settings_that_dvc_reads_get_in() -> None:
     ]
     deps = [dep for stage in pipeline["stages"].values() for dep in stage["deps"]]
     code = [dep for dep in deps if not any(Path(dep).is_relative_to(out) for out in outs)]
-    assert code and all(map(in_allow_list, [*code, "dvc.yaml", "params.yaml", ".dvc/config", ".dvcignore"]))
+    settings = ["dvc.yaml", "params.yaml", ".dvc/config", ".dvc/plots_page.html", ".dvcignore"]
+    assert code and all(map(in_allow_list, [*code, *settings]))
 
 
 def test_all_recipes_and_the_files_that_the_dockerfile_copies_get_in() -> None:

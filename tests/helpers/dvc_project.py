@@ -82,7 +82,7 @@ def run_of(project: Path) -> Run:
     """The run of the project's model; that of an experiment if the model comes from there."""
     digest = sha256(project / "models/model.pt")
     found = [run for run in mlflow_runs(project) if run.data.tags.get("model_sha256") == digest]
-    return max(found, key=lambda run: run.data.tags["dvc_experiment"] == "")
+    return max(found, key=lambda run: "dvc_experiment" not in run.data.tags)
 
 
 def mlflow_runs(project: Path) -> list[Run]:

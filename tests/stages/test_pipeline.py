@@ -144,7 +144,9 @@ def test_one_mlflow_run_holds_all_stages(project: Path) -> None:
     for large in ("model.pt", "ssd.torchscript.pt"):
         assert artifacts.count(large) == 1, large
     (model,) = logged_models(project)  # `mlflow gc` frees those of exports that were killed
-    assert model.status == "READY"
+    assert (model.status, model.name) == ("READY", "ssd-shufflenet_v2_x0_5-64")
+    assert {item.tags[0].value for item in run.inputs.dataset_inputs} == {"train", "val", "test"}
+    assert "| mAP@0.5 (COCO) |" in run.data.tags["mlflow.note.content"]
 
 
 def logged_models(project: Path) -> list[LoggedModel]:
@@ -255,7 +257,7 @@ def test_a_change_of_evaluate_is_a_child_run_and_another_report_and_one_of_repor
     report.main()
     parent = run_of(project).info.run_id
     (child,) = (run for run in mlflow_runs(project) if run.data.tags.get("mlflow.parentRunId") == parent)
-    assert child.info.run_name == "evaluate evaluate.nms_iou=0.3"
+    assert child.info.run_name == "nms_iou=0.3 · evaluate"
     assert changed(project) == {"check_params", "evaluate", "export", "report"}
     set_params(project)
     assert "Running stage" not in run_python(project, "dvc", "repro"), "the cache has the former result"
@@ -279,4 +281,7 @@ def test_metrics_plots_and_dag_are_useful(
     assert "train.epochs" in shown("params", "diff")
     set_params(project)
     shown("plots", "show")
-    assert "validation mAP@0.5, mAP@0.75, mAP and F1" in (project / "dvc_plots" / "index.html").read_text()
+    page = (project / "dvc_plots/index.html").read_text()
+    assert "validation mAP@0.5, mAP@0.75, mAP and F1" in page
+    assert "<script>" in page and "<script src" not in page, "its charts need no network"
+    assert page.count("</script>") == page.count("<script")

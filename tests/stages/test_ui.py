@@ -122,4 +122,4 @@ def test_it_shows_the_files_of_a_store_that_was_filled_elsewhere_on_this_machine
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         output = finish(server).stdout
-    assert output.startswith(f"MLflow starts; then open http://127.0.0.1:{port} in a browser.")
+    assert output.startswith(f"MLflow starts; then open http://127.0.0.1:{port}/#/experiments/1/runs?")

@@ -65,7 +65,7 @@ def test_the_same_stage_with_other_params_is_a_child_run(settings: TrackingParam
         evaluate(settings, root, "abc", nms_iou)
     parent, child = runs(root)
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
-    assert child.info.run_name == "evaluate evaluate.nms_iou=0.6"
+    assert child.info.run_name == "nms_iou=0.6 · evaluate"
 
 
 def test_a_table_that_is_logged_again_replaces_the_first(settings: TrackingParams, root: Path) -> None:
@@ -104,17 +104,23 @@ def test_a_model_that_is_logged_again_is_kept_once(
     def export(content: bytes) -> None:
         onnx.write_bytes(content)
         with tracked_run(settings, root, "export", name="x", stage_params={}, model_digest="abc") as run:
-            run.onnx_model(onnx, code, ["mlflow"], "")
+            run.onnx_model("timm/a.b-64", onnx, code, ["mlflow"], "")
 
     with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
         killed.setattr(MlflowClient, "finalize_logged_model", Mock(side_effect=KeyboardInterrupt))
         export(b"first")
     for content in (b"first", b"first", b"second"):
         export(content)
-    models = MlflowClient(store(root)).search_logged_models(["1"])
+    client = MlflowClient(store(root))
+    models = client.search_logged_models(["1"])
     assert [model.status for model in models] == ["READY", "READY"]
     assert {model.tags["onnx_sha256"] for model in models} == {
         hashlib.sha256(content).hexdigest() for content in (b"first", b"second")
+    }
+    assert {model.name for model in models} == {"ssd-timm-a-b-64"}
+    versions = client.search_model_versions("name = 'ssd'")
+    assert {(version.tags["onnx_sha256"], version.model_id) for version in versions} == {
+        (model.tags["onnx_sha256"], model.model_id) for model in models
     }
 
 
@@ -147,7 +153,8 @@ def test_an_experiment_prefers_its_own_run(
     monkeypatch.setenv("DVC_EXP_NAME", "busy-bee")
     evaluate(settings, root, "abc")
     own, other = runs(root)
-    assert own.info.run_name == "busy-bee shapes lr=0.1"
+    assert own.data.tags["dvc_experiment"] == "busy-bee"
+    assert "dvc_experiment" not in other.data.tags
     assert "test/coco_map" in own.data.metrics
     assert "test/coco_map" not in other.data.metrics
 
