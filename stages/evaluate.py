@@ -16,7 +16,7 @@ from typing import Any
 from ssd.detections_file import write_detections
 from ssd.errors import UserError
 from ssd.evaluation import SplitResult, run_split
-from ssd.files import write_bytes, write_json
+from ssd.files import sha256, write_bytes, write_json
 from ssd.hardware import choose_hardware
 from ssd.loading.batches import EpochBatches
 from ssd.loading.dataset import DetectionDataset
