@@ -9,6 +9,7 @@ import typer
 
 from cli.evaluate import evaluate
 from cli.export import export
+from cli.predict import predict
 from ssd.errors import LostProcessError, UserError, storage_errors_explained
 
 app = typer.Typer(
@@ -19,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (evaluate, export):
+for command in (evaluate, export, predict):
     app.command()(command)
 
 

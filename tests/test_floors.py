@@ -50,7 +50,7 @@ FLOORS: dict[str, set[str]] = {
     "detector": {"models", "postprocess"},
     "evaluation": {"loading", "loss", "models", "postprocess", "processes"},
     "export": {"boxes", "postprocess", "detector"},
-    "inference": {"prepare", "models", "postprocess", "detector", "export"},
+    "inference": {"prepare", "models", "postprocess", "detector", "export", "plots"},
     "plots": {"loading", "models"},
     "training": {"evaluation", "loading", "loss", "metrics", "models", "postprocess", "processes"},
 }

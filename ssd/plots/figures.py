@@ -69,6 +69,12 @@ def curve_style(label: int) -> str:
     return LINE_STYLES[(row + row // len(PALETTE)) % len(LINE_STYLES)]
 
 
+def text_colour(colour: str) -> str:
+    """White or black, whichever is read more easily on `colour`."""
+    red, green, blue = to_rgb(colour)
+    return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.55 else "black"
+
+
 @dataclass(frozen=True)
 class PrecisionRecall:
     """The curve of a class with objects: its label, from 1, name, AP, and points (recall, precision)."""
@@ -265,7 +271,6 @@ def _draw_box(axes: Axes, box: Sequence[float], colour: str, text: str, dashed: 
     # Above the box where the picture has room, else inside; towards the middle, so as to stay in the picture.
     image_width = axes.get_xlim()[1]
     above, right = y1 > 0.06 * image_width, x1 + x2 > 1.3 * image_width
-    red, green, blue = to_rgb(colour)
     label = axes.annotate(
         text,
         (min(x2, image_width) if right else max(x1, 0), y1 if above else max(y1, 0)),
@@ -274,7 +279,7 @@ def _draw_box(axes: Axes, box: Sequence[float], colour: str, text: str, dashed: 
         ha="right" if right else "left",
         va="bottom" if above else "top",
         fontsize=6.5,
-        color="white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.55 else "black",
+        color=text_colour(colour),
         bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.2, "alpha": 0.85},
         parse_math=False,
     )
