@@ -1,8 +1,9 @@
 """Drawn pictures as JPEG files, and drawn films of videos."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def drawn_files(folder: Path, class_names: Sequence[str]) -> Iterator[Add]:
     names = list(class_names)
     with ExitStack() as films:
         current: Source | None = None
-        add_frame = None
+        add_frame: Callable[[np.ndarray, Fraction], None] | None = None
 
         def add(picture: Picture, found: Detections) -> None:
             nonlocal current, add_frame

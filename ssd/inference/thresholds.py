@@ -35,8 +35,8 @@ def choose_thresholds(
     """One threshold for all classes, but those that have their own.
 
     Args:
-        metadata: of the model; its class names and, perhaps, metrics of the stage evaluate.
-        score: None takes the score of best F1 on the test split that the metrics state, or DEFAULT_SCORE.
+        metadata: of the model: its class names and, perhaps, a certificate with figures of the test split.
+        score: None takes that of best F1 on the test split, if the certificate states it, or DEFAULT_SCORE.
         class_scores: "NAME=SCORE".
 
     Raises:
@@ -44,8 +44,8 @@ def choose_thresholds(
     """
     names = metadata["class_names"]
     if score is None:
-        metrics = metadata.get("metrics") or {}
-        score = metrics.get("operating_point", {}).get("score") or DEFAULT_SCORE
+        figures = (metadata.get("certificate") or {}).get("metrics") or {}
+        score = float(figures.get("operating_score") or DEFAULT_SCORE)
     scores = torch.full((len(names),), score)
     for text in class_scores:
         name, value = parse_class_score(text)

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from av.codec.codec import UnknownCodecError
 
-from ssd.errors import UserError
 from ssd.files import replacing
 from ssd.inference.sources import Picture, Source, Unread
 
@@ -24,6 +23,9 @@ CODECS = {"libx264": "yuv420p", "libopenh264": "yuv420p", "mpeg4": "yuv420p", "m
 
 TIME_BASE = Fraction(1, 90_000)
 """Of a film, in seconds: a multiple of all usual frame rates."""
+
+CAMERAS = {"linux": ("/dev/video{}", "v4l2"), "darwin": ("{}", "avfoundation")}
+"""FFmpeg's device for a camera's number, and its kind, by operating system."""
 
 ASSUMED_RATE = 25
 """Frames per second of a video that does not tell its times."""
@@ -69,16 +71,15 @@ def _opened(source: Source) -> Any:
 
 
 def camera_device(number: int) -> tuple[str, str]:
-    """What FFmpeg calls a camera of this machine: its file or number, and the kind of device.
+    """What FFmpeg calls a camera of this machine, and the kind of device.
 
     Raises:
-        UserError: of this operating system, FFmpeg wants names that are not numbers.
+        ValueError: FFmpeg does not number the cameras of this operating system.
     """
-    if sys.platform == "linux":
-        return f"/dev/video{number}", "v4l2"
-    if sys.platform == "darwin":
-        return str(number), "avfoundation"
-    raise UserError(f"camera:{number}: cameras are read on Linux and macOS; record a video and name that")
+    if sys.platform not in CAMERAS:
+        raise ValueError("cameras are read on Linux and macOS; record a video and name that")
+    device, form = CAMERAS[sys.platform]
+    return device.format(number), form
 
 
 def _upright(frame: av.VideoFrame) -> torch.Tensor:

@@ -1,9 +1,11 @@
 """`ssd predict`: what is read and what is skipped, what is written, and what is refused."""
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from loopback import ok, sends_too_much, serving, web_page
@@ -12,6 +14,7 @@ from voc_folder import encode, picture
 from waiting import Ended
 
 from ssd.inference import reading
+from ssd.inference.detector_file import DetectorFile
 from ssd.source.glyphs import GLYPHS
 
 Run = Callable[..., Ended]
@@ -161,8 +164,6 @@ def test_urls_are_fetched_only_when_told(
 def test_a_video_becomes_a_drawn_film_and_the_same_tables(
     run_ssd: Run, glyph_model: Path, tmp_path: Path
 ) -> None:
-    import av
-
     with av.open(str(tmp_path / "clip.mp4"), "w") as clip:
         stream = clip.add_stream("mpeg4", rate=10)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
@@ -188,12 +189,8 @@ def test_a_video_becomes_a_drawn_film_and_the_same_tables(
 def test_ctrl_c_ends_it_with_complete_results(
     run_ssd: Run, glyph_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import signal
-
-    from ssd.inference.detector_file import DetectorFile
-
     write(tmp_path / "in", {f"{seed}.png": encode(picture(seed), "PNG") for seed in range(6)})
-    detect = DetectorFile.detect
+    detect, before = DetectorFile.detect, signal.getsignal(signal.SIGINT)
 
     def interrupted(self: DetectorFile, images: list) -> list:  # type: ignore[type-arg]
         signal.raise_signal(signal.SIGINT)
@@ -204,4 +201,4 @@ def test_ctrl_c_ends_it_with_complete_results(
     ended = run_ssd("predict", glyph_model, tmp_path / "in", *words)
     assert (ended.code, ended.stdout[:19]) == (130, "stopped: 2 images, ")
     assert len(json.loads((tmp_path / "out/coco.json").read_text())["images"]) == 2
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before

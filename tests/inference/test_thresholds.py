@@ -20,7 +20,7 @@ def test_a_class_may_have_its_own() -> None:
 
 
 def test_without_one_the_operating_point_counts_if_the_model_states_it() -> None:
-    stated = {"class_names": NAMES, "metrics": {"operating_point": {"score": 0.42}}}
+    stated = {"class_names": NAMES, "certificate": {"metrics": {"operating_score": 0.42}}}
     assert choose_thresholds(stated, None, []).scores.tolist() == pytest.approx([0.42] * 3)
     assert choose_thresholds({"class_names": NAMES}, None, []).scores.tolist() == pytest.approx([0.3] * 3)
 

@@ -12,7 +12,9 @@ from ssd.structures import Detections
 
 def detections(*boxes: tuple[float, float, float, float]) -> Detections:
     scores = torch.linspace(0.9, 0.3, len(boxes))
-    return Detections(torch.tensor(boxes).view(-1, 4), scores, torch.arange(1, len(boxes) + 1))
+    return Detections(
+        torch.tensor(boxes, dtype=torch.float32).view(-1, 4), scores, torch.arange(1, len(boxes) + 1)
+    )
 
 
 def is_colour(pixel: np.ndarray, label: int) -> bool:
