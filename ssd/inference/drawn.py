@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 
 from ssd.files import write_bytes
+from ssd.inference.drawing import draw_detections
 from ssd.inference.sources import Picture, Source
 from ssd.inference.tables import Add
 from ssd.inference.video import film
-from ssd.plots.drawing import draw_detections
 from ssd.structures import Detections
 
 QUALITY = 92

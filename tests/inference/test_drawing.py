@@ -5,7 +5,7 @@ import pytest
 import torch
 from matplotlib.colors import to_rgb
 
-from ssd.plots.drawing import draw_detections
+from ssd.inference.drawing import draw_detections
 from ssd.plots.figures import class_colour
 from ssd.structures import Detections
 
