@@ -14,6 +14,7 @@ from cli.demo import demo
 from cli.evaluate import evaluate
 from cli.export import export
 from cli.info import info
+from cli.predict import predict
 from cli.serve import serve
 from cli.verify import verify
 from ssd.errors import LostProcessError, UserError, storage_errors_explained
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (audit, bench, compare, demo, evaluate, export, info, serve, verify):
+for command in (predict, evaluate, compare, audit, demo, serve, export, verify, info, bench):
     app.command()(command)
 
 

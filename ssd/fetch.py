@@ -120,6 +120,34 @@ def unavailable_reason(url: str, num_bytes: int | None, seconds: float) -> str:
     return ""
 
 
+def fetch_bytes(url: str, max_bytes: int, seconds: float) -> bytes:
+    """What `url` answers, in memory, without retries; a web page is refused.
+
+    Args:
+        max_bytes: the answer may have.
+        seconds: it may take.
+
+    Raises:
+        ConnectionError: there is no such answer; its message is the reason in a few words.
+    """
+    deadline = time.monotonic() + seconds
+    body = bytearray()
+    try:
+        with _short_reasons(), requests.Session() as session:
+            session.max_redirects = MAX_REDIRECTS
+            with session.get(url, stream=True, timeout=seconds) as response:
+                _first_byte(response, 0, int(response.headers.get("Content-Length") or 0))
+                for block in response.iter_content(BLOCK):
+                    body += block
+                    if len(body) > max_bytes:
+                        raise _MirrorError(f"sends more than {max_bytes:,} bytes", transient=False)
+                    if time.monotonic() > deadline:
+                        raise _MirrorError(f"takes more than {seconds:g} s", transient=True)
+    except _MirrorError as failure:
+        raise ConnectionError(str(failure)) from None
+    return bytes(body)
+
+
 def check_in_place(path: Path, file: RemoteFile, *, key: str = "") -> None:
     """Raise UserError unless the file at `path`, which exists, has the digest of `file`."""
     found = _sha256(path)

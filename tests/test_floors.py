@@ -50,7 +50,7 @@ FLOORS: dict[str, set[str]] = {
     "detector": {"models", "postprocess"},
     "evaluation": {"loading", "loss", "models", "postprocess", "processes"},
     "export": {"boxes", "models", "postprocess", "detector"},
-    "inference": {"prepare", "loss", "models", "postprocess", "detector", "export"},
+    "inference": {"prepare", "loss", "models", "postprocess", "detector", "export", "plots"},
     "plots": {"loading", "metrics", "models"},
     "compare": {"boxes", "metrics", "plots"},
     "audit": {"loading", "metrics", "plots"},

@@ -63,6 +63,12 @@ def curve_style(label: int) -> str:
     return LINE_STYLES[(row + row // len(PALETTE)) % len(LINE_STYLES)]
 
 
+def text_colour(colour: str) -> str:
+    """White or black, whichever is read more easily on `colour`."""
+    red, green, blue = to_rgb(colour)
+    return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.55 else "black"
+
+
 @dataclass(frozen=True)
 class PrecisionRecall:
     """The curve of a class with objects: its label, from 1, name, AP, and points (recall, precision)."""

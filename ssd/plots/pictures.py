@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from ssd.plots.figures import class_colour
+from ssd.plots.figures import class_colour, text_colour
 from ssd.structures import Objects
 
 PICTURE_INCHES = 3.2  # width of one picture
@@ -95,7 +94,6 @@ def draw_box(
     # Above the box where the picture has room, else inside; towards the middle, so as to stay in the picture.
     image_width = axes.get_xlim()[1]
     above, right = y1 > 0.06 * image_width, x1 + x2 > 1.3 * image_width
-    red, green, blue = to_rgb(colour)
     label = axes.annotate(
         text,
         (min(x2, image_width) if right else max(x1, 0), y1 if above else max(y1, 0)),
@@ -104,7 +102,7 @@ def draw_box(
         ha="right" if right else "left",
         va="bottom" if above else "top",
         fontsize=6.5,
-        color="white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.55 else "black",
+        color=text_colour(colour),
         bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.2, "alpha": 0.85},
         parse_math=False,
     )

@@ -215,6 +215,29 @@ def test_all_kinds_detect_the_same(detectors: list[DetectorFile]) -> None:
         assert_same_detections(detector.run(images), expected)
 
 
+def test_pictures_get_the_same_predictions_from_each_kind(
+    run_ssd: Run, glyph_model: Path, exported: Path, tmp_path: Path
+) -> None:
+    for seed in range(3):
+        picture(seed, 90, 60 + 10 * (seed % 2)).save(tmp_path / f"{seed}.png")
+    found = []
+    for file in (glyph_model, *exported_files(exported)):
+        ended = run_ssd("predict", file, tmp_path, "--json", "--score", 0.4)
+        assert ended.code == 0, ended.stderr
+        found.append(
+            [
+                sorted((row["label"], row["score"], *row["box"]) for row in image["detections"])
+                for image in json.loads(ended.stdout)["images"]
+            ]
+        )
+    assert all(found[0])
+    for other in found[1:]:
+        for one, two in zip(found[0], other, strict=True):
+            assert one == [pytest.approx(row, abs=1e-3) for row in two]
+    lower = run_ssd("predict", exported / "ssd.onnx", tmp_path, "--json", "--score", 0.2)
+    assert "ssd.onnx drops scores below 0.3: lower thresholds change nothing" in lower.stderr
+
+
 def test_images_of_several_sizes_keep_their_order(detectors: list[DetectorFile]) -> None:
     images = [scenes(1, 64, 80, seed=0)[0], scenes(1, 40, 50)[0], scenes(1, 64, 80, seed=1)[0]]
     together = detectors[0].detect(images)
