@@ -53,7 +53,7 @@ FLOORS: dict[str, set[str]] = {
     "inference": {"prepare", "loss", "models", "postprocess", "detector", "export", "plots"},
     "plots": {"loading", "metrics", "models"},
     "compare": {"boxes", "metrics", "plots"},
-    "audit": {"loading", "metrics", "plots"},
+    "audit": {"inference", "loading", "metrics", "plots"},
     "serving": {"inference", "plots", "prepare"},
     "training": {"evaluation", "loading", "loss", "metrics", "models", "postprocess", "processes"},
 }

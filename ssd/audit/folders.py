@@ -6,14 +6,14 @@ is in the list, and in COCO's file beside the annotations, under a key of its ow
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
 
 from ssd.audit.suspects import Suspect
 from ssd.files import write_bytes, write_json
+from ssd.inference.voc_annotation import VocObject, voc_annotation
 from ssd.loading.tensor_file import TensorFile
 
 JPEG = b"\xff\xd8"
@@ -95,7 +95,9 @@ def write_voc(folder: Path, rows: Sequence[dict[str, Any]], file: TensorFile) ->
     for index in suspicious_images(rows):
         name = image_name(file, index)
         write_bytes(folder / "JPEGImages" / name, file.encoded(index).numpy().tobytes())
-        write_bytes(folder / "Annotations" / f"{Path(name).stem}.xml", voc_xml(file, index, name).encode())
+        height, width = file.sizes[index].tolist()
+        annotation = voc_annotation(name, (height, width), voc_objects(file, index))
+        write_bytes(folder / "Annotations" / f"{Path(name).stem}.xml", annotation)
         stems.append(Path(name).stem)
     write_bytes(folder / "ImageSets" / "Main" / "train.txt", "".join(f"{stem}\n" for stem in stems).encode())
 
@@ -114,24 +116,12 @@ def image_name(file: TensorFile, index: int) -> str:
     return f"{unique}.{'jpg' if is_jpeg else 'png'}"
 
 
-def voc_xml(file: TensorFile, index: int, name: str) -> str:
-    """The annotation of an image: corners are 1-based, inclusive; VOC has no crowd: it is difficult."""
-    height, width = file.sizes[index].tolist()
-    rows = range(*file.box_offsets[index : index + 2].tolist())
-    lines = ["<annotation>", "\t<folder>JPEGImages</folder>", f"\t<filename>{escape(name)}</filename>"]
-    lines += [f"\t<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"]
-    for row in rows:
+def voc_objects(file: TensorFile, index: int) -> Iterator[VocObject]:
+    """The objects of an image as they are annotated; VOC has no crowd: it is difficult."""
+    for row in range(*file.box_offsets[index : index + 2].tolist()):
         x1, y1, x2, y2 = file.boxes[row].tolist()
-        corners = {"xmin": x1 + 1, "ymin": y1 + 1, "xmax": x2, "ymax": y2}
-        box = "".join(f"<{tag}>{value:.7g}</{tag}>" for tag, value in corners.items())
-        lines += [
-            "\t<object>",
-            f"\t\t<name>{escape(file.class_names[int(file.labels[row]) - 1])}</name>",
-            f"\t\t<difficult>{int(file.difficult[row] | file.crowd[row])}</difficult>",
-            f"\t\t<bndbox>{box}</bndbox>",
-            "\t</object>",
-        ]
-    return "\n".join([*lines, "</annotation>", ""])
+        name = file.class_names[int(file.labels[row]) - 1]
+        yield VocObject(name, (x1 + 1, y1 + 1, x2, y2), bool(file.difficult[row] | file.crowd[row]))
 
 
 def _cell(value: Any) -> Any:

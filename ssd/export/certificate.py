@@ -59,6 +59,7 @@ def make_certificate(
     figures = None
     if metrics is not None:
         figures = {f"coco_{key}": _rounded(metrics["coco"].get(key)) for key in FIGURES}
+        figures["operating_score"] = _rounded(metrics["operating_point"]["score"])
         figures["num_images"] = metrics["num_images"]
     return {
         "format": CERTIFICATE_FORMAT,

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from xml.etree.ElementTree import Element, SubElement, indent, tostring  # written only
 
 from ssd.files import replacing, write_bytes
 from ssd.inference.sources import Picture
+from ssd.inference.voc_annotation import VocObject, voc_annotation
 from ssd.structures import Detections
 
 Add = Callable[[Picture, Detections], None]
@@ -72,7 +72,8 @@ def voc_files(folder: Path, class_names: Sequence[str]) -> Iterator[Add]:
     """An XML file per picture."""
 
     def add(picture: Picture, found: Detections) -> None:
-        content = voc_xml(picture.file_name, picture.size, found, class_names)
+        objects = voc_objects(picture.size, found, class_names)
+        content = voc_annotation(picture.file_name, picture.size, objects)
         write_bytes(folder / f"{picture.name}.xml", content)
 
     yield add
@@ -115,28 +116,13 @@ def coco_annotations(found: Detections, image_id: int, first_id: int) -> Iterato
         }
 
 
-def voc_xml(file_name: str, size: tuple[int, int], found: Detections, class_names: Sequence[str]) -> bytes:
-    """Detections as an annotation of Pascal VOC, with scores.
-
-    Args:
-        file_name: of the image.
-        size: (height, width) in pixels.
-    """
+def voc_objects(size: tuple[int, int], found: Detections, class_names: Sequence[str]) -> Iterator[VocObject]:
+    """Detections as objects of Pascal VOC, with scores; size: (height, width) in pixels."""
     height, width = size
-    root = Element("annotation")
-    _add(root, {"filename": file_name})
-    _add(SubElement(root, "size"), {"width": width, "height": height, "depth": 3})
     for row in rows(found, class_names):
-        element = SubElement(root, "object")
-        score = f"{row['score']:.4f}"
-        _add(element, {"name": row["class"], "truncated": 0, "difficult": 0, "score": score})
         x1, y1, x2, y2 = row["box"]
-        xmin, xmax = voc_side(x1, x2, width)
-        ymin, ymax = voc_side(y1, y2, height)
-        _add(SubElement(element, "bndbox"), {"xmin": xmin, "ymin": ymin, "xmax": xmax, "ymax": ymax})
-    indent(root)
-    content: bytes = tostring(root, encoding="utf-8")
-    return content + b"\n"
+        (xmin, xmax), (ymin, ymax) = voc_side(x1, x2, width), voc_side(y1, y2, height)
+        yield VocObject(row["class"], (xmin, ymin, xmax, ymax), score=row["score"])
 
 
 def voc_side(first: float, last: float, length: int) -> tuple[int, int]:
@@ -162,8 +148,3 @@ def yolo_labels(size: tuple[int, int], found: Detections) -> str:
         box = (x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height
         lines.append(f"{label - 1} {' '.join(f'{side:.6f}' for side in box)} {score:.4f}\n")
     return "".join(lines)
-
-
-def _add(parent: Element, texts: dict[str, Any]) -> None:
-    for tag, text in texts.items():
-        SubElement(parent, tag).text = str(text)

@@ -33,7 +33,8 @@ IMAGES = [torch.zeros(3, 30, 40, dtype=torch.uint8), scenes(1, 150, 200)[0]]
 
 @pytest.fixture(scope="module")
 def statements(detector: Detector) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    metrics = {"coco": {"map": 0.123456, "map_interval": [0.1, 0.2], "map50": None}, "num_images": 7}
+    coco = {"map": 0.123456, "map_interval": [0.1, 0.2], "map50": None}
+    metrics = {"coco": coco, "operating_point": {"score": 0.31}, "num_images": 7}
     certificate = make_certificate(detector, "a" * 64, {"train": "b" * 64}, None, metrics)
     return certificate, make_origin("c" * 40, False), make_golden(detector, IMAGES)
 
