@@ -17,6 +17,8 @@ ENGINE = $(shell docker info > /dev/null 2>&1 && echo docker || echo podman)
 IMAGE := ssd
 BASE := python:3.11-slim-bookworm
 TORCH := cuda
+# A PersistentVolumeClaim, where Kubeflow's step train keeps its checkpoints when the state is in a remote.
+CHECKPOINTS :=
 # The commit's whole name, whatever tags there are, and whether files differ from it.
 REVISION = $$(git describe --always --abbrev=40 --exclude '*' --dirty || echo unknown)
 # podman keeps a health check in docker's format alone.
@@ -95,10 +97,11 @@ image-test: $(READY) ## build the image, run the pipeline in it and outside; on 
 	IMAGE_TEST=1 ENGINE=$(if $(filter command,$(origin ENGINE)),$(ENGINE)) BASE=$(if $(filter command,$(origin BASE)),$(BASE)) \
 		pytest tests/container -p no:xdist --capture=no
 
-kfp: $(READY) $(KFP_READY) ## write kubeflow/pipeline.yaml and pipeline-remote.yaml from dvc.yaml
+kfp: $(READY) $(KFP_READY) ## write kubeflow/pipeline.yaml and pipeline-remote.yaml from dvc.yaml; CHECKPOINTS=..., see README.md
 	python kubeflow/graph.py > $(KFP)/graph.json
 	$(KFP)/bin/python kubeflow/pipeline.py --state workspace kubeflow/pipeline.yaml < $(KFP)/graph.json
-	$(KFP)/bin/python kubeflow/pipeline.py --state remote kubeflow/pipeline-remote.yaml < $(KFP)/graph.json
+	$(KFP)/bin/python kubeflow/pipeline.py --state remote $(if $(CHECKPOINTS),--checkpoints $(CHECKPOINTS)) \
+		kubeflow/pipeline-remote.yaml < $(KFP)/graph.json
 
 kfp-test: $(READY) $(KFP_READY) ## run the compiled pipelines here, all stages on a tiny data set; some minutes
 	pytest tests/kubeflow/full_run.py

@@ -24,6 +24,9 @@ WORKSPACE_SIZE = "20Gi"
 MEMORY = "8Gi"
 GPU = "nvidia.com/gpu"
 
+CHECKPOINTS = "/checkpoints"
+"""Where train with a remote has the volume of its checkpoints, if it gets one."""
+
 LOADING = ("train", "evaluate")
 """Stages with loading workers."""
 
@@ -31,12 +34,13 @@ SECRET, SECRET_KEYS = "ssd-remote", ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY
 """A Secret of Kubernetes, which may be missing; its keys become variables of steps with a remote."""
 
 
-def make_pipeline(graph: dict[str, Any], state: str) -> Any:
+def make_pipeline(graph: dict[str, Any], state: str, claim: str = "") -> Any:
     """The pipeline of all stages.
 
     Args:
         graph: what `graph.py` prints.
         state: workspace or remote.
+        claim: with a remote, the PersistentVolumeClaim that keeps the checkpoints of train; may be empty.
     """
     parameters = [
         *([parameter("remote", str)] if state == "remote" else []),
@@ -53,7 +57,7 @@ def make_pipeline(graph: dict[str, Any], state: str) -> Any:
         tasks: dict[str, dsl.PipelineTask] = {}
         for node in graph["stages"]:
             stage = node["stage"]
-            task = add_step(stage, state, values)
+            task = add_step(stage, state, values, claim if stage == "train" else "")
             # On one volume, which may be on one machine only, the stages run one by one.
             former = list(tasks)[-1:] if state == "workspace" else node["after"]
             task.after(*(tasks[name] for name in former))
@@ -69,13 +73,14 @@ def make_pipeline(graph: dict[str, Any], state: str) -> Any:
     return dsl.pipeline(with_signature(build, parameters), name=NAMES[state], pipeline_config=config)
 
 
-def add_step(stage: str, state: str, values: dict[str, Any]) -> dsl.PipelineTask:
+def add_step(stage: str, state: str, values: dict[str, Any], claim: str) -> dsl.PipelineTask:
     """Add the step of a stage to the pipeline that is being defined.
 
     Args:
         values: the parameters of the pipeline.
+        claim: of the volume that the step gets for checkpoints; may be empty.
     """
-    make_task = make_component(stage, state)
+    make_task = make_component(stage, state, CHECKPOINTS if claim else "")
     task = make_task(**{name: values[name] for name in make_task.component_spec.inputs or {}})
     task.set_display_name(stage)
     task.set_container_image(values["image"])
@@ -84,16 +89,23 @@ def add_step(stage: str, state: str, values: dict[str, Any]) -> dsl.PipelineTask
     task.set_retry(2, backoff_duration="30s", backoff_factor=2)
     if state == "remote":
         kubernetes.use_secret_as_env(task, SECRET, {key: key for key in SECRET_KEYS}, optional=True)
+    if claim:
+        kubernetes.mount_pvc(task, pvc_name=claim, mount_path=CHECKPOINTS)
     return task
 
 
-def make_component(stage: str, state: str) -> Any:
-    """A container component that runs a stage, with its typed artifacts as outputs."""
+def make_component(stage: str, state: str, checkpoints: str) -> Any:
+    """A container component that runs a stage, with its typed artifacts as outputs.
+
+    Args:
+        checkpoints: with a remote, the folder that keeps them; may be empty.
+    """
     inputs = {"settings": list, "mlflow_uri": str, **({"remote": str} if state == "remote" else {})}
     outputs = {
         artifact.name: dsl.Output[getattr(dsl, artifact.kind)] for artifact in ARTIFACTS.get(stage, [])
     }
-    place = f"workspace:{dsl.WORKSPACE_PATH_PLACEHOLDER}" if state == "workspace" else "remote"
+    folder = dsl.WORKSPACE_PATH_PLACEHOLDER if state == "workspace" else checkpoints
+    place = f"{state}:{folder}" if folder else state
 
     def step(*_: Any) -> dsl.ContainerSpec:
         return dsl.ContainerSpec(
@@ -131,9 +143,18 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--state", choices=NAMES, default="workspace", help="where the steps keep what they share"
     )
+    parser.add_argument(
+        "--checkpoints",
+        metavar="CLAIM",
+        default="",
+        help="with a remote: the PersistentVolumeClaim that keeps the checkpoints of train",
+    )
     parser.add_argument("target", help="the file to write")
     options = parser.parse_args(arguments)
-    compiler.Compiler().compile(make_pipeline(json.load(sys.stdin), options.state), options.target)
+    if options.checkpoints and options.state == "workspace":
+        parser.error("--checkpoints is for --state remote: the workspace keeps them already")
+    pipeline = make_pipeline(json.load(sys.stdin), options.state, options.checkpoints)
+    compiler.Compiler().compile(pipeline, options.target)
 
 
 if __name__ == "__main__":

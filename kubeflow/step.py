@@ -3,8 +3,9 @@
     python kubeflow/step.py STAGE STATE EXECUTOR_INPUT
 
 STATE is "workspace:FOLDER", a volume that all steps of a run share, or "remote", the DVC remote that the
-run's parameter of this name says. EXECUTOR_INPUT is the JSON that Kubeflow Pipelines puts in place of its
-placeholder: the parameters of the run, and where the artifacts go. kfp itself is not needed.
+run's parameter of this name says; "remote:FOLDER" has checkpoints in a folder that outlives the container.
+EXECUTOR_INPUT is the JSON that Kubeflow Pipelines puts in place of its placeholder: the parameters of the
+run, and where the artifacts go. kfp itself is not needed.
 """
 
 import io
@@ -59,6 +60,8 @@ def run_step(stage: str, state: str, executor_input: dict[str, Any]) -> None:
     else:
         project = Path(tempfile.mkdtemp(prefix="ssd-"))
         checkout(project)
+        if folder:
+            (project / "checkpoints").symlink_to(folder)
         add_remote(project, values["remote"])
         apply_settings(project / "params.yaml", values["settings"])
         if not server:

@@ -42,6 +42,11 @@ def test_the_test_of_the_image_takes_debian_s_packages_unless_told_otherwise() -
     )
 
 
+def test_kubeflow_s_pipelines_are_compiled_with_the_claim_for_checkpoints_if_one_is_named() -> None:
+    assert printed("kfp", "CHECKPOINTS=kept").count("--state remote --checkpoints kept ") == 1
+    assert "--checkpoints" not in printed("kfp")
+
+
 def test_help_lists_every_target_that_is_explained() -> None:
     listed = [line.split()[1] for line in make("help").splitlines()]
     makefile = (REPOSITORY / "Makefile").read_text().replace("\\\n", "")

@@ -6,17 +6,25 @@ and so are the commands of the manifests run.
 
 import hashlib
 import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
 import pytest
 import torch
+import yaml
 from dvc_project import environment, make_project, run_python, set_params
-from kfp_runs import LocalRun, ran, run_pipeline
+from kfp_runs import LocalRun, kfp_python, ran, run_pipeline
 from manifests import container
-from waiting import Ended, finish, start
+from waiting import Ended, finish, start, wait_until
 
 STAGES = ["check_params", "download", "preprocess", "train", "evaluate", "export", "report"]
 SETTINGS = ["train.epochs=2", "tracking.enabled=false"]
@@ -94,24 +102,88 @@ def test_a_second_run_with_the_same_remote_runs_nothing_and_has_the_same_artifac
         assert one.hexdigest() == other.hexdigest(), name
 
 
-def start_pod(file: str, project: Path, variables: Mapping[str, str] | None = None) -> Any:
-    """Start the command of a manifest's container, with the project in place of the volume."""
-    given = {item["name"]: item["value"] for item in container(file).get("env", []) if "value" in item}
-    command = [part.replace("/workspace/project", str(project)) for part in container(file)["command"]]
-    return start(command, environment() | given | dict(variables or {}), project)
+def compile_with_claim(project: Path) -> dict[str, Any]:
+    """Write kubeflow/claim.yaml, for a remote and a claim; returns what Kubernetes mounts, by the step."""
+    graph = subprocess.run(
+        [sys.executable, "kubeflow/graph.py"], cwd=project, capture_output=True, check=True
+    )
+    options = ["--state", "remote", "--checkpoints", "ssd-checkpoints", "kubeflow/claim.yaml"]
+    command = [kfp_python(), "kubeflow/pipeline.py", *options]
+    subprocess.run(command, cwd=project, input=graph.stdout, check=True)
+    _, platforms = yaml.safe_load_all((project / "kubeflow/claim.yaml").read_text())
+    executors = platforms["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    return {name: executor["pvcMount"] for name, executor in executors.items() if "pvcMount" in executor}
 
 
-def test_the_commands_of_the_indexed_job_and_of_finish_end_with_an_exported_model(tmp_path: Path) -> None:
-    """Two nodes train together, and DVC takes their result for that of its stage."""
-    project = make_project(tmp_path)
-    set_params(project, **{"tracking.enabled": False, "train.epochs": 2})
-    run_python(project, "dvc", "repro", "preprocess")
+def test_a_killed_training_resumes_from_its_claim_where_the_state_is_in_a_remote(
+    project: Path, tmp_path: Path
+) -> None:
+    mounts = compile_with_claim(project)
+    (mount,) = mounts.pop("exec-train")
+    assert (mount["mountPath"], mount["pvcNameParameter"]["runtimeValue"]["constant"], mounts) == (
+        "/checkpoints",
+        "ssd-checkpoints",
+        {},
+    )
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    file = project / "kubeflow/claim.yaml"
+    here = file.read_text().replace("remote:/checkpoints", f"remote:{volume}")
+    file.write_text(here.replace("backoffDuration: 30s", "backoffDuration: 0s"))
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(
+            run_pipeline,
+            project,
+            file.name,
+            tmp_path / "run",
+            settings=["train.epochs=30"],
+            remote=str(tmp_path / "remote"),
+        )
+        wait_until(lambda: running.done() or any(volume.glob("*/step-*.pt")))
+        assert not running.done(), running.result().log
+        (holder,) = volume.glob("*/.holder")
+        os.kill(int(holder.read_text().split()[0]), signal.SIGKILL)
+    run = running.result()
+    assert run.code == 0, run.log
+    assert sorted(ran(run)) == sorted([*STAGES, "train"])
+    assert "training resumes after epoch" in run.log
+    assert len(run.artifact("train", "training").read_text().splitlines()) == 1 + 30
+
+
+def start_pod(file: str, root: Path, variables: Mapping[str, str] | None = None) -> Any:
+    """Start the command of a manifest's container, with the folders of `root` in place of the pod's."""
+
+    def here(text: str) -> str:
+        return re.sub(r"(?<!\S)/(app|params|workspace)\b", lambda found: f"{root}{found[0]}", text)
+
+    pod = container(file)
+    given = {item["name"]: item["value"] for item in pod.get("env", []) if "value" in item}
+    command = [here(part) for part in pod["command"]]
+    return start(command, environment() | given | dict(variables or {}), Path(here(pod["workingDir"])))
+
+
+def test_the_commands_of_the_manifests_end_with_an_exported_model(tmp_path: Path) -> None:
+    """The code of the image goes onto the volume, two nodes train, and DVC takes their result."""
+    app, params = make_project(tmp_path / "app"), tmp_path / "params"
+    shutil.rmtree(app / ".git")
+    run_python(app, "dvc", "config", "--local", "core.no_scm", "true")  # as in the Dockerfile
+    params.mkdir()
+    set_params(params, **{"tracking.enabled": False, "train.epochs": 2})
+    (tmp_path / "workspace/new").mkdir(parents=True)  # of a pod that was killed
+
+    prepared = finish(start_pod("prepare.yaml", tmp_path))
+    assert prepared.code == 0, prepared
+    assert re.findall(r"Running stage '(\w+)'", prepared.stdout) == STAGES[:3]
+
     here = {"PET_MASTER_ADDR": "localhost", "PET_MASTER_PORT": "29517"}
-    nodes = [start_pod("indexed-job.yaml", project, {**here, "PET_NODE_RANK": rank}) for rank in "01"]
+    nodes = [start_pod("indexed-job.yaml", tmp_path, {**here, "PET_NODE_RANK": rank}) for rank in "01"]
     ended: list[Ended] = [finish(node) for node in nodes]
     assert [node.code for node in ended] == [0, 0], ended
     assert "training on 2 processes" in ended[0].stdout + ended[0].stderr
-    finished = finish(start_pod("finish.yaml", project))
+
+    finished = finish(start_pod("finish.yaml", tmp_path))
     assert finished.code == 0, finished
     assert "Stage 'train' didn't change, skipping" in finished.stdout
+    project = tmp_path / "workspace/project"
+    assert len((project / "reports/train/history.tsv").read_text().splitlines()) == 1 + 2
     assert (project / "models/export/ssd.onnx").stat().st_size > 0

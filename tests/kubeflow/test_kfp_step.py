@@ -53,6 +53,20 @@ def test_a_run_with_a_remote_needs_its_url(tmp_path: Path) -> None:
         step.add_remote(tmp_path, "")
 
 
+def test_a_folder_beside_a_remote_keeps_the_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume, project = tmp_path / "volume", tmp_path / "project"
+    volume.mkdir()
+    monkeypatch.setattr(step.tempfile, "mkdtemp", lambda **_: str(project))
+    monkeypatch.setattr(step.subprocess, "run", lambda *_, **__: None)
+    values = {"settings": [], "mlflow_uri": "", "remote": str(tmp_path / "remote")}
+    outputs = {"outputFile": str(tmp_path / "told.json")}
+    given = {"inputs": {"parameterValues": values}, "outputs": outputs}
+    step.run_step("check_params", f"remote:{volume}", given)
+    assert (project / "checkpoints").resolve() == volume
+
+
 def test_a_volume_where_this_user_may_not_write_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
