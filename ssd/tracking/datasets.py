@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from ssd.tracking.client import mlflow
+
 DIGEST_LENGTH = 12
 """MLflow takes 36 characters, and shows them beside the name."""
 
@@ -27,8 +29,7 @@ class Split:
 
 def dataset_input(split: Split) -> Any:
     """What MLflow's client logs."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
+    entities = mlflow().entities
     profile = {
         "num_images": split.num_images,
         "num_objects": split.num_objects,
@@ -36,11 +37,11 @@ def dataset_input(split: Split) -> Any:
         "classes": split.class_names,
         "sha256": split.digest,
     }
-    dataset = Dataset(
+    dataset = entities.Dataset(
         name=split.name,
         digest=split.digest[:DIGEST_LENGTH],
         source_type="local",
         source=json.dumps({"uri": split.path}),
         profile=json.dumps(profile),
     )
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", split.use)])
+    return entities.DatasetInput(dataset, [entities.InputTag("mlflow.data.context", split.use)])

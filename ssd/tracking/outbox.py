@@ -53,6 +53,11 @@ class Outbox:
         self._retry_at = 0.0
         self.failing = False
 
+    @property
+    def all_sent(self) -> bool:
+        """Whether MLflow has all that was added."""
+        return not self._entries and not self._lost
+
     def add(self, what: str, send: Callable[[], None]) -> None:
         """Send an entry, after those that wait; it waits, too, where MLflow failed a moment ago."""
         self._entries.append(Entry(what, send))

@@ -12,7 +12,7 @@ KEY = "results"
 VIEW_TAG = f"mlflow.sharedViewState.{KEY}"
 NOTE_TAG = "mlflow.note.content"
 
-METRICS = ("test/coco_map50", "test/coco_map", "test/voc_f1", "best/score", "best/epoch")
+METRICS = ("test/coco_map50", "test/coco_map", "test/voc_f1", "val/map50")
 PARAMS = (
     *("data.source", "model.backbone", "model.input_size", "train.epochs", "train.batch_size", "train.lr"),
     *("train.seed", "augment.policy"),
@@ -30,8 +30,9 @@ metrics*, pictures in `report` under *Artifacts*. Exported files are versions of
 
 def view() -> str:
     """The value of `VIEW_TAG`."""
-    columns = ["attributes.`Created`", "attributes.`Dataset`", "attributes.`Duration`"]
-    columns += [f"metrics.`{name}`" for name in METRICS] + [f"params.`{name}`" for name in PARAMS]
+    # Few, as the page is narrow: MLflow puts its own first, then metrics and params by name.
+    columns = ["attributes.`Created`", *(f"metrics.`{name}`" for name in METRICS)]
+    columns += [f"params.`{name}`" for name in PARAMS]
     return json.dumps(
         {
             "selectedColumns": columns,

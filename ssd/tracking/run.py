@@ -213,7 +213,8 @@ def tracked_run(
     try:
         run.outbox.send()
         yield run
-        run.description()
+        if run.outbox.all_sent:  # or it would be told as missing, though it says nothing new
+            run.description()
     except KeyboardInterrupt:
         _close(run, run.outbox, "KILLED")
         raise

@@ -157,6 +157,8 @@ def test_a_version_has_the_figures_and_digests_of_the_run_with_the_weights(
 
 
 def test_versions_of_other_runs_stay(settings: TrackingParams, root: Path) -> None:
+    _, writer = open_store(settings, root)
+    writer.gone()
     client = client_of(root)
     runs: list[MlflowRun] = []
     for number in range(2):

@@ -119,8 +119,8 @@ def test_a_model_that_is_logged_again_is_kept_once(
     }
     assert {model.name for model in models} == {"ssd-timm-a-b-64"}
     versions = client.search_model_versions("name = 'ssd'")
-    assert {(version.tags["onnx_sha256"], version.model_id) for version in versions} == {
-        (model.tags["onnx_sha256"], model.model_id) for model in models
+    assert {(version.tags["onnx_sha256"], version.source) for version in versions} == {
+        (model.tags["onnx_sha256"], f"models:/{model.model_id}") for model in models
     }
 
 

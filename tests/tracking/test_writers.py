@@ -13,6 +13,7 @@ from mlflow.tracking import MlflowClient
 
 from ssd.params import TrackingParams
 from ssd.tracking import writers
+from ssd.tracking.client import WRITER_TAG
 from ssd.tracking.run import tracked_run
 from ssd.tracking.writers import Writer, dead_writers
 
@@ -141,5 +142,5 @@ def test_a_killed_run_that_was_closed_meanwhile_is_continued(
     with tracked_run(settings, root, "train", name="x", stage_params={}, resume=first.id) as again:
         assert again.writer is not None
         tags = MlflowClient(f"sqlite:///{root}/mlflow/mlflow.db").get_run(first.id).data.tags
-        assert tags["writer"] == again.writer.name
-        assert (root / "mlflow" / "writers" / tags["writer"]).exists()
+        assert tags[WRITER_TAG] == again.writer.name
+        assert (root / "mlflow" / "writers" / tags[WRITER_TAG]).exists()
