@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: help setup check repro verify recipe test torture bench ui image image-repro image-test kfp kfp-test kfp-docker-test s3 remote-test \
+.PHONY: help setup check repro verify recipe test torture bench clean ui image image-repro image-test kfp kfp-test kfp-docker-test s3 remote-test \
 	team-test browser-test lock
 
 PYTHON ?= python3
@@ -76,6 +76,9 @@ bench: $(READY) ## measure speed and memory against peers; writes benchmarks/res
 
 torture: $(READY) ## kill the pipeline 150 times, damage 5000 files; NUM="--kills 20 --inputs 500" for fewer
 	python -m tests.torture $(NUM)
+
+clean: $(READY) ## list what takes disk space and nothing refers to; YES=1 deletes it
+	python -m stages.clean $(if $(YES),--yes)
 
 ui: $(READY) ## start MLflow on http://127.0.0.1:5000; PORT=... takes another port
 	python -m stages.ui $(PORT)

@@ -108,7 +108,8 @@ def pyfunc_file() -> Path:
 
 def say(report: dict[str, Any], names: list[str]) -> None:
     """Print what was compared, and how well the files agree."""
-    print(f"compared {report['num_detections']} detections on {report['num_images']} images:")
+    on = f"{report['num_images']} images, of the test split and made-up ones"
+    print(f"compared {report['num_detections']} detections on {on}:")
     for name in names:
         file = report[name]
         agreement = (

@@ -1,7 +1,9 @@
 """Validates an annotation against its image, and removes images that are in two splits (leakage)."""
 
+import difflib
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 from ssd.prepare.annotations import Annotation, Box, Problem
@@ -51,7 +53,7 @@ def check_annotation(
 
     for found, as_shown in zip(annotation.objects, boxes, strict=True):
         if found.name not in labels:
-            drop(found.written, f"unknown class {found.name!r}")
+            drop(found.written, f"unknown class {found.name!r}{_meant(found.name, tuple(class_names))}")
             continue
         box, reasons = mend_box(as_shown, size)
         if box is None:
@@ -65,6 +67,14 @@ def check_annotation(
         problems += [Problem(file, found.written, reason, "mended") for reason in reasons]
         objects.append(CheckedObject(label, box, found.difficult, found.crowd))
     return objects, problems
+
+
+@lru_cache
+def _meant(name: str, class_names: tuple[str, ...]) -> str:
+    """The class that an annotation's may be, written otherwise."""
+    alike = {known.casefold(): known for known in class_names}
+    near = difflib.get_close_matches(name.casefold(), alike, n=1, cutoff=0.8)
+    return f" (data.classes has {alike[near[0]]!r}: is it that?)" if near else ""
 
 
 def boxes_as_shown(

@@ -182,8 +182,10 @@ def raise_if_unusable(
         raise UserError(f"{first}; mend the data or set preprocess.strict: false")
     for split in ("train", "test"):
         if not result.splits[split].samples:
-            hint = "give the source a list for it, or set preprocess.val_fraction (or test_fraction) above 0"
-            raise UserError(f"no image is left in {split}; {first or hint}")
+            own = next((found for of, found in problems if of == split), None)
+            hint = "its list is empty, or there is none; give the source one, or set preprocess.val_fraction"
+            told = f"{own.file}: {own.reason}" if own else f"{hint} (or test_fraction) above 0"
+            raise UserError(f"no image is left in {split}; {told}")
     crowd = [flag for sample in result.splits["train"].samples for flag in sample.crowd]
     if not crowd:
         raise UserError(

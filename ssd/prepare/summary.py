@@ -14,6 +14,9 @@ from ssd.prepare.annotations import Found, Problem
 from ssd.prepare.preprocess import Preprocessed, Split, all_problems
 from ssd.tensor_writer import AnnotatedImage
 
+FEW_IMAGES = 10
+"""Of a split that is measured on: with fewer, an image more or less decides."""
+
 QUANTILES = {"min": 0.0, "p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
 
 
@@ -67,7 +70,7 @@ def summarise(result: Preprocessed, found: Found) -> dict[str, Any]:
         "account": asdict(account(result, found)),
         "class_names": result.class_names,
         "classes_without_training_object": untrained,
-        "warnings": [*result.warnings, *missing],
+        "warnings": [*result.warnings, *missing, *_too_few(result)],
         "notes": [*found.notes, *result.notes],
         "splits": {name: summarise_split(split, result.class_names) for name, split in result.splits.items()},
     }
@@ -136,6 +139,18 @@ def _classes_without_training_object(result: Preprocessed) -> list[str]:
         if not any(ignored)
     }
     return [name for label, name in enumerate(result.class_names, start=1) if label not in trained]
+
+
+def _too_few(result: Preprocessed) -> list[str]:
+    """A warning for each split on which a figure would be chance."""
+    splits = ("test",) if result.test_is_val else ("val", "test")
+    counts = {name: len(result.splits[name].samples) for name in splits}
+    return [
+        f"{name} has {count} image{'s' if count > 1 else ''}: figures on so few are chance; raise "
+        f"preprocess.{name}_fraction, or add some"
+        for name, count in counts.items()
+        if 0 < count < FEW_IMAGES
+    ]
 
 
 def _relative_sizes(sample: AnnotatedImage) -> list[float]:

@@ -93,6 +93,13 @@ def test_a_mended_box_is_inside_the_image_and_has_an_area() -> None:
             assert reasons or box == half_open(written)
 
 
+def test_a_class_that_is_written_otherwise_is_told() -> None:
+    _, problems = check(replace(dog((1, 1, 9, 9)), name="Dogs"))
+    assert [problem.reason for problem in problems] == [
+        "unknown class 'Dogs' (data.classes has 'dog': is it that?)"
+    ]
+
+
 def test_a_box_with_two_faults_has_two_problems() -> None:
     objects, problems = check(dog((50, 5, 10, 15)))
     assert [found.box for found in objects] == [(9, 4, 40, 15)]

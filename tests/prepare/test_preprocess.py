@@ -264,7 +264,7 @@ def test_images_that_look_alike_in_two_splits_are_warned_of_and_kept(folder: Pat
     (warning,) = result.warnings
     names = "own/JPEGImages/b.jpg ~ own/JPEGImages/t.jpg"
     assert warning == f"1 image(s) of train look like images of test: {names}"
-    assert summarise(result, FOUND)["warnings"] == [warning]
+    assert summarise(result, FOUND)["warnings"][0] == warning
 
 
 def test_the_same_picture_with_other_boxes_is_warned_of_and_with_the_same_boxes_not(
@@ -388,6 +388,12 @@ def test_a_split_of_which_nothing_is_left_is_refused(folder: Path, lists: Lists,
         raise_if_unusable(preprocess(lists, ["dog"], params()), strict=False, report="problems.json")
 
 
+def test_an_empty_train_list_is_not_told_as_a_fault_of_test(folder: Path) -> None:
+    result = preprocess(write_folder(folder, {"train": [], "test": ["t"]}), [], params())
+    with pytest.raises(UserError, match="no image is left in train; its list is empty"):
+        raise_if_unusable(result, strict=False, report="problems.json")
+
+
 def test_nothing_to_test_on_is_refused_with_the_way_out(lists: Lists) -> None:
     result = preprocess({"train": lists["train"]}, [], params(val_fraction=0.0))
     with pytest.raises(UserError, match=r"no image is left in test; .*preprocess\.val_fraction"):
@@ -468,7 +474,9 @@ def test_summary(folder: Path, lists: Lists) -> None:
     assert sizes["min"] == pytest.approx((2 / 1200) ** 0.5, abs=1e-4)
     assert sizes["p50"] == pytest.approx((0.25 + 0.5) / 2)
     assert summary["classes_without_training_object"] == ["bird"]
-    assert summary["warnings"] == ["no object in train, or only difficult and crowd ones: bird"]
+    missing, *too_few = summary["warnings"]
+    assert missing == "no object in train, or only difficult and crowd ones: bird"
+    assert [warning.split(":")[0] for warning in too_few] == ["val has 1 image", "test has 2 images"]
 
 
 def test_a_class_of_which_all_objects_are_difficult_is_warned_of(folder: Path, lists: Lists) -> None:
