@@ -13,9 +13,9 @@ from waiting import wait_until
 
 @pytest.mark.slow
 def test_a_queue_of_experiments_is_comparable_in_one_store(tmp_path: Path) -> None:
-    """Two folds of a cross-validation, each trained by two processes; one command sums them up."""
+    """Two folds of a cross-validation; one command sums them up."""
     project = make_project(tmp_path / "project")
-    changes = {"data.folds": 2, "data.fold": "0,1", "train.epochs": 1, "train.devices": 2}
+    changes = {"data.folds": 2, "data.fold": "0,1", "train.epochs": 1}
     settings = [word for key, value in changes.items() for word in ("-S", f"{key}={value}")]
     run_python(project, "dvc", "exp", "run", "--queue", *settings, "evaluate")
     # Its worker would hold a pipe open for some seconds after the last experiment.
@@ -27,12 +27,11 @@ def test_a_queue_of_experiments_is_comparable_in_one_store(tmp_path: Path) -> No
     assert sorted(run.data.params["data.fold"] for run in runs) == ["0", "1"]
     for run in runs:
         assert run.info.status == "FINISHED"
-        assert run.data.params["train.devices"] == "2"
         assert "test/coco_map50" in run.data.metrics
         assert (project / run.info.artifact_uri / "model/model.pt").is_file(), "not in DVC's copy"
         name = run.data.tags["dvc_experiment"]
         assert name in run.info.run_name
-        assert "training on 2 processes, cpu" in run_python(project, "dvc", "queue", "logs", name)
+        assert "training on cpu" in run_python(project, "dvc", "queue", "logs", name)
     run_python(project, "stages.folds")
     (summary,) = json.loads((project / "reports/folds.json").read_text())["cross_validations"]
     assert (summary["num_folds"], summary["missing"]) == (2, [])
