@@ -1,8 +1,8 @@
 """What an exported file says of its own birth, and the seal over all of it.
 
 Metadata, beside that of `ssd.detector.describe`:
-    certificate  digests of model.pt, data and params, figures, the network, versions of libraries
-    origin       git commit, Python and machine of the export: what may differ between files that are the same
+    certificate  digests of model.pt, data and params, figures, the network
+    origin       git commit, versions, machine of the export: what may differ between files that are the same
     golden       a small image, what the PyTorch model detects in it, and a digest of the file's own outputs
 
 All but `origin` follow from the inputs of the export, so that the same inputs give the same bytes on the same
@@ -68,7 +68,6 @@ def make_certificate(
         "params_sha256": params_sha256,
         "metrics": figures,
         "network": describe_network(detector),
-        "versions": {name: version(name) for name in LIBRARIES},
     }
 
 
@@ -83,6 +82,7 @@ def make_origin(commit: str | None, dirty: bool | None) -> dict[str, Any]:
         "dirty": dirty,
         "python": platform.python_version(),
         "machine": platform.machine(),
+        "versions": {name: version(name) for name in LIBRARIES},
     }
 
 
