@@ -165,13 +165,6 @@ def _row(suspects: Sequence[Suspect], broken: Sequence[Broken], notes: str) -> R
         what=f"audit of shapes with {FRACTION:.0%} of the labels broken: real ones among the top {TOP}",
         unit=f"of {len(suspects)}",
         ours=real,
-        peer=None,
-        ratio=None,
-        aim=None,
-        met=None,
-        ours_mib=None,
-        peer_mib=None,
-        memory_met=None,
         notes=notes,
     )
 

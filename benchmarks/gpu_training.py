@@ -86,12 +86,8 @@ def row(epochs: list[Epoch], batch_size: int, peak_mib: float, *, has_aim: bool)
         what=f"training on a GPU, {BACKBONE}, {SIDE} pixels, bf16, batch {batch_size}, real images",
         unit="images/s",
         ours=speed,
-        peer=None,
-        ratio=None,
         aim=f"{AIM_IMAGES_PER_S} images/s, wait under {AIM_WAIT:.0%}" if has_aim else None,
         met=speed >= AIM_IMAGES_PER_S and wait < AIM_WAIT if has_aim else None,
         ours_mib=peak_mib,
-        peer_mib=None,
-        memory_met=None,
         notes=f"{wait:.1%} of the time waiting for data",
     )

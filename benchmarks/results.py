@@ -46,13 +46,13 @@ class Row:
     what: str
     unit: str
     ours: float
-    peer: float | None
-    ratio: float | None
-    aim: str | None
-    met: bool | None
-    ours_mib: float | None
-    peer_mib: float | None
-    memory_met: bool | None
+    peer: float | None = None
+    ratio: float | None = None
+    aim: str | None = None
+    met: bool | None = None
+    ours_mib: float | None = None
+    peer_mib: float | None = None
+    memory_met: bool | None = None
     notes: str = ""
 
 
