@@ -59,7 +59,9 @@ COPY . ./
 # Of the group root, which any user without a group of its own is in (docker's --user 12345, OpenShift).
 RUN dvc config --local core.no_scm true \
     && mkdir -p checkpoints data mlflow models reports .dvc/cache .dvc/tmp \
-    && python -m compileall -q ssd stages \
+    && python -m compileall -q cli ssd stages \
+    && printf '#!/bin/sh\nPYTHONPATH=/app exec python -m cli.main "$@"\n' > /opt/venv/bin/ssd \
+    && chmod 755 /opt/venv/bin/ssd \
     && chown -R 1000:0 /app \
     && chmod -R g=u /app
 USER 1000:0
@@ -76,5 +78,5 @@ LABEL org.opencontainers.image.title="ssd-pipeline" \
       org.opencontainers.image.base.name="${BASE}" \
       org.opencontainers.image.revision="${REVISION}"
 
-# No ENTRYPOINT: what follows the image's name is run, such as `python -m stages.train`.
+# No ENTRYPOINT: what follows the image's name is run, such as `python -m stages.train` or `ssd predict`.
 CMD ["dvc", "repro"]

@@ -69,8 +69,8 @@ def test_what_only_develops_the_project_is_taken_out_again() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     tools = {re.split(r"[><= ]", requirement)[0] for requirement in project["dev"]}
     (taken,) = re.findall(r"uv pip uninstall ([a-z -]+?) &&", " ".join(arguments("RUN")))
-    # timm is for `model.backbone: timm/NAME`; others need pyyaml; editables and hatchling weigh nothing.
-    assert set(taken.split()) == tools - {"timm", "pyyaml", "editables", "hatchling"}
+    # timm is for `model.backbone: timm/NAME`, others need httpx2 and pyyaml, editables and hatchling are tiny
+    assert set(taken.split()) == tools - {"timm", "httpx2", "pyyaml", "editables", "hatchling"}
 
 
 def test_it_runs_as_a_plain_user_given_by_number() -> None:

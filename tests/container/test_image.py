@@ -155,6 +155,10 @@ def test_the_code_inside_runs_as_any_user_and_gives_the_same_bytes(
     assert differing(results(tmp_path), outside) == []
 
 
+def test_the_command_ssd_is_inside_in_any_folder(built: Built) -> None:
+    assert "compare" in built.run("sh", "-c", "cd /tmp && ssd --help", user=f"{STRANGER}").decode()
+
+
 def test_no_network_is_none(built: Built) -> None:
     assert built.run("ls", "/sys/class/net").decode().split() == ["lo"]
 
