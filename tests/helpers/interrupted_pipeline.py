@@ -11,12 +11,12 @@ from dvc_project import environment, make_project, mlflow_runs
 from mlflow.entities import Run
 from waiting import Ended, finish, start, wait_until
 
-from tests.torture.campaign import make_plan
-from tests.torture.kills import Kill, Killer, undisturbed
+from tests.torture.kills import Kill, Killer, Way, undisturbed
 from tests.torture.marked import start_marked
+from tests.torture.results import STAGES
 
-NUM_KILLS = 6
-"""One in each stage, one in each way; `make torture` kills 150 times."""
+NUM_KILLS = 7
+"""Two in train, one in each other stage, in all ways; `make torture` kills 150 times."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Stopped:
 class Interrupted:
     """What was seen on the way.
 
-    project: the folder, in which all stages have run; kills: at random moments, `seed` decides which;
-    stopped: what happened in between.
+    project: the folder, in which all stages have run; kills: in train two, described by `stopped`; in the
+    others at random moments, `seed` decides which.
     """
 
     project: Path
@@ -50,28 +50,36 @@ class Interrupted:
 
 
 def run_interrupted(folder: Path) -> Interrupted:
-    """Kill every stage of a new project some times, in every way, and let it run to its end."""
+    """Kill every stage of a new project, in every way, and let it run to its end."""
     project = make_project(folder)
     expected = undisturbed(project)
     seed = secrets.randbelow(10**6)
     sys.stdout.write(f"seed {seed}\n")
     random = Random(seed)
     killer = Killer(project, random)
-    plan = make_plan(NUM_KILLS, random)
-    before = [stage for stage, _ in plan].index("train")
-    for stage, way in plan[:before]:
-        killer.kill(stage, way)
-    killer.wait()
-    stopped = stop_training(project)
-    for stage, way in plan[before:]:
-        killer.kill(stage, way)
+    plan = dict(zip((stage for stage in STAGES if stage != "train"), other_ways(random), strict=True))
+    for stage in STAGES:
+        if stage == "train":
+            stopped = stop_training(killer)
+        else:
+            killer.kill(stage, plan[stage])
     killer.finish()
     killer.compare(expected)
     return Interrupted(project, seed, killer.kills, stopped)
 
 
-def stop_training(project: Path) -> Stopped:
-    """SIGTERM to a training, as from Kubernetes, and SIGKILL to that which resumes it."""
+def other_ways(random: Random) -> list[Way]:
+    """Five ways in random order, all of those in which `stop_training` does not kill among them."""
+    ways = [way for way in Way if way not in (Way.RANK, Way.SIGTERM, Way.POWER_CUT)]
+    ways.append(random.choice([Way.SIGTERM, Way.POWER_CUT]))
+    random.shuffle(ways)
+    return ways
+
+
+def stop_training(killer: Killer) -> Stopped:
+    """SIGTERM to a training, as from Kubernetes, and SIGKILL to all when the next one has resumed it."""
+    killer.wait()
+    project = killer.project
     running = start_marked(project, "dvc", "repro", "train")
     wait_until(lambda: newest_step(project) > 0, running.process)
     training = running.stages()["train"]
@@ -79,14 +87,14 @@ def stop_training(project: Path) -> Stopped:
     second = finish(start([sys.executable, "-m", "stages.train"], environment(), project))
     training.resume()
     training.send_signal(signal.SIGTERM)
-    assert running.wait() == 0
+    killer.struck(Way.SIGTERM, "train", running)
     (run,) = mlflow_runs(project)
 
     resumed = start_marked(project, "dvc", "repro", "train")
     wait_until(lambda: "training resumes" in resumed.text, resumed.process)
     runs = mlflow_runs(project)
     resumed.signal_all(signal.SIGKILL)
-    assert resumed.wait() == 0
+    killer.struck(Way.POWER_CUT, "train", resumed)
     return Stopped(second, training.pid, running.text, run, resumed.text, runs)
 
 

@@ -23,7 +23,7 @@ from small_training import run, trainer
 from ssd.loading.tensor_file import TensorFile
 from ssd.params import load_params
 
-NEW_CHECKPOINTS = (0, 1, 2, 1, 3)
+NEW_CHECKPOINTS = (0, 2, 1)
 """How many a training may write before each kill."""
 
 

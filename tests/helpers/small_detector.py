@@ -1,5 +1,8 @@
 """A small detector with random weights that detects dozens of things in any picture, and such pictures."""
 
+import copy
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,6 +32,11 @@ def scenes(num_images: int, height: int, width: int, seed: int = 0) -> Tensor:
 
 def build_model(seed: int = 0, num_classes: int = len(CLASS_NAMES)) -> SSD:
     """A ResNet18-SSD whose scores cover everything from 0 to 1; num_classes: without background."""
+    return copy.deepcopy(_built(seed, num_classes))
+
+
+@cache
+def _built(seed: int, num_classes: int) -> SSD:
     torch.manual_seed(seed)
     model = SSD(paper_config("resnet18", SIDE, num_classes + 1, 0.1, 0.2, 1.05)).train()
     for module in model.modules():

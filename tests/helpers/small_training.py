@@ -1,6 +1,8 @@
 """A training small enough for a test: a small ShuffleNet, or ResNet18, at 64 pixels on sixteen scenes."""
 
+import copy
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,13 @@ SMALL: dict[str, Any] = {
 
 
 def build(side: int = 64, backbone: str = "resnet18") -> SSD:
+    """A network with the initial weights of seed 0."""
+    return copy.deepcopy(_built(side, backbone))
+
+
+@cache
+def _built(side: int, backbone: str) -> SSD:
+    """Built once: torchvision takes half a second to find the feature maps of a network."""
     torch.manual_seed(0)
     return SSD(paper_config(backbone, side, 9, 0.1, 0.2, 1.05))
 

@@ -2,14 +2,14 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
+from ssd.errors import UserError
 from ssd.export.verify_onnx import verify_onnx
 from ssd.files import sha256, write_json
 from ssd.loading.tensor_file import TensorFile
@@ -18,6 +18,7 @@ from ssd.models.config import paper_config
 from ssd.models.saved import save_model
 from ssd.models.ssd import SSD
 from ssd.params import Params
+from stages import export
 from stages.export import main, metrics_of, params_digest
 
 
@@ -78,11 +79,21 @@ def test_the_digest_of_the_params_is_of_what_decides_the_files(make_params: Call
 
 
 def test_a_disagreement_leaves_what_was_there_and_says_why(
-    workspace: Path, capsys: pytest.CaptureFixture[str]
+    workspace: Path,
+    make_params: Callable[..., Params],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    params = yaml.safe_load(Path("params.yaml").read_text())
-    params["export"]["tolerance"] = 1e-12  # less than float32 rounding
-    Path("params.yaml").write_text(yaml.safe_dump(params))
+    def disagree(
+        detector: object, names: object, files: Sequence[Path], images: object, tolerance: float
+    ) -> None:
+        assert [path.is_file() for path in files] == [True, True]
+        raise UserError(f"{files[0].name} disagrees by more than {tolerance}")
+
+    monkeypatch.setattr(export, "to_onnx", lambda *arguments: b"an export takes seconds")
+    monkeypatch.setattr(export, "certify", lambda *arguments: None)
+    monkeypatch.setattr(export, "compare_files", disagree)
+    make_params(**{"export.num_images": 2, "export.tolerance": 1e-12, "tracking.enabled": False})
     earlier = [Path(name) for name in ("models/export/ssd.onnx", "reports/export.json")]
     for path in earlier:
         path.parent.mkdir(exist_ok=True)
@@ -91,7 +102,7 @@ def test_a_disagreement_leaves_what_was_there_and_says_why(
         main()
     assert stopped.value.code == 2
     _, message = capsys.readouterr().err.splitlines()  # after the warning that there are no figures
-    assert message.startswith("ssd.onnx, image of ")
+    assert message.startswith("ssd.onnx disagrees by more than 1e-12")
     assert sorted(path.name for path in Path("models").iterdir()) == ["export", "model.pt"]
     assert [path.read_text() for path in earlier] == ["of an earlier model"] * 2
     assert {*Path("models/export").iterdir(), *Path("reports").iterdir()} == set(earlier)

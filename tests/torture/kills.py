@@ -133,6 +133,12 @@ class Killer:
             self.wait()
         return kill
 
+    def struck(self, way: Way, stage: str, running: Marked) -> None:
+        """Count a kill by somebody else, and wait for the end of what was killed."""
+        self.kills.append(Kill(way, stage, stage))
+        self.dying.append((self.kills[-1], running))
+        self.wait()
+
     def wait(self) -> None:
         """Wait for the end of all that was killed."""
         for kill, running in self.dying:

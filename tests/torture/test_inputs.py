@@ -1,4 +1,4 @@
-"""Damaged files of every kind are refused in one clear line, or read with nothing lost: 500 of them."""
+"""Damaged files of every kind are refused in one clear line, or read with nothing lost: 250 of them."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tests.torture.inputs import NAMES, torture
 
 @pytest.mark.slow
 def test_damaged_files_are_refused_or_read_with_nothing_lost() -> None:
-    table, failures = torture(NAMES, num_each=42, seed=1)
+    table, failures = torture(NAMES, num_each=21, seed=1)
     assert failures == []
-    assert sum(table[name].total() for name in NAMES) >= 500
-    assert sum(table[name]["refused"] for name in NAMES) >= 100, "the damage must be real"
+    assert sum(table[name].total() for name in NAMES) >= 250
+    assert sum(table[name]["refused"] for name in NAMES) >= 50, "the damage must be real"

@@ -172,7 +172,7 @@ def test_a_step_that_is_not_finite_changes_nothing(
     make_params: MakeParams, shapes_file: TensorFile, optimizer: str, precision: str
 ) -> None:
     params = make_params(**{**SMALL, "train.optimizer": optimizer, "train.precision": precision})
-    running = trainer(params, shapes_file)
+    running = trainer(params, shapes_file, model=build(32, "shufflenet_v2_x0_5"))
     set_scale(running, 256.0)  # at which no gradient overflows float16
     spoil_steps(running, 0)  # the optimiser's first, too
     take_steps(running, 2)
@@ -218,7 +218,8 @@ def test_too_many_steps_skipped_stop_the_training(
 def test_fp16_stops_when_no_scale_helps(
     make_params: MakeParams, shapes_file: TensorFile, tmp_path: Path
 ) -> None:
-    running = trainer(make_params(**{**SMALL, "train.epochs": 1, "train.precision": "fp16"}), shapes_file)
+    params = make_params(**{**SMALL, "train.epochs": 1, "train.precision": "fp16"})
+    running = trainer(params, shapes_file, model=build(32, "shufflenet_v2_x0_5"))
     set_scale(running, 1e-9)
     with pytest.raises(UserError, match="gradients overflow float16 at every scale"):
         run(running, tmp_path / "run")
@@ -285,7 +286,7 @@ def test_training_goes_through_other_sizes(
     make_params: MakeParams, shapes_file: TensorFile, tmp_path: Path, changes: dict[str, object]
 ) -> None:
     params = make_params(**{**SMALL, "train.epochs": 2, **changes})
-    running = trainer(params, shapes_file, model=build(side=128))
+    running = trainer(params, shapes_file, model=build(128, "shufflenet_v2_x0_5"))
     sides = set()
     running.step.model.backbone.register_forward_hook(
         lambda module, images, maps: sides.add(images[0].shape[-1]) if module.training else None
