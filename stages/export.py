@@ -25,7 +25,7 @@ from ssd.models.saved import load_model
 from ssd.params import Params
 from ssd.postprocess import PostProcessSettings
 from stages.command import command
-from stages.revision import commit_and_dirty
+from stages.revision import commit_and_dirty, lock_digest
 from stages.run import stage_run
 
 MODEL = Path("models/model.pt")
@@ -50,7 +50,7 @@ def main(params: Params) -> None:
     certificate = make_certificate(
         detector, model_sha256, data_digests(), params_digest(params), metrics_of(model_sha256)
     )
-    origin, golden = make_origin(*commit_and_dirty()), make_golden(detector, images)
+    origin, golden = make_origin(*commit_and_dirty(), lock_digest()), make_golden(detector, images)
 
     # Both are complete before one is replaced.
     with replacing(REPORT) as report_file, replacing_folder(FOLDER) as folder:

@@ -1,14 +1,24 @@
-"""The git commit of the code that runs, and whether code or params differ from it."""
+"""Where results come from: the git commit of the code that runs, and what dvc.lock says of the stages."""
 
+import hashlib
+import json
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
 import ssd
+from ssd.errors import UserError
 
 ROOT = Path(ssd.__file__).parents[1]
 INPUTS = ("dvc.yaml", "params.yaml", "cli", "ssd", "stages")
 """What decides the results, in the repository. dvc.lock is none: each stage that runs changes it."""
+
+LOCK = Path("dvc.lock")
+AFTER_EVALUATE = ("export", "report")
+"""Stages whose entries in dvc.lock are of an earlier run while export runs."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,24 @@ def commit_and_dirty() -> tuple[str | None, bool | None]:
     """Of the code that runs: its commit, and whether code or params differ from it; None if not known."""
     here = revision()
     return (None, None) if here is None else (here.commit, bool(here.changed))
+
+
+def lock_digest(path: Path = LOCK) -> str | None:
+    """SHA-256 of what dvc.lock says of the stages up to evaluate: their code, params, data and results.
+
+    The entries are taken as JSON with sorted keys. None where there is no such file, as outside of DVC.
+
+    Raises:
+        UserError: the file is not YAML.
+    """
+    try:
+        entries = YAML(typ="safe", pure=True).load(path)["stages"]
+    except FileNotFoundError:
+        return None
+    except (YAMLError, TypeError, KeyError, UnicodeDecodeError):
+        raise UserError(f"{path}: not what DVC writes; `git checkout {path}`, or delete it") from None
+    used = {name: entry for name, entry in entries.items() if name not in AFTER_EVALUATE}
+    return hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest()
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -71,15 +71,17 @@ def make_certificate(
     }
 
 
-def make_origin(commit: str | None, dirty: bool | None) -> dict[str, Any]:
+def make_origin(commit: str | None, dirty: bool | None, dvc_lock_sha256: str | None = None) -> dict[str, Any]:
     """Where a file was exported; None is what is not known.
 
     Args:
-        commit: of the code; dirty: whether code or params differ from it.
+        commit: of the code; dirty: whether code or params differ from it; dvc_lock_sha256: of what dvc.lock
+            says of the stages that led to the model.
     """
     return {
         "commit": commit,
         "dirty": dirty,
+        "dvc_lock_sha256": dvc_lock_sha256,
         "python": platform.python_version(),
         "machine": platform.machine(),
         "versions": {name: version(name) for name in LIBRARIES},

@@ -6,7 +6,7 @@ needs numpy and onnxruntime alone, not this package. A file says of itself:
     seal         its last 64 bytes: the SHA-256, in hex digits, of all bytes before them. One changed weight
                  or letter breaks it. It is no signature: who changes a file can seal it again.
     certificate  what the detector was made of: digests of model.pt, data and params, figures
-    origin       git commit, versions of libraries and machine of the export
+    origin       git commit, digest of dvc.lock, versions of libraries and machine of the export
     golden       a small image, the PyTorch model's detections in it, and a digest of the file's own outputs
 """
 

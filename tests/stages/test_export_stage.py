@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from ssd.errors import UserError
 from ssd.export.verify_onnx import verify_onnx
@@ -20,6 +21,7 @@ from ssd.models.ssd import SSD
 from ssd.params import Params
 from stages import export
 from stages.export import main, metrics_of, params_digest
+from stages.revision import lock_digest
 
 
 @pytest.fixture
@@ -76,6 +78,25 @@ def test_the_digest_of_the_params_is_of_what_decides_the_files(make_params: Call
     assert params_digest(make_params(**{"report.num_pictures": 3, "tracking.enabled": False})) == before
     for change in ({"train.lr": 0.1}, {"evaluate.nms_iou": 0.6}, {"export.max_detections": 7}):
         assert params_digest(make_params(**change)) != before
+
+
+def test_the_lock_s_digest_is_of_the_stages_that_led_to_the_model(tmp_path: Path) -> None:
+    lock = tmp_path / "dvc.lock"
+    assert lock_digest(lock) is None
+    entries = {name: {"cmd": "python", "outs": [{"path": name, "md5": "a"}]} for name in ("train", "export")}
+
+    def digest(*order: str, **changes: object) -> str | None:
+        content = {"schema": "2.0", "stages": {name: entries[name] | changes for name in order}}
+        lock.write_text(yaml.safe_dump(content, sort_keys=False))
+        return lock_digest(lock)
+
+    before = digest("train", "export")
+    assert before == digest("export", "train") == digest("train")
+    assert before != digest("train", cmd="other")
+    for text in ("stages: [", "- 1", "schema: '2.0'"):
+        lock.write_text(text)
+        with pytest.raises(UserError, match="not what DVC writes"):
+            lock_digest(lock)
 
 
 def test_a_disagreement_leaves_what_was_there_and_says_why(

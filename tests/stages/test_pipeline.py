@@ -19,9 +19,11 @@ from mlflow.entities import LoggedModel
 from mlflow.tracking import MlflowClient
 from waiting import finish
 
+from ssd.export.onnx import open_onnx
 from ssd.source.glyphs import GLYPHS
 from ssd.training.checkpoints import CheckpointFolder
 from stages import evaluate, report, train
+from stages.revision import lock_digest
 from tests.torture.kills import Way, held_locks
 from tests.torture.results import STAGES, results
 
@@ -121,6 +123,8 @@ def test_every_promised_file_is_there(project: Path) -> None:
         "reports/export.json",
     ):
         assert (project / name).stat().st_size > 0, name
+    origin = open_onnx(project / "models/export/ssd.onnx")[1]["origin"]
+    assert origin["dvc_lock_sha256"] == lock_digest(project / "dvc.lock")
     metrics = json.loads((project / "reports/metrics.json").read_text())
     assert {"map", "map50", "map75", "map50_interval", "ar100", "map_small"} <= set(metrics["coco"])
     assert set(metrics["voc"]) == {"map_area", "map_11point", "map_11point_arange", "f1"}
