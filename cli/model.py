@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cli.revision import fetch_revision, revision_in
-from ssd.inference.pretrained import save_coco_model
 from ssd.params import TrackingParams, load_params
 from ssd.tracking.model_files import fetch_model, is_mlflow_uri
 from stages.command import workspace
@@ -27,6 +26,8 @@ def model_file(text: str) -> Iterator[Path]:
     """
     with tempfile.TemporaryDirectory(prefix="ssd-model-") as folder:
         if text == COCO:
+            from ssd.inference.pretrained import save_coco_model  # torch takes seconds, verify needs none
+
             path = Path(folder) / "coco.pt"
             save_coco_model(path)
             yield path

@@ -1,6 +1,7 @@
 """What all commands of `ssd` have in common: help, typos, exit codes, no heavy import before it is needed."""
 
 import ast
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -54,3 +55,12 @@ def test_the_modules_that_help_reads_import_nothing_heavy(module: Path) -> None:
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         for name in names:
             assert name in LIGHT or name.split(".")[0] in {*LIGHT, *sys.stdlib_module_names}, (module, name)
+
+
+def test_an_onnx_file_is_verified_without_torch(tmp_path: Path) -> None:
+    """Which takes seconds to import."""
+    (tmp_path / "ssd.onnx").write_bytes(b"no model")
+    code = "import sys\nfrom cli.main import main\ntry: main()\nfinally: print('torch' in sys.modules)"
+    command = [sys.executable, "-c", code, "verify", str(tmp_path / "ssd.onnx")]
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout.split()[-1]) == (1, "False"), ended
