@@ -158,7 +158,7 @@ CLAIMS = {
     ),
 }
 # Their headers name no source.
-OWN = {"default", "bccd-ssd300-resnet18"}
+OWN = {"default", "bccd-ssd300-resnet18", "own-data-small"}
 DATA = {
     **{"voc0712": "voc0712", "voc07": "voc2007", "coco": "coco"},
     **{"penn-fudan": "penn_fudan", "bccd": "voc_dir"},
@@ -195,6 +195,12 @@ def test_it_is_what_its_name_says(name: str) -> None:
     assert (params.model.heads == "ssdlite") == kind.startswith("ssdlite")
     assert params.model.backbone.replace("_", "").startswith(backbone)
     assert params.model.weights == ("none" if data == "bccd" else "imagenet")
+
+
+def test_the_start_for_own_data_is_what_was_measured_on_blood_cells() -> None:
+    own, measured = (recipe_params(name).model_dump() for name in ("own-data-small", "bccd-ssd300-resnet18"))
+    assert own.pop("data") | {"source": "voc_dir"} == measured.pop("data")
+    assert own == measured
 
 
 @pytest.mark.parametrize("name", ["coco-ssd300-resnet34", "coco-ssd300-resnet50"])

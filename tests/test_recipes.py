@@ -26,6 +26,7 @@ NUM_PRIORS = {
     "coco-ssd300-resnet50": 8732,
     "coco-ssd300-vgg16": 8732,
     "coco-ssdlite320-mobilenetv3": 3234,
+    "own-data-small": 8732,
     "penn-fudan-ssd300-resnet34": 7760,
     "voc07-ssd300-resnet50": 8732,
     "voc0712-ssd300-resnet34": 8732,
