@@ -83,6 +83,9 @@ def main(arguments: Sequence[str] = ()) -> None:
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; what is listed as freed is, run again for the rest", file=sys.stderr)
+        sys.exit(130)
 
 
 def clean(root: Path, delete: bool) -> None:
@@ -220,14 +223,23 @@ def has_stash(root: Path) -> bool:
 
 
 def mlflow_runs(root: Path) -> Iterator[Waste]:
-    """Runs and models that were deleted in MLflow's pages; nothing while one has a version of a model."""
+    """Runs and models that were deleted in MLflow's pages; nothing while one has a version of a model.
+
+    Raises:
+        UserError: the database cannot be read, or lacks a table.
+    """
     if not database(root).exists():
         return
     check_database(root)
-    with closing(sqlite3.connect(database(root))) as connection:
-        locations, versions = (
-            connection.execute(query).fetchall() for query in (DELETED, VERSIONS_OF_DELETED)
-        )
+    try:
+        with closing(sqlite3.connect(database(root))) as connection:
+            locations, versions = (
+                connection.execute(query).fetchall() for query in (DELETED, VERSIONS_OF_DELETED)
+            )
+    except sqlite3.Error as error:
+        raise UserError(
+            f"{database(root)}: {error}; if an older MLflow made it, `mlflow db upgrade {STORE}` mends it"
+        ) from None
     if versions:
         named = ", ".join(f"{name} {number}" for name, number in versions)
         print(
@@ -248,7 +260,12 @@ def run_module(command: Sequence[str], root: Path) -> str:
         UserError: it failed; with its last line.
     """
     done = subprocess.run(
-        [sys.executable, "-m", *command], cwd=root, capture_output=True, text=True, check=False
+        [sys.executable, "-m", *command],
+        cwd=root,
+        capture_output=True,
+        encoding="utf-8",
+        errors="backslashreplace",
+        check=False,
     )
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or ["no reason"]

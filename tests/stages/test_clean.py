@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -207,6 +209,31 @@ def test_what_was_deleted_in_mlflow_is_freed_unless_a_version_needs_it(
     client.create_model_version("ssd", str(root), run_id=deleted.info.run_id)
     (line,) = (line for line in listed() if "MLflow" in line)
     assert line.startswith("kept: what was deleted in MLflow, as versions of models need it (ssd 1)")
+
+
+def test_a_store_that_lacks_a_table_is_one_line(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "mlflow").mkdir()
+    with closing(sqlite3.connect(root / "mlflow/mlflow.db")) as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
+    with pytest.raises(SystemExit) as stopped:
+        clean.main()
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert "mlflow.db: no such table: logged_models; if an older MLflow made it" in said
+    assert said.count("\n") == 1
+
+
+def test_ctrl_c_is_one_line(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(root: Path, delete: bool) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(clean, "clean", interrupt)
+    with pytest.raises(SystemExit) as stopped:
+        clean.main()
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err.startswith("stopped")
 
 
 def test_what_dvc_cannot_say_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
