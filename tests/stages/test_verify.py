@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -196,6 +197,13 @@ def test_the_revision_of_what_is_no_repository_is_not_known(project: Path, tmp_p
     write(project / "README.md", "no input")
     write(project / "dvc.lock", "no input")
     assert revision(project) == found
+
+
+def test_a_changed_file_may_have_a_name_that_is_no_utf_8(project: Path) -> None:
+    name = os.fsdecode(b"ssd/\xff.py")
+    write(project / name, "")
+    found = revision(project)
+    assert found is not None and found.changed == [name]
 
 
 def test_times_of_the_history_do_not_last(tmp_path: Path) -> None:
