@@ -212,7 +212,8 @@ def needed_otherwise(root: Path) -> str:
         return "git's stash may need it; `git stash pop` or `git stash drop` all of it first"
     cache = Path(run_module(DVC_CACHE, root).splitlines()[0])
     if not (root / cache).resolve().is_relative_to(root.resolve() / ".dvc"):
-        return f"other projects may share {cache}; run `{' '.join(DVC_GC[:3])} --projects ...` yourself"
+        command = " ".join(DVC_GC[:-1])
+        return f"other projects may share {cache}; `{command} --projects ...` with all of them cleans it"
     return ""
 
 

@@ -139,7 +139,9 @@ def test_a_cache_that_projects_share_is_kept(
     root: Path, listed: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clean, "run_module", lambda command, root: "/srv/cache\n")
-    assert listed()[0].startswith("kept: DVC's cache, as other projects may share /srv/cache; run `dvc gc")
+    said = listed()[0]
+    assert said.startswith("kept: DVC's cache, as other projects may share /srv/cache; ")
+    assert "`dvc gc --workspace --all-commits --all-experiments --projects" in said
 
 
 def test_checkpoints_of_a_training_that_begins_after_the_list_stay(root: Path) -> None:
