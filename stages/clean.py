@@ -2,7 +2,7 @@
 
 It lists, and with --yes deletes: checkpoints of trainings that have ended; files in DVC's cache that neither
 the workspace nor a commit nor an experiment has; runs and models that were deleted in MLflow; files that
-killed processes left half written. Nothing is deleted while a stage runs here.
+killed processes left half written. Nothing is deleted while a stage runs here or in an experiment's copy.
 """
 
 import re
@@ -10,21 +10,34 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from ruamel.yaml import YAML
+
 from ssd.errors import UserError, storage_errors_explained
+from ssd.models.published import hub_folder
+from ssd.params import load_params
 from ssd.tracking.disk import absolute_location, check_database, database
 from ssd.training.checkpoints import CheckpointFolder
 from stages.command import parser_of
-from stages.only_one import only_one
+from stages.only_one import LOCKS, only_one
 
 STAGES = ("download", "preprocess", "train", "evaluate", "export", "report")
-CHECKPOINTS = Path("checkpoints")
+CHECKPOINTS, RAW = Path("checkpoints"), Path("data/raw")
+COPIES = (".dvc/tmp/exps/*/.dvc", ".dvc/tmp/exps/standalone/*/.dvc")
+"""Of the project, in which DVC runs `dvc queue start` and `dvc exp run --temp`; its DVC folder."""
+
 HALF_WRITTEN = re.compile(r"\..+\.(part|old)")
+STILL_WRITTEN = 3600.0
+"""Seconds since the last change, within which a file may still be one that a process writes."""
+
 DVC_GC = ("dvc", "gc", "--workspace", "--all-commits", "--all-experiments", "--force")
+DVC_CACHE = ("dvc", "cache", "dir")
 STORE = "sqlite:///mlflow/mlflow.db"  # below the folder that MLflow is started in, as are the artifacts
 MLFLOW_GC = ("mlflow", "gc", "--backend-store-uri", STORE, "--tracking-uri", STORE)
 DELETED = """
@@ -65,10 +78,14 @@ def main(arguments: Sequence[str] = ()) -> None:
         with storage_errors_explained(), ExitStack() as stack:
             for stage in STAGES:
                 stack.enter_context(only_one(stage))
+            check_copies(Path.cwd())
             clean(Path.cwd(), delete)
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; what is listed as freed is, run again for the rest", file=sys.stderr)
+        sys.exit(130)
 
 
 def clean(root: Path, delete: bool) -> None:
@@ -88,40 +105,97 @@ def clean(root: Path, delete: bool) -> None:
     print(f"{total / 1e6:10.1f} MB  {told}")
 
 
+def copies(root: Path) -> list[Path]:
+    """The folders of experiments that run, or that were killed: DVC deletes those of experiments that end."""
+    return sorted(folder.parent for pattern in COPIES for folder in root.glob(pattern))
+
+
+def check_copies(root: Path) -> None:
+    """Raise UserError if a stage runs in the copy of an experiment: it shares cache and checkpoints."""
+    for copy in copies(root):
+        for lock in sorted((copy / LOCKS).glob("*.lock")):
+            with only_one(lock.stem, copy):
+                pass
+
+
 def checkpoints(root: Path) -> Iterator[Waste]:
     """Of trainings that have ended. Their models are in DVC's cache, their figures in MLflow."""
-    for folder in sorted((root / CHECKPOINTS).glob("*/")):
-        if has_ended(folder):
-            yield Waste(
-                f"checkpoints of an ended training: {folder.relative_to(root)}", [folder], remove(folder)
-            )
+    for folder in sorted((root / CHECKPOINTS).glob("[!.]*/")):
+        with ended(folder) as has_ended:
+            pass
+        if has_ended:
+            what = f"checkpoints of an ended training: {folder.relative_to(root)}"
+            yield Waste(what, [folder], partial(delete_checkpoints, folder))
 
 
-def has_ended(folder: Path) -> bool:
-    """Whether the training of these checkpoints has; no if they are damaged, or another process has them."""
-    try:
-        with CheckpointFolder(folder, keep_best=1) as opened:
+@contextmanager
+def ended(folder: Path) -> Iterator[bool]:
+    """Whether the training of these checkpoints has; no other process has them in the block if so.
+
+    No if they are damaged, or another process has them.
+    """
+    with ExitStack() as stack:
+        try:
+            opened = stack.enter_context(CheckpointFolder(folder, keep_best=1))
             state = opened.load()
-    except UserError:
-        return False
-    return bool(state and state["progress"]["finished"])
+        except UserError:
+            state = None
+        yield bool(state and state["progress"]["finished"])
+
+
+def delete_checkpoints(folder: Path) -> None:
+    """Unless a training has begun there since they were listed."""
+    with ended(folder) as has_ended:
+        if has_ended:
+            # At once out of the way: a training that begins now makes a folder of its own.
+            shutil.rmtree(folder.replace(folder.with_name(f".{folder.name}.old")))
 
 
 def half_written(root: Path) -> Iterator[Waste]:
-    """Files and folders that were to replace others; see `ssd.files.replacing`."""
-    folders = [root / name for name in ("data", "models", "reports")]
-    for path in sorted(path for folder in folders for path in folder.rglob(".*")):
-        if HALF_WRITTEN.fullmatch(path.name) and not HALF_WRITTEN.fullmatch(path.parent.name):
-            yield Waste(f"half written: {path.relative_to(root)}", [path], remove(path))
+    """What was to replace an output of a stage (see `ssd.files.replacing`), or a file in its folder."""
+    kept = kept_folders(root)
+    outs = [root / out for out in outputs(root)]
+    beside = [out.with_name(f".{out.name}.{end}") for out in outs for end in ("part", "old")]
+    within = [path for out in outs if out.is_dir() for path in out.glob(".*.*")]
+    checkpoints_left = (root / CHECKPOINTS).glob(".*.old")  # by `delete_checkpoints`
+    for path in sorted({*beside, *within, *checkpoints_left}):
+        is_kept = any(path.resolve().is_relative_to(folder) for folder in kept)
+        if HALF_WRITTEN.fullmatch(path.name) and path.exists() and not is_kept and is_old(path):
+            yield Waste(f"half written: {path.relative_to(root)}", [path], partial(remove, path))
 
 
-def remove(path: Path) -> Callable[[], object]:
-    """A function that deletes a file or a folder."""
-    return lambda: path.unlink() if path.is_file() else shutil.rmtree(path)
+def outputs(root: Path) -> list[str]:
+    """The files and folders that the stages write, by dvc.yaml."""
+    stages = YAML(typ="safe", pure=True).load(root / "dvc.yaml")["stages"].values()
+    return [out for stage in stages for out in [*stage["outs"], *stage.get("metrics", [])]]
+
+
+def kept_folders(root: Path) -> list[Path]:
+    """A user's own data, and downloads, which the next attempt resumes."""
+    data = load_params(root / "params.yaml").data
+    named = (root / Path(name).expanduser() for name in (data.path, data.archives))
+    return [path.resolve() for path in (*named, hub_folder(), root / RAW)]
+
+
+def is_old(path: Path) -> bool:
+    """Whether nothing in it has changed for so long that no process writes it."""
+    newest = max(file.lstat().st_mtime for file in (path, *path.rglob("*")))
+    return time.time() - newest > STILL_WRITTEN
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def dvc_cache(root: Path) -> Iterator[Waste]:
-    """Objects that neither the workspace nor a commit nor an experiment has."""
+    """Objects that neither the workspace nor a commit nor an experiment has, unless others may need them."""
+    if reason := needed_otherwise(root):
+        print(f"kept: DVC's cache, as {reason}")
+        return
     listed = run_module([*DVC_GC, "--dry"], root)
     paths = [Path(line) for line in DVC_LINE.findall(listed)]
     if paths:
@@ -129,15 +203,44 @@ def dvc_cache(root: Path) -> Iterator[Waste]:
         yield Waste(what, paths, lambda: run_module(DVC_GC, root))
 
 
+def needed_otherwise(root: Path) -> str:
+    """Why objects of DVC's cache may be needed that `dvc gc` would delete, and what to do; "" if none are."""
+    if running := copies(root):
+        place = running[0].relative_to(root)
+        return f"an experiment runs in {place}, or was killed; delete that folder if none runs"
+    if has_stash(root):
+        return "git's stash may need it; `git stash pop` or `git stash drop` all of it first"
+    cache = Path(run_module(DVC_CACHE, root).splitlines()[0])
+    if not (root / cache).resolve().is_relative_to(root.resolve() / ".dvc"):
+        command = " ".join(DVC_GC[:-1])
+        return f"other projects may share {cache}; `{command} --projects ...` with all of them cleans it"
+    return ""
+
+
+def has_stash(root: Path) -> bool:
+    """Whether `git stash` holds something, as changes of dvc.lock. DVC does not look there."""
+    command = ["git", "rev-parse", "--quiet", "--verify", "refs/stash"]
+    return subprocess.run(command, cwd=root, capture_output=True, check=False).returncode == 0
+
+
 def mlflow_runs(root: Path) -> Iterator[Waste]:
-    """Runs and models that were deleted in MLflow's pages; nothing while one has a version of a model."""
+    """Runs and models that were deleted in MLflow's pages; nothing while one has a version of a model.
+
+    Raises:
+        UserError: the database cannot be read, or lacks a table.
+    """
     if not database(root).exists():
         return
     check_database(root)
-    with closing(sqlite3.connect(database(root))) as connection:
-        locations, versions = (
-            connection.execute(query).fetchall() for query in (DELETED, VERSIONS_OF_DELETED)
-        )
+    try:
+        with closing(sqlite3.connect(database(root))) as connection:
+            locations, versions = (
+                connection.execute(query).fetchall() for query in (DELETED, VERSIONS_OF_DELETED)
+            )
+    except sqlite3.Error as error:
+        raise UserError(
+            f"{database(root)}: {error}; if an older MLflow made it, `mlflow db upgrade {STORE}` mends it"
+        ) from None
     if versions:
         named = ", ".join(f"{name} {number}" for name, number in versions)
         print(
@@ -158,7 +261,12 @@ def run_module(command: Sequence[str], root: Path) -> str:
         UserError: it failed; with its last line.
     """
     done = subprocess.run(
-        [sys.executable, "-m", *command], cwd=root, capture_output=True, text=True, check=False
+        [sys.executable, "-m", *command],
+        cwd=root,
+        capture_output=True,
+        encoding="utf-8",
+        errors="backslashreplace",
+        check=False,
     )
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or ["no reason"]

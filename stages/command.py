@@ -22,6 +22,8 @@ MAKERS = {
     "data/tensors": "preprocess",
     "reports/preprocess": "preprocess",
     "models/model.pt": "train",
+    "reports/train": "train",
+    "reports/metrics.json": "evaluate",
     "reports/evaluate": "evaluate",
 }
 """The stage that makes each file or folder that another stage reads."""

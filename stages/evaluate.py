@@ -115,7 +115,7 @@ def count_mends(path: Path) -> dict[str, int]:
         UserError: there is no such list.
     """
     try:
-        problems = json.loads(path.read_text())["problems"]
+        problems = json.loads(path.read_text(encoding="utf-8"))["problems"]
         actions = Counter(problem["action"] for problem in problems if problem["split"] == "test")
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         raise UserError(f"{path}: missing or damaged", path=path) from None

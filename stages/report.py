@@ -14,6 +14,7 @@ import torch
 from matplotlib.figure import Figure
 
 from ssd.detections_file import read_detections
+from ssd.errors import UserError
 from ssd.files import write_bytes
 from ssd.loading.batch_augment import distort
 from ssd.loading.dataset import DetectionDataset, SampleKey
@@ -47,13 +48,13 @@ def main(params: Params) -> None:
     tensors, difficult = Path("data/tensors"), params.train.train_on_difficult
     train_file = TensorFile(tensors / "train.safetensors", train_on_difficult=difficult)
     test_file = TensorFile(tensors / "test.safetensors")
-    metrics = json.loads((REPORTS / "metrics.json").read_text())
+    metrics = read_json(REPORTS / "metrics.json")
     data = DetectionDataset(train_file, params.model.input_size, params.augment, params.train.seed)
     found = judged_test_split(test_file, metrics["operating_point"]["score"])
     num_pictures = params.report.num_pictures
     figures = {
         "history": history_figure(read_table(REPORTS / "train/history.tsv")),
-        "priors": priors_figure(json.loads((REPORTS / "train/priors.json").read_text()), train_file),
+        "priors": priors_figure(read_json(REPORTS / "train/priors.json"), train_file),
         "augmentation": augmentation_figure(data, params.augment),
         "precision_recall": curves_figure(metrics, REPORTS / "evaluate/class_precision_recall.tsv"),
         "confusion_matrix": matrix_figure(metrics, REPORTS / "evaluate/confusion_matrix.tsv"),
@@ -73,7 +74,7 @@ def main(params: Params) -> None:
 
 def page_of(params: Params, metrics: dict[str, Any], pictures: list[str]) -> str:
     """The page of the run, from the pictures that have been written and what the other stages wrote."""
-    summary = json.loads((REPORTS / "preprocess/summary.json").read_text())
+    summary = read_json(REPORTS / "preprocess/summary.json")
     model, train = params.model, params.train
     network = f"{model.backbone} at {model.input_size} pixels"
     layout = f", read as {summary['layout']}" if summary["layout"] else ""
@@ -90,16 +91,31 @@ def page_of(params: Params, metrics: dict[str, Any], pictures: list[str]) -> str
         f"{params.data.source}, {network}",
         metrics,
         summary,
-        json.loads((REPORTS / "preprocess/problems.json").read_text())["problems"],
+        read_json(REPORTS / "preprocess/problems.json")["problems"],
         setup,
         {"model": model.model_dump(), "augment": params.augment.model_dump(), "train": train.model_dump()},
         {name: (REPORTS / f"{name}.png").read_bytes() for name in pictures},
     )
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """What another stage wrote.
+
+    Raises:
+        UserError: there is no such file, or it is damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        content = None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: missing or damaged", path=path)
+    return content
+
+
 def read_table(path: Path) -> list[dict[str, float | None]]:
     """The rows of a table of numbers; None where a cell is empty."""
-    with path.open(newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file, delimiter="\t")
         return [{key: float(cell) if cell else None for key, cell in row.items()} for row in rows]
 
@@ -136,7 +152,7 @@ def augmentation_figure(dataset: DetectionDataset, augment: AugmentParams) -> Fi
 def curves_figure(metrics: dict[str, Any], table: Path) -> Figure:
     """Pascal's precision-recall curve of every class that has objects."""
     points: dict[str, list[tuple[float, float]]] = {}
-    with table.open(newline="") as file:
+    with table.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file, delimiter="\t"):
             points.setdefault(row["class"], []).append((float(row["recall"]), float(row["precision"])))
     curves = [
@@ -149,7 +165,7 @@ def curves_figure(metrics: dict[str, Any], table: Path) -> Figure:
 
 def matrix_figure(metrics: dict[str, Any], table: Path) -> Figure:
     """The confusion matrix at the score with the best F1."""
-    with table.open(newline="") as file:
+    with table.open(encoding="utf-8", newline="") as file:
         (_, *names, _), *rows = csv.reader(file, delimiter="\t")
     counts = [[int(cell) for cell in row] for _, *row in rows]
     return confusion_figure(counts, names, metrics["operating_point"]["score"])

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,20 +57,18 @@ def lock_digest(path: Path = LOCK) -> str | None:
     The entries are taken as JSON with sorted keys. None where there is no such file, as outside of DVC.
 
     Raises:
-        UserError: the file is not YAML.
+        UserError: the file is not what DVC writes.
     """
     try:
-        entries = YAML(typ="safe", pure=True).load(path)["stages"]
+        entries = YAML(typ="safe", pure=True).load(path)["stages"].items()
     except FileNotFoundError:
         return None
-    except (YAMLError, TypeError, KeyError, UnicodeDecodeError):
+    except (YAMLError, AttributeError, TypeError, KeyError, UnicodeDecodeError):
         raise UserError(f"{path}: not what DVC writes; `git checkout {path}`, or delete it") from None
-    used = {name: entry for name, entry in entries.items() if name not in AFTER_EVALUATE}
+    used = {name: entry for name, entry in entries if name not in AFTER_EVALUATE}
     return hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest()
 
 
 def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments], cwd=root, capture_output=True, text=True, check=True, timeout=30
-    )
-    return done.stdout
+    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=True, timeout=30)
+    return os.fsdecode(done.stdout)  # names of files need not be UTF-8

@@ -24,9 +24,9 @@ def committed_params(folder: Path = Path()) -> Values:
     """params.yaml of the last commit, flat; {} where there is none that can be read."""
     command = ["git", "show", "HEAD:./params.yaml"]
     try:
-        shown = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=30)
-        sections = YAML(typ="safe", pure=True).load(shown.stdout)
-    except (OSError, subprocess.SubprocessError, YAMLError):
+        shown = subprocess.run(command, cwd=folder, capture_output=True, check=True, timeout=30)
+        sections = YAML(typ="safe", pure=True).load(shown.stdout.decode())
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError, YAMLError):
         return {}
     if not isinstance(sections, dict):
         return {}

@@ -3,16 +3,25 @@
 Left out is what the clock decides, and the commit and the machine that an exported file names.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
+
+from ssd.files import sha256
 
 CLOCK = {"images_per_s", "data_wait", "seconds"}
 """The columns of the history that the clock decides."""
 
 
-def lasting(path: Path) -> bytes:
-    """A file's content, without what the clock and the commit decide."""
+def lasting_sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's content, without what the clock and the commit decide."""
+    content = lasting(path)
+    return sha256(path) if content is None else hashlib.sha256(content).hexdigest()
+
+
+def lasting(path: Path) -> bytes | None:
+    """What lasts of a file; None for all of it, which may be many GB and is not read here."""
     match path.name:
         case "history.tsv":
             rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
@@ -24,7 +33,7 @@ def lasting(path: Path) -> bytes:
             return without_origin(path)
         case "export.json":
             return json.dumps(_without_latency(json.loads(path.read_bytes()))).encode()
-    return path.read_bytes()
+    return None
 
 
 def _without_latency(report: Any) -> Any:

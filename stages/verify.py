@@ -19,10 +19,13 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from ssd.errors import UserError
-from stages.command import parser_of
+from ssd.errors import UserError, storage_errors_explained
+from ssd.params import load_params
+from ssd.tracking.client import server_of
+from ssd.tracking.model_files import is_mlflow_uri
+from stages.command import parser_of, resolve_weights
 from stages.revision import revision
-from stages.same_bytes import lasting
+from stages.same_bytes import lasting_sha256
 
 STAGES = ("download", "preprocess", "train", "evaluate", "export")
 """The report only shows what they write."""
@@ -52,7 +55,8 @@ class Row:
 def main(arguments: Sequence[str] = ()) -> None:
     parser_of(main).parse_args(arguments)
     try:
-        rows = verify(Path.cwd())
+        with storage_errors_explained():
+            rows = verify(Path.cwd())
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
@@ -80,12 +84,26 @@ def verify(root: Path) -> list[Row]:
         raise UserError(
             f"{missing[0]} is not here, so there is nothing to compare with; run `dvc repro` first"
         )
-    with tempfile.TemporaryDirectory(prefix="ssd-verify-") as folder:
+    with temporary_folder() as folder:
         clone = Path(folder) / "clone"
         print(f"running {found.commit[:12]} from nothing in {clone}", flush=True)
         make_clone(root, found.commit, clone)
         run_pipeline(clone)
         return [row for stage, out in outs for row in compare(stage, out, root, clone)]
+
+
+def temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    """An empty one, with room.
+
+    Raises:
+        UserError: a file can be written nowhere.
+    """
+    try:
+        return tempfile.TemporaryDirectory(prefix="ssd-verify-")
+    except FileNotFoundError:  # tempfile has tried all, and says it of a full disk, too
+        raise UserError(
+            "no folder for temporary files can be written; make room in /tmp, or name another in TMPDIR"
+        ) from None
 
 
 def outputs(root: Path) -> list[tuple[str, str]]:
@@ -97,12 +115,17 @@ def outputs(root: Path) -> list[tuple[str, str]]:
 
 
 def make_clone(root: Path, commit: str, clone: Path) -> None:
-    """The commit as a repository with an empty cache, no results, and no tracking."""
+    """The commit as a repository with an empty cache, no results, and no tracking.
+
+    Raises:
+        UserError: git fails, or the weights to start from cannot be lent.
+    """
     for command in (
         ["git", "clone", "--quiet", "--no-checkout", str(root), str(clone)],
         ["git", "-C", str(clone), "checkout", "--quiet", "--detach", commit],
     ):
-        subprocess.run(command, check=True)
+        if subprocess.run(command).returncode != 0:
+            raise UserError(f"the commit {commit[:12]} cannot be cloned into {clone}: git failed, see above")
     (clone / "dvc.lock").unlink(missing_ok=True)
     # Whatever cache the user's own configuration names.
     (clone / ".dvc/config.local").write_text("[cache]\n    dir = cache\n", encoding="utf-8")
@@ -110,6 +133,8 @@ def make_clone(root: Path, commit: str, clone: Path) -> None:
     params: dict[str, Any] = yaml.load(clone / "params.yaml")
     for section, key in NOT_IN_GIT:
         lend(root, clone, params[section][key])
+    if is_mlflow_uri(params["model"]["weights"]):
+        lend_from_mlflow(root, clone)
     params["tracking"]["enabled"] = False
     yaml.dump(params, clone / "params.yaml")
 
@@ -120,6 +145,26 @@ def lend(root: Path, clone: Path, name: str) -> None:
     if source.exists() and not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         target.symlink_to(source.resolve(), target_is_directory=source.is_dir())
+
+
+def lend_from_mlflow(root: Path, clone: Path) -> None:
+    """The weights that the store here keeps, where the clone looks for a copy; a server answers it, too.
+
+    The params stay as they are: exported files carry their digest.
+
+    Raises:
+        UserError: the store has no such file, or they are named by a model, which only the store knows.
+    """
+    params = load_params(root / "params.yaml")
+    if server_of(params.tracking):
+        return
+    if params.model.weights.startswith("models:/"):
+        raise UserError(
+            f"make verify cannot lend {params.model.weights}, which only the MLflow store here knows; name "
+            "its run, runs:/ID, run `dvc repro` and commit, then verify",
+            key="params.yaml: model.weights",
+        )
+    lend(root, clone, str(Path(resolve_weights(params, root)).relative_to(root)))
 
 
 def run_pipeline(clone: Path) -> None:
@@ -151,11 +196,7 @@ def file_digests(root: Path, out: str) -> dict[str, str]:
     """SHA-256 of what lasts of a file, or of each file in a folder, by path in the repository."""
     place = root / out
     paths = [path for path in place.rglob("*") if path.is_file()] if place.is_dir() else [place]
-    return {
-        path.relative_to(root).as_posix(): hashlib.sha256(lasting(path)).hexdigest()
-        for path in paths
-        if path.is_file()
-    }
+    return {path.relative_to(root).as_posix(): lasting_sha256(path) for path in paths if path.is_file()}
 
 
 def print_rows(rows: Sequence[Row]) -> None:

@@ -20,6 +20,8 @@ EXPERIMENT_TAG = "dvc_experiment"
 STAGE_TAG = "mlflow.ssd.stage."
 """With the params of a stage, by which it knows later whether they differ. MLflow's pages do not show it."""
 OLD_STAGE_TAG = "stage."
+INPUTS = ("dvc.yaml", "params.yaml", "cli", "ssd", "stages")
+"""What decides the results, as in stages/revision.py. dvc.lock is none: each stage that runs changes it."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def _start(experiment_id: str, settings: TrackingParams, stage: Stage, own: Mapp
     system_metrics = settings.system_metrics and stage.name == "train"
     found = run_of_model(experiment_id, stage.model_digest) if stage.model_digest else None
     if found is None:
-        tags = {"mlflow.source.name": "dvc.yaml", **_git_state(), **mark, **own}
+        tags = {"mlflow.source.name": "dvc.yaml", **git_state(), **mark, **own}
         if name := os.environ.get("DVC_EXP_NAME"):
             tags[EXPERIMENT_TAG] = name
         if stage.model_digest:
@@ -98,7 +100,7 @@ def _start(experiment_id: str, settings: TrackingParams, stage: Stage, own: Mapp
         experiment_id=experiment_id,
         run_name=child_name(stage.name, before, stage.params),
         nested=True,
-        tags={**mark, **_git_state(), **own},
+        tags={**mark, **git_state(), **own},
     )
     return True
 
@@ -121,15 +123,15 @@ def _is_of_this_experiment(run: Any) -> bool:
     return bool(run.data.tags.get(EXPERIMENT_TAG, "") == os.environ.get("DVC_EXP_NAME", ""))
 
 
-def _git_state() -> dict[str, str]:
-    """Commit and dirty flag; empty where there is no git."""
+def git_state() -> dict[str, str]:
+    """Commit, and whether INPUTS differ from it, new files included; empty where there is no git."""
 
-    def git(*arguments: str) -> str:
-        result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, timeout=30)
-        return result.stdout.strip()
+    def git(*arguments: str) -> bytes:
+        return subprocess.run(["git", *arguments], capture_output=True, check=True, timeout=30).stdout
 
     try:
-        dirty = bool(git("status", "--porcelain", "--untracked-files=no"))
-        return {"mlflow.source.git.commit": git("rev-parse", "HEAD"), "git_dirty": str(dirty).lower()}
+        dirty = bool(git("status", "--porcelain", "--", *INPUTS))
+        commit = git("rev-parse", "HEAD").decode().strip()
     except (OSError, subprocess.SubprocessError):
         return {}
+    return {"mlflow.source.git.commit": commit, "git_dirty": str(dirty).lower()}

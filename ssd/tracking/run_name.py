@@ -56,7 +56,7 @@ def data_name(values: Values) -> str:
     """ "voc2007", or the name of the user's own folder or archive."""
     source = str(values["data.source"])
     own = source == "folder" or source.endswith("_dir") or source == "coco_json"
-    return (PurePath(str(values["data.path"])).stem if own else "") or source
+    return (PurePath(str(values["data.path"])).name.removesuffix(".zip") if own else "") or source
 
 
 def different_keys(values: Values, references: Sequence[Values]) -> Iterator[str]:

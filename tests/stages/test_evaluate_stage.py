@@ -15,6 +15,7 @@ import torch
 from waiting import Ended
 
 from ssd.detections_file import read_detections
+from ssd.errors import UserError
 from ssd.loading.tensor_file import TensorFile
 from ssd.loss import LossSettings
 from ssd.metrics import scoring
@@ -24,7 +25,7 @@ from ssd.models.saved import save_model
 from ssd.models.ssd import SSD
 from ssd.source.glyphs import GLYPHS
 from stages.evaluate import print_classes
-from stages.report import judged_test_split, worst
+from stages.report import judged_test_split, read_json, worst
 
 PLAIN = {"evaluate.resamples": 50, "evaluate.max_detections": 30}
 PROBLEMS = [("train", "dropped"), ("test", "mended"), ("test", "mended"), ("test", "dropped")]
@@ -163,3 +164,15 @@ def test_evaluators_that_disagree_stop_the_stage(
     assert "COCO's map75 is 0." in ended.stderr and "0.987 by ssd/metrics/coco.py" in ended.stderr
     assert not (workspace / "reports/metrics.json").exists()
     assert (workspace / "reports/evaluate/detections.json").exists(), "what to look at"
+
+
+@pytest.mark.parametrize("content", [None, b"", b'{"a": ', b"[1]", b'{"a": "\xff"}'])
+def test_what_the_report_cannot_read_is_one_line_that_names_the_file(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "metrics.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match="metrics.json: missing or damaged$") as raised:
+        read_json(path)
+    assert raised.value.path == path

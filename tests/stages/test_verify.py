@@ -1,17 +1,21 @@
 """`make verify`: a clone of the commit, what is lent to it, and the comparison. What is run is a stand-in."""
 
+import errno
+import hashlib
 import json
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from default_params import default_text
 
 from ssd.errors import UserError
 from stages import verify
-from stages.revision import revision
-from stages.same_bytes import lasting
+from stages.revision import Revision, revision
+from stages.same_bytes import lasting, lasting_sha256
 
 PIPELINE = {
     "download": {"outs": ["data/raw"]},
@@ -195,7 +199,74 @@ def test_the_revision_of_what_is_no_repository_is_not_known(project: Path, tmp_p
     assert revision(project) == found
 
 
+def test_a_changed_file_may_have_a_name_that_is_no_utf_8(project: Path) -> None:
+    name = os.fsdecode(b"ssd/\xff.py")
+    write(project / name, "")
+    found = revision(project)
+    assert found is not None and found.changed == [name]
+
+
 def test_times_of_the_history_do_not_last(tmp_path: Path) -> None:
     path = tmp_path / "history.tsv"
     path.write_text(HISTORY.format(9.5, 0.25))
     assert lasting(path) == b"epoch\ttrain_loss\n0\t0.25"
+
+
+def test_a_large_file_is_not_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "train.safetensors"
+    path.write_bytes(b"tensors")
+    monkeypatch.delattr(Path, "read_bytes")
+    assert lasting_sha256(path) == hashlib.sha256(b"tensors").hexdigest()
+
+
+def test_weights_of_a_run_are_lent_under_the_name_that_the_clone_looks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    root, clone = tmp_path / "root", tmp_path / "clone"
+    write(root / "params.yaml", default_text(**{"model.weights": "runs:/abc"}))
+    write(root / "checkpoints/weights/abc-model.pt", "weights")
+    monkeypatch.setattr(
+        verify, "resolve_weights", lambda params, at: f"{at}/checkpoints/weights/abc-model.pt"
+    )
+    verify.lend_from_mlflow(root, clone)
+    assert (clone / "checkpoints/weights/abc-model.pt").read_text() == "weights"
+
+
+def test_weights_of_a_registered_model_are_refused_unless_a_server_knows_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    write(tmp_path / "params.yaml", default_text(**{"model.weights": "models:/ssd/1"}))
+    with pytest.raises(UserError, match="^params.yaml: model.weights: make verify cannot lend models:/ssd/1"):
+        verify.lend_from_mlflow(tmp_path, tmp_path / "clone")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example.org")
+    verify.lend_from_mlflow(tmp_path, tmp_path / "clone")
+
+
+def test_a_clone_that_fails_is_one_line(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project)
+    (commit,) = (project / ".git/refs/heads").iterdir()
+    digest = commit.read_text().strip()
+    monkeypatch.setattr(verify, "revision", lambda root: Revision(digest[::-1], []))
+    with pytest.raises(SystemExit) as ended:
+        verify.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(f"the commit {digest[::-1][:12]} cannot be cloned into ")
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), FileNotFoundError("No usable")])
+def test_no_room_for_the_clone_is_one_line(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: OSError
+) -> None:
+    def fail(prefix: str) -> None:
+        raise error
+
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(verify.tempfile, "TemporaryDirectory", fail)
+    with pytest.raises(SystemExit) as ended:
+        verify.main()
+    assert ended.value.code == 2
+    assert "make room" in capsys.readouterr().err

@@ -34,7 +34,10 @@ def results(project: Path) -> Results:
 
 def content(path: Path) -> bytes:
     """A file's bytes, without what depends on the clock and the commit; none of one that is missing."""
-    return lasting(path) if path.is_file() else b""
+    if not path.is_file():
+        return b""
+    content = lasting(path)
+    return path.read_bytes() if content is None else content
 
 
 def differing_bits(found: Mapping[str, bytes], expected: Mapping[str, bytes]) -> int:

@@ -10,7 +10,7 @@ from default_params import default_text
 from ssd.params import Params
 from ssd.tracking.run import flat_params
 from ssd.tracking.run_name import LONGEST, child_name, run_name
-from stages.run_name import name_of
+from stages.run_name import committed_params, name_of
 
 MakeParams = Callable[..., Params]
 
@@ -58,6 +58,11 @@ def test_own_data_is_named_by_its_folder(default: dict[str, object]) -> None:
     assert run_name(values, [default]) == "cells resnet18-128"
 
 
+def test_a_dot_in_the_name_of_a_folder_stays(default: dict[str, object]) -> None:
+    values = default | {"data.source": "folder", "data.path": "data/photos.v2"}
+    assert run_name(values, [default]) == "photos.v2 resnet18-128"
+
+
 def test_many_differences_are_counted_instead_of_named(default: dict[str, object]) -> None:
     numbers = {key: value for key, value in default.items() if isinstance(value, int | float)}
     values = default | {key: float(value) + 0.125 for key, value in numbers.items()}
@@ -89,6 +94,14 @@ def test_params_are_compared_with_the_last_commit(
         subprocess.run(command, cwd=tmp_path, check=True)
     assert name_of(make_params(**{"train.lr": 0.25})) == "shapes resnet18-128"
     assert name_of(make_params(**{"train.lr": 0.5})) == "lr=0.5 · shapes resnet18-128"
+
+
+def test_committed_params_that_are_no_utf_8_do_not_count(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_bytes(b"train: {lr: 0.5}  # \xff")
+    commit = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "x"]
+    for command in (["git", "init", "-q"], ["git", "add", "params.yaml"], commit):
+        subprocess.run(command, cwd=tmp_path, check=True)
+    assert committed_params(tmp_path) == {}
 
 
 def test_without_git_there_is_still_a_name(
