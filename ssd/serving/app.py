@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-import numpy as np
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from PIL import Image
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from torch import Tensor
 
 from ssd.errors import UserError
 from ssd.inference.detector_file import DetectorFile
@@ -102,7 +102,7 @@ def _add_detect(app: FastAPI, service: Service) -> None:
             model: its name in /models; the first one where empty.
             picture: send back the picture as shown, downscaled, as a `data:` URL.
         """
-        with service.active_request() as has_room:
+        with service.active_request() as has_room, service.room.share() as share:
             if not has_room or not service.ready:
                 await discard_body(request, limits)
                 raise HTTPException(503, "too many requests at once; try again", {"Retry-After": "1"})
@@ -111,19 +111,17 @@ def _add_detect(app: FastAPI, service: Service) -> None:
             content = await read_body(request, limits)
             try:
                 async with asyncio.timeout(limits.answer_seconds):
-                    pixels = await decode(content, limits, service.decoders)
-                    found = await service.detect(engine, pixels)
+                    image = await decode(content, limits, share, service.decoders)
+                    found = await service.detect(engine, image)
             except TimeoutError:
                 raise HTTPException(
                     503, f"no answer within {limits.answer_seconds:g} seconds", {"Retry-After": "10"}
                 ) from None
-        answer = _answer(engine, pixels, thresholds.keep(found))
-        floor = engine.detector.metadata["score_threshold"]
-        if thresholds.scores.min() < floor:
-            answer["warning"] = f"this model drops scores below {floor:g} itself"
-        if picture:
-            answer["picture"] = await asyncio.to_thread(data_url, pixels)
-        return answer
+            answer = _answer(engine, image, thresholds, found)
+            if picture:
+                loop = asyncio.get_running_loop()
+                answer["picture"] = await loop.run_in_executor(service.decoders, data_url, image)
+            return answer
 
 
 def _thresholds(engine: Engine, score: float | None, class_scores: Sequence[str]) -> Thresholds:
@@ -133,19 +131,24 @@ def _thresholds(engine: Engine, score: float | None, class_scores: Sequence[str]
         raise HTTPException(400, str(error).replace("--class-score", "class_score", 1)) from None
 
 
-def _answer(engine: Engine, pixels: np.ndarray, found: Detections) -> dict[str, Any]:
+def _answer(engine: Engine, image: Tensor, thresholds: Thresholds, found: Detections) -> dict[str, Any]:
     """Boxes are xyxy in pixels of the image as shown."""
     names = engine.detector.class_names
+    found = thresholds.keep(found)
     rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
-    return {
+    answer: dict[str, Any] = {
         "model": engine.name,
-        "width": pixels.shape[1],
-        "height": pixels.shape[0],
+        "width": image.shape[2],
+        "height": image.shape[1],
         "detections": [
             {"box": [round(x, 2) for x in box], "score": round(score, 4), "label": names[label - 1]}
             for box, score, label in rows
         ],
     }
+    floor = engine.detector.metadata["score_threshold"]
+    if thresholds.scores.min() < floor:
+        answer["warning"] = f"this model drops scores below {floor:g} itself"
+    return answer
 
 
 def _describe(name: str, detector: DetectorFile) -> dict[str, Any]:
@@ -159,12 +162,12 @@ def _describe(name: str, detector: DetectorFile) -> dict[str, Any]:
     }
 
 
-def data_url(pixels: np.ndarray) -> str:
-    """A JPEG of an image, uint8 RGB [H, W, 3], whose longer side has at most PICTURE_SIDE pixels."""
-    image = Image.fromarray(pixels)
-    image.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+def data_url(image: Tensor) -> str:
+    """A JPEG of an image, uint8 RGB [3, H, W], whose longer side has at most PICTURE_SIDE pixels."""
+    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+    picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=90)
+    picture.save(buffer, "JPEG", quality=90)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

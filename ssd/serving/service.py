@@ -6,19 +6,19 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-import numpy as np
-import torch
 from fastapi import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from torch import Tensor
 
 from ssd.inference.detector_file import DetectorFile
 from ssd.serving.engine import Engine
 from ssd.serving.metrics import IMAGES, SECONDS, CodeCounter, Gauge, Histogram, render
+from ssd.serving.room import Room
 from ssd.serving.upload import Limits
 from ssd.structures import Detections
 
 DECODERS = 2
-"""Threads that decode images, beside those of the detectors."""
+"""Threads that decode and encode images, beside those of the detectors."""
 
 
 class Service:
@@ -45,6 +45,7 @@ class Service:
             name: Engine(name, detector, max_batch, self.batches[name].observe)
             for name, detector in detectors.items()
         }
+        self.room = Room(limits.max_held_pixels)
         self.decoders = ThreadPoolExecutor(DECODERS, "decode")
 
     @property
@@ -72,9 +73,8 @@ class Service:
         finally:
             self.active.value -= 1
 
-    async def detect(self, engine: Engine, pixels: np.ndarray) -> Detections:
-        """The detections of an image, uint8 RGB [H, W, 3]."""
-        image = torch.tensor(pixels).permute(2, 0, 1).contiguous()
+    async def detect(self, engine: Engine, image: Tensor) -> Detections:
+        """The detections of an image, uint8 RGB [3, H, W]."""
         return await asyncio.wrap_future(engine.submit(image))
 
     def close(self) -> None:
