@@ -29,12 +29,12 @@ MaxBytes = Annotated[int, typer.Option("--max-bytes", help="Of an uploaded image
 
 def hosts_of(host: str) -> list[str]:
     """By which names a request may call this server. Say so when other machines may, too."""
-    from ssd.serving.app import LOOPBACK_NAMES
+    from ssd.serving.known_host import ANY, LOOPBACK_NAMES
 
     if host in LOOPBACK_NAMES:
         return list(LOOPBACK_NAMES)
     print(f"--host {host}: other machines can reach this server, which asks for no password", file=sys.stderr)
-    return ["*"]
+    return [ANY]
 
 
 def open_detectors(models: list[str], device: str) -> "Mapping[str, DetectorFile]":

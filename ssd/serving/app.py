@@ -11,7 +11,6 @@ from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from PIL import Image
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from torch import Tensor
 
 from ssd.errors import UserError
@@ -20,13 +19,11 @@ from ssd.inference.thresholds import Thresholds, choose_thresholds
 from ssd.plots.figures import class_colour
 from ssd.prepare.images import FORMATS
 from ssd.serving.engine import Engine
+from ssd.serving.known_host import LOOPBACK_NAMES, KnownHost
 from ssd.serving.metrics import CONTENT_TYPE
 from ssd.serving.service import Measured, Service
 from ssd.serving.upload import Limits, decode, discard_body, read_body
 from ssd.structures import Detections
-
-LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1", "[::1]")
-"""How a browser on this machine calls it. A request by another name is a foreign page's (DNS rebinding)."""
 
 PICTURE_SIDE = 1600
 """Pixels; the longer side of a picture that is sent back."""
@@ -44,7 +41,7 @@ def create_app(
         detectors: by a name.
         limits: of what is taken.
         max_batch: images per batch.
-        hosts: names that a request may call this server by; "*" is any.
+        hosts: see `KnownHost`.
     """
     service = Service(detectors, limits, max_batch)
 
@@ -56,8 +53,9 @@ def create_app(
     # Without pages of documentation, which would load scripts from elsewhere.
     app = FastAPI(title="ssd", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(Measured, service=service)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
+    app.add_middleware(KnownHost, names=hosts)
     app.add_exception_handler(RequestValidationError, _refuse_query)
+    app.add_exception_handler(Exception, _tell_failure)
     _add_detect(app, service)
 
     @app.get("/models")
@@ -102,8 +100,11 @@ def _add_detect(app: FastAPI, service: Service) -> None:
             model: its name in /models; the first one where empty.
             picture: send back the picture as shown, downscaled, as a `data:` URL.
         """
-        with service.active_request() as has_room, service.room.share() as share:
-            if not has_room or not service.ready:
+        if not service.ready:
+            await discard_body(request, limits)
+            raise HTTPException(503, "the detector has ended; the server has to be started again")
+        with service.active_request() as admitted, service.room.share() as share:
+            if not admitted:
                 await discard_body(request, limits)
                 raise HTTPException(503, "too many requests at once; try again", {"Retry-After": "1"})
             engine = service.engine(model)
@@ -176,3 +177,8 @@ async def _refuse_query(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}"}, 400)
+
+
+async def _tell_failure(_: Request, error: Exception) -> JSONResponse:
+    """A bug, whose traceback the server prints."""
+    return JSONResponse({"detail": f"the server failed ({type(error).__name__}); its output says more"}, 500)

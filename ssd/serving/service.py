@@ -36,7 +36,7 @@ class Service:
         self.seconds = Histogram(
             "ssd_request_seconds", "Time from a request to /detect to its answer.", SECONDS
         )
-        self.active = Gauge("ssd_active_requests", "Requests to /detect without an answer yet.")
+        self.active = Gauge("ssd_active_requests", "Admitted requests to /detect without an answer yet.")
         self.batches = {
             name: Histogram("ssd_batch_images", "Images per batch.", IMAGES, {"model": name})
             for name in detectors
@@ -66,10 +66,13 @@ class Service:
 
     @contextmanager
     def active_request(self) -> Iterator[bool]:
-        """Count a request; whether there is room for it."""
+        """Count a request, if it is admitted; whether it is. Refused ones must not keep others out."""
+        if self.active.value >= self.limits.max_requests:
+            yield False
+            return
         self.active.value += 1
         try:
-            yield self.active.value <= self.limits.max_requests
+            yield True
         finally:
             self.active.value -= 1
 

@@ -6,6 +6,7 @@ import io
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +27,7 @@ from ssd.inference.detector_file import DetectorFile
 from ssd.prepare.images import decode_rgb
 from ssd.serving.app import create_app
 from ssd.serving.room import Room
+from ssd.serving.service import Service
 from ssd.serving.upload import Limits, decode, read_body
 
 SCENE = Image.fromarray(scenes(1, 90, 60)[0].permute(1, 2, 0).numpy())
@@ -184,8 +186,12 @@ def test_a_form_is_told_how_to_send_an_image(client: TestClient) -> None:
 
 def test_a_foreign_name_of_this_machine_is_refused(client: TestClient) -> None:
     for path in ("/", "/models", "/health"):
-        assert client.get(path, headers={"host": "evil.example"}).status_code == 400
-        assert client.get(path, headers={"host": "localhost:8000"}).status_code == 200
+        for host in ("evil.example", "localhost.evil.example", "localhost@evil.example", "::1", ""):
+            response = client.get(path, headers={"host": host})
+            assert response.status_code == 400
+            assert response.json()["detail"].startswith("a request has to call this server localhost or ")
+        for host in ("localhost:8000", "LOCALHOST", "[::1]:8000", "127.0.0.1"):
+            assert client.get(path, headers={"host": host}).status_code == 200
     assert "access-control-allow-origin" not in client.get("/models").headers
 
 
@@ -230,6 +236,34 @@ def test_more_than_is_allowed_at_once_is_told_to_come_again(
         assert answers == [200]
         assert client.get("/health").status_code == 200, "it lives"
         assert client.post("/detect", content=PNG).status_code == 200
+
+
+def test_a_bug_is_told_as_every_other_error(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, detector: DetectorFile
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("a secret\nof two lines")
+
+    monkeypatch.setattr("ssd.serving.app._answer", fail)
+    told = TestClient(client.app, "http://localhost", raise_server_exceptions=False)
+    assert refused(told, PNG) == (500, "the server failed (KeyError); its output says more")
+
+
+def test_a_detector_that_has_ended_is_told(detector: DetectorFile) -> None:
+    client = TestClient(create_app({"a": detector}, LIMITS), "http://localhost")
+    with client:
+        pass
+    assert refused(client, PNG) == (503, "the detector has ended; the server has to be started again")
+
+
+def test_a_refused_request_keeps_no_other_one_out() -> None:
+    """Its body may take long to arrive."""
+    service = Service({}, replace(LIMITS, max_requests=1), 1)
+    with ExitStack() as slow:
+        with service.active_request() as first:
+            second = slow.enter_context(service.active_request())
+        with service.active_request() as third:
+            assert (first, second, third) == (True, False, True)
 
 
 def test_a_request_is_in_progress_until_its_picture_is_made(
