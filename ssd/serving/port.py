@@ -62,4 +62,4 @@ def _reason(error: Exception) -> str:
     """Python's own text repeats the address; a name that does not resolve has no number of the system."""
     if not isinstance(error, OSError):
         return "no host name"
-    return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror)
