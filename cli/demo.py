@@ -24,18 +24,18 @@ def demo(
     Two models are shown side by side. The page loads nothing from elsewhere, and pictures stay here.
     """
     # They take seconds, and --help none.
-    from cli.listening import hosts_of, open_detectors, run_server
+    from cli.listening import another_port, hosts_of, open_detectors, run_server
     from ssd.serving.app import create_app
     from ssd.serving.page import add_page
-    from ssd.serving.port import check_port
+    from ssd.serving.port import listen, web_address
     from ssd.serving.upload import Limits
 
     models = [model, second] if second else [model]
     if second == model:
         raise UserError(f"{model}: given twice; name one model, or two")
-    check_port(host, port, f"ssd demo {' '.join(models)} --port {port % 65535 + 1}")
-    hosts = hosts_of(host)
-    app = create_app(open_detectors(models, device), Limits(max_bytes=max_bytes), hosts=hosts)
-    add_page(app)
-    print(f"Open http://{host}:{port} in a browser; Ctrl-C ends it.", flush=True)
-    run_server(app, host, port)
+    with listen(host, port, another_port(port)) as listener:
+        hosts = hosts_of(host, listener)
+        app = create_app(open_detectors(models, device), Limits(max_bytes=max_bytes), hosts=hosts)
+        add_page(app)
+        print(f"Open {web_address(host, port)} in a browser; Ctrl-C ends it.", flush=True)
+        run_server(app, listener)

@@ -1,5 +1,6 @@
 """What the commands have in common that become an HTTP server."""
 
+import socket
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -27,14 +28,20 @@ Port = Annotated[int, typer.Option("--port", help="Port to listen on", min=1, ma
 MaxBytes = Annotated[int, typer.Option("--max-bytes", help="Of an uploaded image file", min=1)]
 
 
-def hosts_of(host: str) -> list[str]:
-    """By which names a request may call this server. Say so when other machines may, too."""
-    from ssd.serving.app import LOOPBACK_NAMES
+def another_port(port: int) -> str:
+    """How to take the next one, for whom this one is taken."""
+    return f"the same command with --port {port + 1 if port < 65535 else 8000}"
 
-    if host in LOOPBACK_NAMES:
-        return list(LOOPBACK_NAMES)
+
+def hosts_of(host: str, listener: socket.socket) -> list[str]:
+    """By which names a request may call this server. Say so when other machines may, too."""
+    from ssd.serving.known_host import ANY, LOOPBACK_NAMES
+    from ssd.serving.port import is_loopback
+
+    if is_loopback(listener):
+        return [*LOOPBACK_NAMES, *{host.lower(), listener.getsockname()[0]}.difference(LOOPBACK_NAMES)]
     print(f"--host {host}: other machines can reach this server, which asks for no password", file=sys.stderr)
-    return ["*"]
+    return [ANY]
 
 
 def open_detectors(models: list[str], device: str) -> "Mapping[str, DetectorFile]":
@@ -49,7 +56,7 @@ def open_detectors(models: list[str], device: str) -> "Mapping[str, DetectorFile
     return detectors
 
 
-def run_server(app: "FastAPI", host: str, port: int) -> None:
+def run_server(app: "FastAPI", listener: socket.socket) -> None:
     """Serve until SIGTERM or Ctrl-C; requests in progress are answered first."""
     import uvicorn
 
@@ -57,8 +64,6 @@ def run_server(app: "FastAPI", host: str, port: int) -> None:
 
     config = uvicorn.Config(
         app,
-        host,
-        port,
         log_level="warning",
         limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=GRACE_SECONDS,
@@ -68,5 +73,5 @@ def run_server(app: "FastAPI", host: str, port: int) -> None:
     stop = StopSignal()
     stop.install()
     with suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run()
+        uvicorn.Server(config).run([listener])
     stop.uninstall()

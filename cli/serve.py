@@ -24,14 +24,14 @@ def serve(
     Requests that arrive together are one batch. SIGTERM and Ctrl-C answer those in progress, and end.
     """
     # They take seconds, and --help none.
-    from cli.listening import hosts_of, open_detectors, run_server
+    from cli.listening import another_port, hosts_of, open_detectors, run_server
     from ssd.serving.app import create_app
-    from ssd.serving.port import check_port
+    from ssd.serving.port import listen, web_address
     from ssd.serving.upload import Limits
 
-    check_port(host, port, f"ssd serve {model} --port {port % 65535 + 1}")
-    hosts = hosts_of(host)
-    limits = Limits(max_bytes=max_bytes, max_requests=max_requests)
-    app = create_app(open_detectors([model], device), limits, max_batch, hosts)
-    print(f"{model} answers POST http://{host}:{port}/detect now; Ctrl-C ends it.", flush=True)
-    run_server(app, host, port)
+    with listen(host, port, another_port(port)) as listener:
+        hosts = hosts_of(host, listener)
+        limits = Limits(max_bytes=max_bytes, max_requests=max_requests)
+        app = create_app(open_detectors([model], device), limits, max_batch, hosts)
+        print(f"{model} answers POST {web_address(host, port)}/detect now; Ctrl-C ends it.", flush=True)
+        run_server(app, listener)

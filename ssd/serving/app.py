@@ -7,12 +7,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-import numpy as np
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from PIL import Image
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from torch import Tensor
 
 from ssd.errors import UserError
 from ssd.inference.detector_file import DetectorFile
@@ -20,13 +19,11 @@ from ssd.inference.thresholds import Thresholds, choose_thresholds
 from ssd.plots.figures import class_colour
 from ssd.prepare.images import FORMATS
 from ssd.serving.engine import Engine
+from ssd.serving.known_host import LOOPBACK_NAMES, KnownHost
 from ssd.serving.metrics import CONTENT_TYPE
 from ssd.serving.service import Measured, Service
 from ssd.serving.upload import Limits, decode, discard_body, read_body
 from ssd.structures import Detections
-
-LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1", "[::1]")
-"""How a browser on this machine calls it. A request by another name is a foreign page's (DNS rebinding)."""
 
 PICTURE_SIDE = 1600
 """Pixels; the longer side of a picture that is sent back."""
@@ -44,7 +41,7 @@ def create_app(
         detectors: by a name.
         limits: of what is taken.
         max_batch: images per batch.
-        hosts: names that a request may call this server by; "*" is any.
+        hosts: see `KnownHost`.
     """
     service = Service(detectors, limits, max_batch)
 
@@ -56,8 +53,9 @@ def create_app(
     # Without pages of documentation, which would load scripts from elsewhere.
     app = FastAPI(title="ssd", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(Measured, service=service)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
+    app.add_middleware(KnownHost, names=hosts)
     app.add_exception_handler(RequestValidationError, _refuse_query)
+    app.add_exception_handler(Exception, _tell_failure)
     _add_detect(app, service)
 
     @app.get("/models")
@@ -102,8 +100,11 @@ def _add_detect(app: FastAPI, service: Service) -> None:
             model: its name in /models; the first one where empty.
             picture: send back the picture as shown, downscaled, as a `data:` URL.
         """
-        with service.active_request() as has_room:
-            if not has_room or not service.ready:
+        if not service.ready:
+            await discard_body(request, limits)
+            raise HTTPException(503, "the detector has ended; the server has to be started again")
+        with service.active_request() as admitted, service.room.share() as share:
+            if not admitted:
                 await discard_body(request, limits)
                 raise HTTPException(503, "too many requests at once; try again", {"Retry-After": "1"})
             engine = service.engine(model)
@@ -111,19 +112,17 @@ def _add_detect(app: FastAPI, service: Service) -> None:
             content = await read_body(request, limits)
             try:
                 async with asyncio.timeout(limits.answer_seconds):
-                    pixels = await decode(content, limits, service.decoders)
-                    found = await service.detect(engine, pixels)
+                    image = await decode(content, limits, share, service.decoders)
+                    found = await service.detect(engine, image)
             except TimeoutError:
                 raise HTTPException(
                     503, f"no answer within {limits.answer_seconds:g} seconds", {"Retry-After": "10"}
                 ) from None
-        answer = _answer(engine, pixels, thresholds.keep(found))
-        floor = engine.detector.metadata["score_threshold"]
-        if thresholds.scores.min() < floor:
-            answer["warning"] = f"this model drops scores below {floor:g} itself"
-        if picture:
-            answer["picture"] = await asyncio.to_thread(data_url, pixels)
-        return answer
+            answer = _answer(engine, image, thresholds, found)
+            if picture:
+                loop = asyncio.get_running_loop()
+                answer["picture"] = await loop.run_in_executor(service.decoders, data_url, image)
+            return answer
 
 
 def _thresholds(engine: Engine, score: float | None, class_scores: Sequence[str]) -> Thresholds:
@@ -133,19 +132,24 @@ def _thresholds(engine: Engine, score: float | None, class_scores: Sequence[str]
         raise HTTPException(400, str(error).replace("--class-score", "class_score", 1)) from None
 
 
-def _answer(engine: Engine, pixels: np.ndarray, found: Detections) -> dict[str, Any]:
+def _answer(engine: Engine, image: Tensor, thresholds: Thresholds, found: Detections) -> dict[str, Any]:
     """Boxes are xyxy in pixels of the image as shown."""
     names = engine.detector.class_names
+    found = thresholds.keep(found)
     rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
-    return {
+    answer: dict[str, Any] = {
         "model": engine.name,
-        "width": pixels.shape[1],
-        "height": pixels.shape[0],
+        "width": image.shape[2],
+        "height": image.shape[1],
         "detections": [
             {"box": [round(x, 2) for x in box], "score": round(score, 4), "label": names[label - 1]}
             for box, score, label in rows
         ],
     }
+    floor = engine.detector.metadata["score_threshold"]
+    if thresholds.scores.min() < floor:
+        answer["warning"] = f"this model drops scores below {floor:g} itself"
+    return answer
 
 
 def _describe(name: str, detector: DetectorFile) -> dict[str, Any]:
@@ -159,12 +163,12 @@ def _describe(name: str, detector: DetectorFile) -> dict[str, Any]:
     }
 
 
-def data_url(pixels: np.ndarray) -> str:
-    """A JPEG of an image, uint8 RGB [H, W, 3], whose longer side has at most PICTURE_SIDE pixels."""
-    image = Image.fromarray(pixels)
-    image.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+def data_url(image: Tensor) -> str:
+    """A JPEG of an image, uint8 RGB [3, H, W], whose longer side has at most PICTURE_SIDE pixels."""
+    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+    picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=90)
+    picture.save(buffer, "JPEG", quality=90)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -173,3 +177,8 @@ async def _refuse_query(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}"}, 400)
+
+
+async def _tell_failure(_: Request, error: Exception) -> JSONResponse:
+    """A bug, whose traceback the server prints."""
+    return JSONResponse({"detail": f"the server failed ({type(error).__name__}); its output says more"}, 500)

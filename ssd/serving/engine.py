@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ssd.inference.detector_file import DetectorFile
+from ssd.inference.reading import MAX_PIXELS
 from ssd.structures import Detections
 
 WAIT_SECONDS = 0.005
@@ -24,6 +25,10 @@ class _Item:
     image: Tensor
     found: Future[Detections]
 
+    @property
+    def num_pixels(self) -> int:
+        return self.image[0].numel()
+
 
 class Engine:
     """Detections of single images from many threads, computed in batches by one.
@@ -33,7 +38,7 @@ class Engine:
     Args:
         name: which tells it from other engines.
         detector: used by this engine's thread alone from now on.
-        max_batch: images.
+        max_batch: images; a batch has at most MAX_PIXELS pixels, too, or it is one image.
         observe: told the number of images of each batch, in the engine's thread.
     """
 
@@ -45,6 +50,7 @@ class Engine:
         self._max_batch = max_batch
         self._observe = observe
         self._queue: queue.Queue[_Item | None] = queue.Queue()
+        self._held: _Item | None = None  # the first of the next batch, which this one has no room for
         self._closed = False
         self._thread = threading.Thread(target=self._work, name=f"detector {name}", daemon=True)
         # The first call of a network takes longer than all others.
@@ -76,15 +82,21 @@ class Engine:
         self._thread.join()
 
     def _work(self) -> None:
-        while (first := self._queue.get()) is not None:
+        while (first := self._next()) is not None:
             items = [item for item in self._gather(first) if item.found.set_running_or_notify_cancel()]
             if items:
                 self._observe(len(items))
                 self._detect(items)
 
+    def _next(self) -> _Item | None:
+        """What a batch begins with; None at the end."""
+        held, self._held = self._held, None
+        return held or self._queue.get()
+
     def _gather(self, first: _Item) -> list[_Item]:
-        """It, and what arrives within WAIT_SECONDS of it or has waited already."""
+        """It, and what arrives within WAIT_SECONDS of it or has waited already, up to MAX_PIXELS."""
         items = [first]
+        num_pixels = first.num_pixels
         deadline = time.monotonic() + WAIT_SECONDS
         while len(items) < self._max_batch:
             try:
@@ -93,6 +105,10 @@ class Engine:
                 break
             if item is None:
                 self._queue.put(None)  # the end comes after this batch
+                break
+            num_pixels += item.num_pixels
+            if num_pixels > MAX_PIXELS:
+                self._held = item
                 break
             items.append(item)
         return items

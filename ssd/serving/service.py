@@ -6,19 +6,19 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-import numpy as np
-import torch
 from fastapi import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from torch import Tensor
 
 from ssd.inference.detector_file import DetectorFile
 from ssd.serving.engine import Engine
 from ssd.serving.metrics import IMAGES, SECONDS, CodeCounter, Gauge, Histogram, render
+from ssd.serving.room import Room
 from ssd.serving.upload import Limits
 from ssd.structures import Detections
 
 DECODERS = 2
-"""Threads that decode images, beside those of the detectors."""
+"""Threads that decode and encode images, beside those of the detectors."""
 
 
 class Service:
@@ -36,7 +36,7 @@ class Service:
         self.seconds = Histogram(
             "ssd_request_seconds", "Time from a request to /detect to its answer.", SECONDS
         )
-        self.active = Gauge("ssd_active_requests", "Requests to /detect without an answer yet.")
+        self.active = Gauge("ssd_active_requests", "Admitted requests to /detect without an answer yet.")
         self.batches = {
             name: Histogram("ssd_batch_images", "Images per batch.", IMAGES, {"model": name})
             for name in detectors
@@ -45,6 +45,7 @@ class Service:
             name: Engine(name, detector, max_batch, self.batches[name].observe)
             for name, detector in detectors.items()
         }
+        self.room = Room(limits.max_held_pixels)
         self.decoders = ThreadPoolExecutor(DECODERS, "decode")
 
     @property
@@ -65,16 +66,18 @@ class Service:
 
     @contextmanager
     def active_request(self) -> Iterator[bool]:
-        """Count a request; whether there is room for it."""
+        """Count a request, if it is admitted; whether it is. Refused ones must not keep others out."""
+        if self.active.value >= self.limits.max_requests:
+            yield False
+            return
         self.active.value += 1
         try:
-            yield self.active.value <= self.limits.max_requests
+            yield True
         finally:
             self.active.value -= 1
 
-    async def detect(self, engine: Engine, pixels: np.ndarray) -> Detections:
-        """The detections of an image, uint8 RGB [H, W, 3]."""
-        image = torch.tensor(pixels).permute(2, 0, 1).contiguous()
+    async def detect(self, engine: Engine, image: Tensor) -> Detections:
+        """The detections of an image, uint8 RGB [3, H, W]."""
         return await asyncio.wrap_future(engine.submit(image))
 
     def close(self) -> None:

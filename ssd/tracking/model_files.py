@@ -1,14 +1,17 @@
 """Model files that MLflow keeps: those of a run, and those of a registered model's version."""
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from ssd.errors import UserError
 from ssd.params import TrackingParams
-from ssd.tracking.client import mlflow, open_store, reason, server_of
+from ssd.tracking.client import MLFLOW_TRACKING_URI, mlflow, open_store, reason, refused, server_of
+from ssd.tracking.disk import database
 
 MODEL_ARTIFACT = "model/model.pt"
 """Where train logs the model in its run."""
@@ -44,19 +47,31 @@ def fetch_model(uri: str, settings: TrackingParams, root: Path, folder: Path) ->
 
 @contextmanager
 def asked(uri: str, settings: TrackingParams, root: Path) -> Iterator[Any]:
-    """Open the store for questions about `uri`; in the block, a client of MLflow's.
+    """Open the store for questions about `uri`; in the block, a client of MLflow's. No store is created.
 
     Raises:
-        UserError: MLflow has no such thing, or cannot be reached.
+        UserError: MLflow has no such thing, refuses the question, or cannot be reached; the disk fails.
     """
+    server = server_of(settings)
+    if not server and not database(root).is_file():
+        raise UserError(
+            f"{uri}: {root} has no MLflow store; go to the folder of the one that is meant, or name its "
+            f"server by {MLFLOW_TRACKING_URI}"
+        )
     try:
         _, writer = open_store(settings, root)
         writer.gone()
         yield mlflow().MlflowClient()
-    except UserError:
-        raise
-    except Exception as error:  # noqa: BLE001 (whatever a database, a disk or a server raises)
-        raise UserError(f"{uri}: MLflow has no such file: {reason(error, server_of(settings))}") from None
+    except FileNotFoundError as error:
+        raise UserError(f"{uri}: MLflow has no such file: {reason(error, server)}") from None
+    except (OSError, sqlite3.Error) as error:
+        raise UserError(f"{uri}: not read from MLflow: {reason(error, server)}") from None
+    except mlflow().exceptions.MlflowException as error:
+        if error.get_http_status_code() == HTTPStatus.NOT_FOUND:
+            what = "MLflow has no such file"
+        else:
+            what = "MLflow refuses it" if refused(error) else "MLflow failed"
+        raise UserError(f"{uri}: {what}: {reason(error, server)}") from None
 
 
 def _run_and_path(uri: str) -> tuple[str, str]:

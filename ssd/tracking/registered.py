@@ -16,8 +16,11 @@ COPIED_METRICS = ("test/coco_map50", "test/coco_map", "test/voc_f1")
 
 
 def registered_name(experiment: str) -> str:
-    """Of the model whose versions compete: `tracking.experiment`, since another problem has another one."""
-    return re.sub("[/:]", "-", experiment)
+    """Of the model whose versions compete: `tracking.experiment`, since another problem has another one.
+
+    MLflow allows no "/" and ":" in it, and its searches know no escape of an apostrophe.
+    """
+    return re.sub("[/:']", "-", experiment)
 
 
 def logged_name(network: str) -> str:

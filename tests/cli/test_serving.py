@@ -24,13 +24,14 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     calls: list[dict[str, Any]] = []
     monkeypatch.setattr(
         "cli.listening.run_server",
-        lambda app, host, port: calls.append({"app": app, "host": host, "port": port}),
+        lambda app, listener: calls.append({"app": app, "address": listener.getsockname()[:2]}),
     )
     return calls
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
+def free_port(host: str = "127.0.0.1") -> int:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as server:
         return int(server.getsockname()[1])
 
 
@@ -38,11 +39,11 @@ def free_port() -> int:
 def test_a_port_that_is_taken_is_told_with_the_way_to_another(
     run_ssd: Run, taken_port: int, command: str
 ) -> None:
-    ended = run_ssd(command, "model.pt", "--port", taken_port)
+    ended = run_ssd(command, "model.pt", "--port", taken_port, "--device", "cpu")
     assert (ended.code, ended.stdout) == (2, "")
     (line,) = ended.stderr.splitlines()
     assert line.startswith(f"port {taken_port} is not free on 127.0.0.1 (Address already in use)")
-    assert line.endswith(f"ssd {command} model.pt --port {taken_port + 1}")
+    assert line.endswith(f"or take another: the same command with --port {taken_port + 1}")
 
 
 def test_two_models_are_shown_on_this_machine_alone(
@@ -53,8 +54,9 @@ def test_two_models_are_shown_on_this_machine_alone(
     ended = run_ssd("demo", glyph_model, other, "--port", free_port(), "--device", "cpu")
     assert ended.code == 0, ended.stderr
     (call,) = started
-    assert call["host"] == "127.0.0.1"
-    assert f"http://127.0.0.1:{call['port']} " in ended.stdout
+    host, port = call["address"]
+    assert host == "127.0.0.1"
+    assert f"http://127.0.0.1:{port} " in ended.stdout
     with TestClient(call["app"], "http://localhost") as client:
         names = [model["name"] for model in client.get("/models").json()["models"]]
         assert names == [str(glyph_model), str(other)]
@@ -79,4 +81,42 @@ def test_one_model_twice_is_refused(run_ssd: Run) -> None:
 def test_an_address_of_another_machine_is_refused(run_ssd: Run) -> None:
     ended = run_ssd("serve", "model.pt", "--host", "192.0.2.1")
     assert ended.code == 2
-    assert ended.stderr.startswith("port 8000 is not free on 192.0.2.1 (Cannot assign requested address)")
+    assert ended.stderr.startswith(
+        "--host 192.0.2.1: no address of this machine (Cannot assign requested address); 127.0.0.1 is "
+    )
+
+
+def test_a_host_that_is_not_known_is_refused(run_ssd: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    ended = run_ssd("serve", "model.pt", "--host", "no.such.host")
+    assert ended.code == 2
+    assert ended.stderr == (
+        "--host no.such.host: no address of it is known (Name or service not known); needed is one of this "
+        "machine's, as 127.0.0.1 or 0.0.0.0\n"
+    )
+
+
+@pytest.mark.parametrize("host", ["127.0.0.2", "::1", "localhost"])
+def test_every_loopback_address_is_of_this_machine_alone(
+    run_ssd: Run, glyph_model: Path, started: list[dict[str, Any]], host: str
+) -> None:
+    if host == "::1" and not has_ipv6():
+        pytest.skip("no IPv6 here")
+    port = free_port(host)
+    ended = run_ssd("serve", glyph_model, "--host", host, "--port", port, "--device", "cpu")
+    assert (ended.code, ended.stderr) == (0, "")
+    address = f"http://[::1]:{port}" if host == "::1" else f"http://{host}:{port}"
+    assert f" answers POST {address}/detect now; " in ended.stdout
+    with TestClient(started[0]["app"], address) as client:
+        assert client.get("/health").status_code == 200
+        assert client.get("/health", headers={"host": "evil.example"}).status_code == 400
+
+
+def has_ipv6() -> bool:
+    try:
+        return free_port("::1") > 0
+    except OSError:
+        return False

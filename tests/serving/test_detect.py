@@ -5,6 +5,8 @@ import base64
 import io
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -17,13 +19,16 @@ from served import LIMITS
 from small_detector import CLASS_NAMES, scenes
 from starlette.testclient import TestClient
 from starlette.types import Message
+from torch import Tensor
 from voc_folder import encode
 
 from ssd.detector import Outputs
 from ssd.inference.detector_file import DetectorFile
 from ssd.prepare.images import decode_rgb
 from ssd.serving.app import create_app
-from ssd.serving.upload import read_body
+from ssd.serving.room import Room
+from ssd.serving.service import Service
+from ssd.serving.upload import Limits, decode, read_body
 
 SCENE = Image.fromarray(scenes(1, 90, 60)[0].permute(1, 2, 0).numpy())
 PNG = encode(SCENE, "PNG")
@@ -181,12 +186,29 @@ def test_a_form_is_told_how_to_send_an_image(client: TestClient) -> None:
 
 def test_a_foreign_name_of_this_machine_is_refused(client: TestClient) -> None:
     for path in ("/", "/models", "/health"):
-        assert client.get(path, headers={"host": "evil.example"}).status_code == 400
-        assert client.get(path, headers={"host": "localhost:8000"}).status_code == 200
+        for host in ("evil.example", "localhost.evil.example", "localhost@evil.example", "::1", ""):
+            response = client.get(path, headers={"host": host})
+            assert response.status_code == 400
+            assert response.json()["detail"].startswith("a request has to call this server localhost or ")
+        for host in ("localhost:8000", "LOCALHOST", "[::1]:8000", "127.0.0.1"):
+            assert client.get(path, headers={"host": host}).status_code == 200
     assert "access-control-allow-origin" not in client.get("/models").headers
 
 
-def test_more_requests_than_allowed_are_told_to_come_again(detector: DetectorFile) -> None:
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (replace(LIMITS, max_requests=1), "too many requests at once; try again"),
+        (
+            replace(LIMITS, max_held_pixels=2 * SCENE.width * SCENE.height - 1),
+            "too many pixels at once; try again",
+        ),
+    ],
+    ids=["requests", "pixels"],
+)
+def test_more_than_is_allowed_at_once_is_told_to_come_again(
+    detector: DetectorFile, limits: Limits, message: str
+) -> None:
     opened, entered = threading.Event(), threading.Event()
 
     def run(images: Any) -> Outputs:
@@ -195,7 +217,7 @@ def test_more_requests_than_allowed_are_told_to_come_again(detector: DetectorFil
         return detector.run(images)
 
     opened.set()
-    app = create_app({"a": replace(detector, run=run)}, replace(LIMITS, max_requests=1))
+    app = create_app({"a": replace(detector, run=run)}, limits)
     with TestClient(app, "http://localhost") as client:
         opened.clear()
         entered.clear()
@@ -206,14 +228,73 @@ def test_more_requests_than_allowed_are_told_to_come_again(detector: DetectorFil
         first.start()
         entered.wait()
         response = client.post("/detect", content=PNG)
-        assert response.status_code == 503
-        assert response.headers["retry-after"] == "1"
-        assert response.json()["detail"] == "too many requests at once; try again"
-        assert client.get("/health").status_code == 200, "it lives"
         opened.set()
         first.join()
+        assert response.status_code == 503
+        assert response.headers["retry-after"] == "1"
+        assert response.json()["detail"] == message
         assert answers == [200]
+        assert client.get("/health").status_code == 200, "it lives"
         assert client.post("/detect", content=PNG).status_code == 200
+
+
+def test_a_bug_is_told_as_every_other_error(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, detector: DetectorFile
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("a secret\nof two lines")
+
+    monkeypatch.setattr("ssd.serving.app._answer", fail)
+    told = TestClient(client.app, "http://localhost", raise_server_exceptions=False)
+    assert refused(told, PNG) == (500, "the server failed (KeyError); its output says more")
+
+
+def test_a_detector_that_has_ended_is_told(detector: DetectorFile) -> None:
+    client = TestClient(create_app({"a": detector}, LIMITS), "http://localhost")
+    with client:
+        pass
+    assert refused(client, PNG) == (503, "the detector has ended; the server has to be started again")
+
+
+def test_a_refused_request_keeps_no_other_one_out() -> None:
+    """Its body may take long to arrive."""
+    service = Service({}, replace(LIMITS, max_requests=1), 1)
+    with ExitStack() as slow:
+        with service.active_request() as first:
+            second = slow.enter_context(service.active_request())
+        with service.active_request() as third:
+            assert (first, second, third) == (True, False, True)
+
+
+def test_a_request_is_in_progress_until_its_picture_is_made(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def read_metrics(image: Tensor) -> str:
+        seen.append(client.get("/metrics").text)
+        return ""
+
+    monkeypatch.setattr("ssd.serving.app.data_url", read_metrics)
+    detect(client, PNG, picture=True)
+    assert "\nssd_active_requests 1\n" in seen[0]
+
+
+def test_a_decoded_image_is_as_the_network_takes_it() -> None:
+    """Copies of large images are made in the decoder's thread, not between requests."""
+    with ThreadPoolExecutor(1) as threads, Room(10_000).share() as share:
+        image = asyncio.run(decode(PNG, LIMITS, share, threads))
+    assert image.shape == (3, SCENE.height, SCENE.width)
+    assert image.is_contiguous()
+
+
+def test_an_image_that_nobody_waits_for_any_more_takes_no_room() -> None:
+    room = Room(10)
+    with room.share() as late:
+        assert late.take(8)
+    assert not late.take(1)
+    with room.share() as share:
+        assert share.take(10)
 
 
 def test_a_detector_that_hangs_is_told_to_the_client(detector: DetectorFile) -> None:

@@ -73,6 +73,20 @@ def test_images_that_wait_together_are_one_batch_and_each_gets_its_own_detection
     engine.close()
 
 
+def test_a_batch_is_bounded_by_pixels_and_what_is_left_comes_next(
+    gate: Gate, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssd.serving.engine.MAX_PIXELS", 2 * 64 * 80)
+    hold(gate, engine)
+    futures = [engine.submit(IMAGES[0]) for _ in range(3)]
+    closing = threading.Thread(target=engine.close)
+    closing.start()
+    gate.opened.set()
+    closing.join()
+    assert gate.batches == [1, 2, 1]
+    assert all(len(future.result().labels) > 0 for future in futures)
+
+
 def test_an_image_that_fails_fails_alone(gate: Gate, engine: Engine) -> None:
     hold(gate, engine)
     futures = [engine.submit(image) for image in (IMAGES[0], torch.zeros(2, 64, 80, dtype=torch.uint8))]

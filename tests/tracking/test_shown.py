@@ -174,6 +174,7 @@ def test_versions_of_other_runs_stay(settings: TrackingParams, root: Path) -> No
 
 def test_the_name_of_an_experiment_becomes_one_that_the_registry_takes() -> None:
     assert registered_name("team/cells: red") == "team-cells- red"
+    assert registered_name("Ann's cells") == "Ann-s cells"
 
 
 def versions(client: MlflowClient) -> list[ModelVersion]:
