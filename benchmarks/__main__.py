@@ -4,6 +4,7 @@ python -m benchmarks                       # all
 python -m benchmarks evaluation            # some
 python -m benchmarks --voc data/own        # and the input pipeline on your own images
 python -m benchmarks --model models/model.pt  # and the audit of broken labels by a model of shapes
+python -m benchmarks --model models/model.pt --bccd BCCD fine_tuning  # and fine-tuning it on BCCD
 """
 
 import argparse
@@ -19,6 +20,7 @@ from benchmarks import (
     detector,
     evaluation,
     evaluation_stage,
+    fine_tuning,
     gpu_training,
     input_pipeline,
     matching_loss,
@@ -40,17 +42,19 @@ NAMES = (
     "evaluation",
     "bootstrap",
     "audit",
+    "fine_tuning",
     "gpu_training",
 )
 MISSING = {
     "gpu_training": "no GPU",
     "input_pipeline_voc": "no folder of VOC images (`--voc`)",
     "audit": "no model of shapes (`--model`)",
+    "fine_tuning": "no model of shapes (`--model`) or no BCCD (`--bccd`)",
 }
 """Why a benchmark may have no results."""
 
 
-def runnable(voc: Path | None, model: Path | None) -> dict[str, Callable[[], Result]]:
+def runnable(voc: Path | None, model: Path | None, bccd: Path | None) -> dict[str, Callable[[], Result]]:
     """The benchmarks that this machine and this command line can run."""
     found: dict[str, Callable[[], Result]] = {
         "input_pipeline": partial(run, input_pipeline.benchmark),
@@ -66,6 +70,8 @@ def runnable(voc: Path | None, model: Path | None) -> dict[str, Callable[[], Res
         found["input_pipeline_voc"] = partial(run, partial(input_pipeline.benchmark, voc))
     if model is not None:
         found["audit"] = partial(audit.run, model)
+    if model is not None and bccd is not None:
+        found["fine_tuning"] = partial(fine_tuning.run, model, bccd)
     if torch.cuda.is_available():
         found["gpu_training"] = gpu_training.run
     return found
@@ -80,13 +86,19 @@ def main() -> None:
         "--voc", type=Path, metavar="FOLDER", help="images in VOC layout, for input_pipeline_voc"
     )
     parser.add_argument(
-        "--model", type=Path, metavar="FILE", help="a model.pt of the embedded data set, for audit"
+        "--model",
+        type=Path,
+        metavar="FILE",
+        help="a model.pt of the embedded data set, for audit and fine_tuning",
+    )
+    parser.add_argument(
+        "--bccd", type=Path, metavar="FOLDER", help="BCCD (github.com/Shenggan/BCCD_Dataset), for fine_tuning"
     )
     arguments = parser.parse_args()
     for name in arguments.names:
         if name not in NAMES:
             parser.error(f"{name} is none of {', '.join(NAMES)}")
-    possible = runnable(arguments.voc, arguments.model)
+    possible = runnable(arguments.voc, arguments.model, arguments.bccd)
     for name in arguments.names or NAMES:
         if name not in possible:
             print(f"{name}: not run: {MISSING[name]}", flush=True)
