@@ -26,6 +26,9 @@ _GLOB = re.compile(r"[*?[]")
 _LONGEST = 200
 """Bytes of a file's name without suffix; file systems allow 255."""
 
+CLASSES = "classes"
+"""No name of a source: YOLO's classes.txt is beside the files that are written about the sources."""
+
 Kind = Literal["image", "url", "video", "camera"]
 
 
@@ -182,11 +185,11 @@ def _matches(pattern: str) -> Iterator[tuple[Path, str]]:
 def _different_names(files: Sequence[tuple[Kind, PurePosixPath]]) -> list[str]:
     """Names without suffix, numbered where they would be equal, in upper or lower case.
 
-    A video's name is not that of a folder either, since its frames' names begin with it.
+    A video's name is not that of a folder either, since its frames' names begin with it. CLASSES is taken.
     """
     stems = [_without_suffix(file) for _, file in files]
     folders = {str(parent).casefold() for stem in stems for parent in PurePosixPath(stem).parents}
-    taken: set[str] = set()
+    taken = {CLASSES}
     last: Counter[str] = Counter()
     names = []
     for (kind, _), stem in zip(files, stems, strict=True):

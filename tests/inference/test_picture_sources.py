@@ -55,6 +55,11 @@ def test_equal_names_are_numbered_in_upper_or_lower_case(tmp_path: Path) -> None
     assert len({name.casefold() for name in names(sources)}) == 4
 
 
+def test_an_image_named_classes_leaves_the_name_to_yolo_s_list(tmp_path: Path) -> None:
+    touch(tmp_path, "a/Classes.jpg", "a/b/classes.jpg")
+    assert names(found(tmp_path, "a")) == ["Classes-2", "b/classes"]
+
+
 def test_a_video_s_frames_are_in_no_folder_of_images(tmp_path: Path) -> None:
     touch(tmp_path, "all/clip/000000.jpg", "clip.mp4")
     assert names(found(tmp_path, "clip.mp4", "all")) == ["clip-2", "clip/000000"]
