@@ -94,6 +94,9 @@ def test_every_format_is_written_and_nothing_is_replaced(
             for name in ("x", "x-2")
         ),
     }
+    images = json.loads((tmp_path / "out/coco.json").read_text())["images"]
+    assert [image["file_name"] for image in images] == ["x.jpg", "x.png"]
+    assert "<filename>x.png</filename>" in (tmp_path / "out/voc/x-2.xml").read_text()
     again = run_ssd(*words, "--format", "csv")
     assert (again.code, len(again.stderr.splitlines())) == (2, 1)
     assert "detections.csv: exists; name another folder by --out" in again.stderr
