@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from voc_folder import annotation_xml, encode, object_xml, picture, write_image, write_lists
 from waiting import Ended
 
+from cli.predict import warn_of_unused
 from ssd.detector import Detector
 from ssd.errors import UserError
 from ssd.export.network import describe_network
 from ssd.inference.detector_file import DetectorFile, open_detector
+from ssd.inference.thresholds import choose_thresholds
 from ssd.loading.tensor_file import TensorFile
 from ssd.models.saved import load_model
 from ssd.postprocess import PostProcessSettings
@@ -262,6 +264,35 @@ def test_other_files_are_refused_in_one_line(tmp_path: Path, name: str, content:
     with pytest.raises(UserError, match=message) as refused:
         open_detector(path)
     assert "\n" not in str(refused.value)
+
+
+def test_a_zip_file_with_a_damaged_directory_is_named(
+    run_ssd: Run, glyph_model: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "bad.pt"
+    path.write_bytes(glyph_model.read_bytes().replace(b"PK\1\2", b"PK\1\3"))
+    (tmp_path / "a.jpg").write_bytes(encode(picture()))
+    for words in (("info", path), ("bench", path), ("predict", path, tmp_path / "a.jpg")):
+        ended = run_ssd(*words)
+        assert (ended.code, len(ended.stderr.splitlines())) == (2, 1)
+        assert ended.stderr.startswith(f"{path}: damaged (")
+    assert run_ssd("verify", path).code == 1
+
+
+def test_a_file_that_is_no_detector_is_not_timed(run_ssd: Run, tmp_path: Path) -> None:
+    (tmp_path / "bad.onnx").write_bytes(b"text")
+    ended = run_ssd("bench", tmp_path / "bad.onnx")
+    assert (ended.code, len(ended.stderr.splitlines())) == (2, 1)
+    assert "bad.onnx: does not load as a detector" in ended.stderr
+
+
+def test_a_threshold_equal_to_that_of_the_file_is_no_lower_one(capsys: pytest.CaptureFixture[str]) -> None:
+    # float32 has 0.7 below, and 0.3 above the number of Python.
+    for score in (0.3, 0.7):
+        metadata = {"class_names": ["a"], "score_threshold": score}
+        detector = DetectorFile(Path("ssd.onnx"), "onnx", lambda images: (images,) * 4, metadata)
+        warn_of_unused(detector, choose_thresholds(metadata, score, []), "cpu")
+        assert capsys.readouterr().err == ""
 
 
 def test_a_missing_file_and_a_damaged_model_are_named(tmp_path: Path, glyph_model: Path) -> None:
