@@ -41,6 +41,15 @@ def test_a_film_is_read_as_it_was_written(tmp_path: Path) -> None:
         assert frame.image[:, :, :20].float().mean() < 6
 
 
+@pytest.mark.parametrize("codec", ["mpeg4", "mjpeg"])
+def test_a_film_is_written_without_h_264_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: str
+) -> None:
+    monkeypatch.setattr(video, "CODECS", {codec: video.CODECS[codec]})
+    found = frames(write_clip(tmp_path / "clip.mp4"))
+    assert [frame.time for frame in found] == [Fraction(index, 10) for index in range(6)]
+
+
 def test_every_third_frame_keeps_its_number(tmp_path: Path) -> None:
     assert [frame.frame for frame in frames(write_clip(tmp_path / "a.mp4"), every=4)] == [0, 4]
 
