@@ -1,15 +1,16 @@
 """`ssd export`: the ONNX and the TorchScript file of any model.pt."""
 
+import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from cli.options import AsJson, ModelFile, print_json
 
 TOLERANCE = 0.001
-"""As export.tolerance of params.yaml."""
+"""Largest difference of scores, and of boxes as a fraction of the longer image side."""
 
 
 def export(
@@ -21,21 +22,23 @@ def export(
     opset: Annotated[int, typer.Option(help="ONNX operator set", min=18, max=23)] = 18,
     as_json: AsJson = False,
 ) -> None:
-    """Write a model.pt as files that run anywhere, after both have been compared with it."""
+    """Write a model.pt as files that run anywhere, after both have been compared with it.
+
+    If one detects otherwise, none is written, and the exit code is 1.
+    """
     # They take seconds, and --help none.
     from cli.model import model_file
     from cli.pictures import drawn_pictures
     from ssd.detector import Detector
     from ssd.errors import UserError
     from ssd.export.certificate import certify, make_certificate, make_golden, make_origin
-    from ssd.export.compare import compare_files
+    from ssd.export.compare import DisagreementError, compare_files
     from ssd.export.onnx import to_onnx
     from ssd.export.torchscript import to_torchscript
     from ssd.files import sha256, write_bytes, write_json
     from ssd.inference.detector_file import kind_of
     from ssd.models.saved import load_model
     from ssd.postprocess import PostProcessSettings
-    from stages.export import say
     from stages.revision import commit_and_dirty
 
     with model_file(model) as path:
@@ -57,11 +60,33 @@ def export(
         write_bytes(files[1], to_torchscript(detector, class_names))
         for file in files:
             certify(file, certificate, origin, golden)
-        report = compare_files(detector, class_names, files, pictures, TOLERANCE)
+        try:
+            report = compare_files(detector, class_names, files, pictures, TOLERANCE)
+        except DisagreementError as error:
+            print(f"{error.finding}; nothing is written to {out}", file=sys.stderr)
+            raise typer.Exit(1) from None
         write_json(Path(folder, "export.json"), report)
         for file in Path(folder).iterdir():
             file.replace(out / file.name)
     if as_json:
         print_json(report)
     else:
-        say(report, [file.name for file in files])
+        say(report, [file.name for file in files], score_threshold)
+
+
+def say(report: dict[str, Any], names: list[str], score_threshold: float) -> None:
+    """Print what was compared, and how well the files agree."""
+    number = report["num_detections"]
+    print(f"compared {number} detections on {report['num_images']} drawn pictures and plain ones:")
+    for name in names:
+        file = report[name]
+        agreement = (
+            f"  scores within {file['largest_score_difference']:.1e}"
+            f"  boxes within {file['largest_box_difference']:.1e} of the longer side"
+        )
+        print(
+            f"{name:20s} {file['bytes'] / 1e6:6.1f} MB{agreement if number else ''}"
+            f"  {file['latency_ms']:.1f} ms per image (PyTorch {report['pytorch']['latency_ms']:.1f} ms)"
+        )
+    if number == 0:
+        print(f"nothing scores above {score_threshold:g}, so no box was compared; lower --score-threshold")

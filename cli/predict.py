@@ -225,8 +225,9 @@ def json_rows(images: list[dict[str, Any]], class_names: list[str]) -> "Add":
 
 def warn_of_unused(detector: "DetectorFile", thresholds: "Thresholds", device: str) -> None:
     """Say what an exported file has of its own, so that an option does not change it."""
-    lowest, built_in = thresholds.scores.min().item(), detector.metadata["score_threshold"]
-    if lowest < built_in and detector.kind != "model.pt":
+    built_in = detector.metadata["score_threshold"]
+    # As tensors: in float32, 0.7 is less than Python's 0.7.
+    if (thresholds.scores < built_in).any() and detector.kind != "model.pt":
         print(
             f"{detector.path.name} drops scores below {built_in:g}: lower thresholds change nothing",
             file=sys.stderr,

@@ -2,12 +2,12 @@
 
 Metadata, beside that of `ssd.detector.describe`:
     certificate  digests of model.pt, data and params, figures, the network
-    origin       git commit, versions, machine of the export: what may differ between files that are the same
+    origin       git commit, digest of what dvc.lock says of the stages before the export, versions, machine:
+                 what may differ between files that are the same
     golden       a small image, what the PyTorch model detects in it, and a digest of the file's own outputs
 
 All but `origin` follow from the inputs of the export, so that the same inputs give the same bytes on the same
-kind of machine. There is no date, and no digest of dvc.lock, which is not complete while the export runs:
-what it says of data and params these digests say. `ssd.export.verify_onnx` reads and checks all of it.
+kind of machine. There is no date. `ssd.export.verify_onnx` reads and checks all of it.
 """
 
 import base64

@@ -25,6 +25,14 @@ NUM_STRETCHED = 3
 NUM_WARM_UP = 3
 
 
+class DisagreementError(UserError):
+    """An exported file does other than its detector in PyTorch; finding: that, without a remedy."""
+
+    def __init__(self, finding: str, remedy: str) -> None:
+        super().__init__(f"{finding}; {remedy}")
+        self.finding = finding
+
+
 @dataclass(frozen=True)
 class Case:
     """A batch, and the results of the PyTorch detector for it.
@@ -62,7 +70,7 @@ def compare_files(
         per image in milliseconds; also the latency of the detector in PyTorch.
 
     Raises:
-        UserError: the results of a file differ.
+        DisagreementError: the results of a file differ.
     """
     cases = [_reference(detector, batch) for batch in _batches(images, detector.side)]
     cases.append(_no_image(cases[0]))
@@ -77,7 +85,7 @@ def compare_files(
         run, metadata = open_onnx(path) if path.suffix == ".onnx" else open_torchscript(path)
         own = describe(detector, class_names)
         if {key: metadata.get(key) for key in own} != own:
-            raise UserError(f"{path.name}: not the metadata of this model; export it again")
+            raise DisagreementError(f"{path.name}: not the metadata of this model", "export it again")
         found = [a for case in cases for a in _compare_case(path, run, case, detector, tolerance)]
         report[path.name] = {
             "bytes": path.stat().st_size,
@@ -127,20 +135,22 @@ def _compare_case(
     """One agreement per image.
 
     Raises:
-        UserError: the outputs do not agree.
+        DisagreementError: the outputs do not agree.
     """
     num_images, _, height, width = case.images.shape
     where = f"{path.name}, image of {width}x{height} pixels in a batch of {num_images}"
     outputs = run(case.images)
     malformed = _malformed(outputs, case.outputs, detector.model.num_classes)
     if malformed:
-        raise UserError(f"{where}: {malformed}; the file is not an export of this detector, export it again")
+        raise DisagreementError(
+            f"{where}: {malformed}", "the file is not an export of this detector, export it again"
+        )
     for reference, other in zip(case.references, Detections.split(*outputs), strict=True):
         agreement = compare_detections(reference, other, detector.postprocessor.settings, tolerance)
         if agreement.problem:
-            raise UserError(
-                f"{where}, disagrees with PyTorch: {agreement.problem}; "
-                f"raise export.tolerance ({tolerance:g}) only if that is rounding"
+            raise DisagreementError(
+                f"{where}, disagrees with PyTorch: {agreement.problem}",
+                f"raise export.tolerance ({tolerance:g}) only if that is rounding",
             )
         yield agreement
 

@@ -33,6 +33,12 @@ DIGEST_LENGTH = 64  # hex digits of SHA-256
 TOLERANCE = 0.001
 """Largest difference of scores, and of boxes divided by the longer image side, as `export.tolerance`."""
 
+JSON_PROPERTIES = {
+    *("class_names", "input_size", "score_threshold", "nms_iou", "max_detections"),
+    *("certificate", "origin", "golden"),
+}
+"""Other programs may add properties of their own, which need not be JSON."""
+
 OUTPUTS = ["boxes", "scores", "labels", "num_detections"]
 
 Run = Callable[[np.ndarray], Sequence[np.ndarray]]
@@ -123,8 +129,8 @@ def open_session(content: bytes, num_threads: int = 1) -> tuple[Run, dict[str, A
 
 
 def parsed(properties: Mapping[str, str]) -> dict[str, Any]:
-    """Metadata properties: JSON, but for a few plain strings."""
-    return {k: v if k in ("format", "images", "seal") else json.loads(v) for k, v in properties.items()}
+    """Metadata properties: of those that an export writes, most are JSON; all others are plain strings."""
+    return {key: json.loads(text) if key in JSON_PROPERTIES else text for key, text in properties.items()}
 
 
 def outputs_digest(outputs: Sequence[np.ndarray]) -> str:

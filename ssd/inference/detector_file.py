@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from ssd.postprocess import PostProcessSettings
 from ssd.structures import Detections
 
 Kind = Literal["model.pt", "onnx", "torchscript"]
+Run = TypeVar("Run")
 
 SETTINGS = PostProcessSettings(score_threshold=0.05, nms_iou=0.45, max_detections=100)
 """Of a model.pt: the defaults of `export` in params.yaml."""
@@ -61,7 +62,7 @@ class DetectorFile:
 def open_detector(
     path: str | Path, device: str = "cpu", settings: PostProcessSettings = SETTINGS
 ) -> DetectorFile:
-    """Open a detector; what kind of file it is, its content says.
+    """Open a detector; the suffix .onnx says that it is an ONNX file, else the content which kind it is.
 
     Args:
         device: auto, cpu or cuda; of a model.pt. Exported files run on the CPU.
@@ -75,24 +76,23 @@ def open_detector(
         case "model.pt":
             return _open_model(path, device, settings)
         case "onnx":
-            return _opened(path, "onnx", *_read(path, open_onnx))
+            return DetectorFile(path, "onnx", *read_exported(path, open_onnx))
         case "torchscript":
-            return _opened(path, "torchscript", *_read(path, open_torchscript))
+            return DetectorFile(path, "torchscript", *read_exported(path, open_torchscript))
 
 
 def kind_of(path: Path) -> Kind:
     """What kind of detector a file holds.
 
     Raises:
-        UserError: there is no such file, or it is none.
+        UserError: there is no such file, it is damaged, or it is none.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; needed is a model.pt or an exported file")
     if path.suffix == ".onnx":
         return "onnx"
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = {Path(name).name for name in archive.namelist()}
+        names = _names_in_zip(path)
         return "torchscript" if {"constants.pkl", METADATA} <= names else "model.pt"
     raise UserError(f"{path}: neither a model.pt of this project nor an exported detector, or cut short")
 
@@ -110,17 +110,28 @@ def _open_model(path: Path, device: str, settings: PostProcessSettings) -> Detec
     return DetectorFile(path, "model.pt", run, describe(detector, class_names))
 
 
-def _read(path: Path, reader: Callable[[Path], tuple[Callable[[Tensor], Outputs], dict[str, Any]]]) -> Any:
+def _names_in_zip(path: Path) -> set[str]:
     try:
-        return reader(path)
+        with zipfile.ZipFile(path) as archive:
+            return {Path(name).name for name in archive.namelist()}
+    except Exception as error:  # noqa: BLE001 (of a damaged file: zipfile, struct and codecs raise their own)
+        reason = first_line(error)
+        raise UserError(f"{path}: damaged ({reason}); copy it again from where it was made") from None
+
+
+def read_exported(
+    path: Path, reader: Callable[[Path], tuple[Run, dict[str, Any]]]
+) -> tuple[Run, dict[str, Any]]:
+    """How an exported file runs, and its metadata, by a `reader` of its kind.
+
+    Raises:
+        UserError: the file is damaged, or another program's.
+    """
+    try:
+        run, metadata = reader(path)
     except Exception as error:  # noqa: BLE001 (onnxruntime, torch and json raise a dozen types)
         raise UserError(f"{path}: does not load as a detector: {first_line(error)}") from None
-
-
-def _opened(
-    path: Path, kind: Kind, run: Callable[[Tensor], Outputs], metadata: dict[str, Any]
-) -> DetectorFile:
     if metadata.get("format") != DETECTOR_FORMAT:
         found = metadata.get("format", "none")
         raise UserError(f"{path}: not exported by this project (format {found}, needed {DETECTOR_FORMAT})")
-    return DetectorFile(path, kind, run, metadata)
+    return run, metadata

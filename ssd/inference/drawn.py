@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ssd.files import write_bytes
 from ssd.inference.drawing import draw_detections
+from ssd.inference.results_folder import ResultsFolder
 from ssd.inference.sources import Picture, Source
 from ssd.inference.tables import Add
 from ssd.inference.video import film
@@ -21,7 +21,11 @@ QUALITY = 92
 
 @contextmanager
 def drawn_files(folder: Path, class_names: Sequence[str]) -> Iterator[Add]:
-    """A picture per image, NAME.jpg, and a film per video, NAME.mp4, with their detections."""
+    """A picture per image, NAME.jpg, and a film per video, NAME.mp4, with their detections.
+
+    Those of a former run are deleted.
+    """
+    results = ResultsFolder(folder)
     names = list(class_names)
     with ExitStack() as films:
         current: Source | None = None
@@ -31,12 +35,12 @@ def drawn_files(folder: Path, class_names: Sequence[str]) -> Iterator[Add]:
             nonlocal current, add_frame
             drawn = draw_detections(picture.image.permute(1, 2, 0).numpy(), found, names)
             if picture.time is None:
-                write_bytes(folder / f"{picture.name}.jpg", _jpeg(drawn))
+                results.write(f"{picture.name}.jpg", _jpeg(drawn))
                 return
             if add_frame is None or picture.source != current:
                 films.close()  # of the video before
                 current = picture.source
-                add_frame = films.enter_context(film(folder / f"{current.name}.mp4"))
+                add_frame = films.enter_context(film(results.place(f"{current.name}.mp4")))
             add_frame(drawn, picture.time)
 
         yield add

@@ -21,6 +21,9 @@ MAX_BYTES = 256 * 2**20
 MAX_PIXELS = 32 * 2**20
 """Of a batch, or it is one picture: the detector takes float32, and the network's first maps are as large."""
 
+MAX_AHEAD = 8
+"""Images that are decoded before they are asked for, whatever the size of a batch: photos are large."""
+
 URL_SECONDS = 60.0
 
 Item = TypeVar("Item")
@@ -32,11 +35,11 @@ def read_pictures(sources: Sequence[Source], every: int, num_ahead: int) -> Iter
 
     Args:
         every: of a video, each `every`-th frame, from the first.
-        num_ahead: images that are decoded before they are asked for.
+        num_ahead: images that are decoded before they are asked for, up to MAX_AHEAD.
     """
     for still, group in groupby(sources, lambda source: source.kind in ("image", "url")):
         if still:
-            yield from read_ahead(read_image, group, num_ahead)
+            yield from read_ahead(read_image, group, min(num_ahead, MAX_AHEAD))
         else:
             for source in group:
                 yield from read_frames(source, every)

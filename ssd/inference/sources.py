@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
@@ -26,6 +27,9 @@ _GLOB = re.compile(r"[*?[]")
 _LONGEST = 200
 """Bytes of a file's name without suffix; file systems allow 255."""
 
+CLASSES = "classes"
+"""No name of a source: YOLO's classes.txt is beside the files that are written about the sources."""
+
 Kind = Literal["image", "url", "video", "camera"]
 
 
@@ -34,13 +38,13 @@ class Source:
     """An image, or a video.
 
     place: a path, a URL, or a camera's number; name: of what is written about it, different for each source:
-    a relative path without suffix, of printable characters; suffix: of the file.
+    a relative path without suffix, of printable characters; file_name: its own relative path, with suffix.
     """
 
     kind: Kind
     place: str
     name: str
-    suffix: str
+    file_name: str
 
     @property
     def shown(self) -> str:
@@ -68,7 +72,7 @@ class Picture:
     @property
     def file_name(self) -> str:
         """What tables call it; frames of a video exist as files only if they are extracted."""
-        return self.name + (self.source.suffix if self.frame is None else ".jpg")
+        return self.source.file_name if self.frame is None else f"{self.name}.jpg"
 
     @property
     def size(self) -> tuple[int, int]:
@@ -105,7 +109,7 @@ def find_sources(texts: Sequence[str], out: Path, allow_urls: bool = False) -> l
             found.setdefault(key, (kind, place, file))
     names = _different_names([(kind, file) for kind, _, file in found.values()])
     return [
-        Source(kind, place, name, _printable(file.suffix))
+        Source(kind, place, name, _printable(str(file)))
         for (kind, place, file), name in zip(found.values(), names, strict=True)
     ]
 
@@ -121,7 +125,10 @@ def _expand(text: str, out: Path, allow_urls: bool) -> Iterator[tuple[Kind, str,
 
 
 def _url_name(text: str, allow_urls: bool) -> PurePosixPath:
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError as error:
+        raise UserError(f"{text}: no valid URL ({error}); correct it") from None
     if parts.scheme.lower() not in ("http", "https"):
         raise UserError(f"{text}: URLs of images begin with http:// or https://")
     if not allow_urls:
@@ -130,7 +137,9 @@ def _url_name(text: str, allow_urls: bool) -> PurePosixPath:
 
 
 def _files(text: str, out: Path) -> Iterator[tuple[Kind, str, PurePosixPath]]:
-    path = Path(text).expanduser()
+    path = Path(text)
+    with suppress(RuntimeError):  # no user of that name: ~x is a file as any
+        path = path.expanduser()
     if path.is_dir():
         found = list(_images_below(path))
         needed = f"no image there ({', '.join(IMAGE_SUFFIXES)})"
@@ -182,11 +191,11 @@ def _matches(pattern: str) -> Iterator[tuple[Path, str]]:
 def _different_names(files: Sequence[tuple[Kind, PurePosixPath]]) -> list[str]:
     """Names without suffix, numbered where they would be equal, in upper or lower case.
 
-    A video's name is not that of a folder either, since its frames' names begin with it.
+    A video's name is not that of a folder either, since its frames' names begin with it. CLASSES is taken.
     """
     stems = [_without_suffix(file) for _, file in files]
     folders = {str(parent).casefold() for stem in stems for parent in PurePosixPath(stem).parents}
-    taken: set[str] = set()
+    taken = {CLASSES}
     last: Counter[str] = Counter()
     names = []
     for (kind, _), stem in zip(files, stems, strict=True):

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ssd.files import replacing, write_bytes
-from ssd.inference.sources import Picture
+from ssd.files import replacing
+from ssd.inference.results_folder import ResultsFolder
+from ssd.inference.sources import CLASSES, Picture
 from ssd.inference.voc_annotation import VocObject, voc_annotation
 from ssd.structures import Detections
 
@@ -69,23 +70,28 @@ def coco_file(path: Path, class_names: Sequence[str]) -> Iterator[Add]:
 
 @contextmanager
 def voc_files(folder: Path, class_names: Sequence[str]) -> Iterator[Add]:
-    """An XML file per picture."""
+    """An XML file per picture; those of a former run are deleted."""
+    results = ResultsFolder(folder)
 
     def add(picture: Picture, found: Detections) -> None:
         objects = voc_objects(picture.size, found, class_names)
         content = voc_annotation(picture.file_name, picture.size, objects)
-        write_bytes(folder / f"{picture.name}.xml", content)
+        results.write(f"{picture.name}.xml", content)
 
     yield add
 
 
 @contextmanager
 def yolo_files(folder: Path, class_names: Sequence[str]) -> Iterator[Add]:
-    """A text file per picture, and classes.txt, with the name of each class in a line."""
-    write_bytes(folder / "classes.txt", "".join(f"{name}\n" for name in class_names).encode())
+    """A text file per picture, and classes.txt, with the name of each class in a line.
+
+    Those of a former run are deleted: its classes may have been others.
+    """
+    results = ResultsFolder(folder)
+    results.write(f"{CLASSES}.txt", "".join(f"{name}\n" for name in class_names).encode())
 
     def add(picture: Picture, found: Detections) -> None:
-        write_bytes(folder / f"{picture.name}.txt", yolo_labels(picture.size, found).encode())
+        results.write(f"{picture.name}.txt", yolo_labels(picture.size, found).encode())
 
     yield add
 

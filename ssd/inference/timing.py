@@ -14,7 +14,7 @@ from torch import Tensor
 from ssd.detector import Detector
 from ssd.export.torchscript import open_torchscript
 from ssd.export.verify_onnx import open_session
-from ssd.inference.detector_file import SETTINGS, kind_of
+from ssd.inference.detector_file import SETTINGS, kind_of, read_exported
 from ssd.models.saved import load_model
 from ssd.prepare.images import decode_rgb
 
@@ -83,7 +83,7 @@ def phases(path: Path, threads: int) -> dict[str, Step]:
     An exported file is one graph: its post-processing is within `network`.
 
     Raises:
-        UserError: `path` is no detector.
+        UserError: `path` is no detector, or damaged.
     """
     match kind_of(path):
         case "model.pt":
@@ -95,10 +95,10 @@ def phases(path: Path, threads: int) -> dict[str, Step]:
                 "postprocessing": lambda batches: [detector.postprocessor(*raw) for raw in batches],
             }
         case "onnx":
-            session, _ = open_session(path.read_bytes(), threads)
+            session, _ = read_exported(path, lambda path: open_session(path.read_bytes(), threads))
             return {"decoding": decoded, "network": lambda batches: [session(x.numpy()) for x in batches]}
         case "torchscript":
-            run, _ = open_torchscript(path)
+            run, _ = read_exported(path, open_torchscript)
             return {"decoding": decoded, "network": lambda batches: [run(x) for x in batches]}
 
 

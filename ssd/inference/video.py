@@ -21,8 +21,8 @@ MAX_PIXELS = 8192 * 4320
 CODECS = {"libx264": "yuv420p", "libopenh264": "yuv420p", "mpeg4": "yuv420p", "mjpeg": "yuvj420p"}
 """Encoders of films, the first that is there: H.264, which browsers play, before others; their pixels."""
 
-TIME_BASE = Fraction(1, 90_000)
-"""Of a film, in seconds: a multiple of all usual frame rates."""
+TIME_BASE = Fraction(1, 60_000)
+"""Of a film, in seconds: a multiple of most frame rates; mpeg4 has no finer one than 1/65535."""
 
 CAMERAS = {"linux": ("/dev/video{}", "v4l2"), "darwin": ("{}", "avfoundation")}
 """FFmpeg's device for a camera's number, and its kind, by operating system."""

@@ -113,8 +113,8 @@ def _by_class(head: nn.Module, num_classes: int) -> tuple[Tensor, Tensor]:
 def _raise_if_other(config: SSDConfig, found: SSDConfig, path: Path) -> None:
     wanted, given = asdict(config), asdict(found)
     other = [key for key in wanted if key not in MAY_DIFFER and wanted[key] != given[key]]
-    if found.heads == config.heads == "conv3x3" and config.neck == "none":
-        other = [key for key in other if key != "width"]  # it has none
+    if found.neck == "none" and found.heads != "conv1x1":
+        other = [key for key in other if key != "width"]  # no layer of the file has it
     if other:
         settings = ", ".join(f"model.{key}: {given[key]}" for key in other)
         raise UserError(

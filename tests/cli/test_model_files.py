@@ -10,10 +10,14 @@ from torch import Tensor, nn
 from voc_folder import annotation_xml, encode, object_xml, picture, write_image, write_lists
 from waiting import Ended
 
+from cli.export import say
+from cli.predict import warn_of_unused
 from ssd.detector import Detector
 from ssd.errors import UserError
+from ssd.export.compare import DisagreementError
 from ssd.export.network import describe_network
 from ssd.inference.detector_file import DetectorFile, open_detector
+from ssd.inference.thresholds import choose_thresholds
 from ssd.loading.tensor_file import TensorFile
 from ssd.models.saved import load_model
 from ssd.postprocess import PostProcessSettings
@@ -105,6 +109,30 @@ def test_an_exported_file_is_not_exported_again(run_ssd: Run, exported: Path, tm
     ended = run_ssd("export", exported / "ssd.onnx", "--out", tmp_path)
     assert (ended.code, list(tmp_path.iterdir())) == (2, [])
     assert "export the model.pt that it was made of" in ended.stderr
+
+
+def test_an_export_that_disagrees_is_a_failure_in_the_command_s_own_words(
+    run_ssd: Run, glyph_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def disagree(*arguments: object) -> None:
+        raise DisagreementError("ssd.onnx disagrees with PyTorch", "raise export.tolerance")
+
+    monkeypatch.setattr("ssd.export.onnx.to_onnx", lambda *arguments: b"an export takes seconds")
+    monkeypatch.setattr("ssd.export.torchscript.to_torchscript", lambda *arguments: b"this too")
+    monkeypatch.setattr("ssd.export.certificate.certify", lambda *arguments: None)
+    monkeypatch.setattr("ssd.export.compare.compare_files", disagree)
+    ended = run_ssd("export", glyph_model, "--out", tmp_path)
+    assert (ended.code, list(tmp_path.iterdir())) == (1, [])
+    assert ended.stderr == f"ssd.onnx disagrees with PyTorch; nothing is written to {tmp_path}\n"
+
+
+def test_what_was_compared_is_told_in_the_command_s_own_words(capsys: pytest.CaptureFixture[str]) -> None:
+    same = {"bytes": 1, "largest_score_difference": 0, "largest_box_difference": 0, "latency_ms": 1}
+    report = {"num_detections": 0, "num_images": 9, "pytorch": {"latency_ms": 1}, "ssd.onnx": same}
+    say(report, ["ssd.onnx"], 0.5)
+    printed = capsys.readouterr().out
+    assert printed.startswith("compared 0 detections on 9 drawn pictures")
+    assert printed.endswith("nothing scores above 0.5, so no box was compared; lower --score-threshold\n")
 
 
 def test_every_kind_says_what_it_is(run_ssd: Run, glyph_model: Path, exported: Path) -> None:
@@ -262,6 +290,35 @@ def test_other_files_are_refused_in_one_line(tmp_path: Path, name: str, content:
     with pytest.raises(UserError, match=message) as refused:
         open_detector(path)
     assert "\n" not in str(refused.value)
+
+
+def test_a_zip_file_with_a_damaged_directory_is_named(
+    run_ssd: Run, glyph_model: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "bad.pt"
+    path.write_bytes(glyph_model.read_bytes().replace(b"PK\1\2", b"PK\1\3"))
+    (tmp_path / "a.jpg").write_bytes(encode(picture()))
+    for words in (("info", path), ("bench", path), ("predict", path, tmp_path / "a.jpg")):
+        ended = run_ssd(*words)
+        assert (ended.code, len(ended.stderr.splitlines())) == (2, 1)
+        assert ended.stderr.startswith(f"{path}: damaged (")
+    assert run_ssd("verify", path).code == 1
+
+
+def test_a_file_that_is_no_detector_is_not_timed(run_ssd: Run, tmp_path: Path) -> None:
+    (tmp_path / "bad.onnx").write_bytes(b"text")
+    ended = run_ssd("bench", tmp_path / "bad.onnx")
+    assert (ended.code, len(ended.stderr.splitlines())) == (2, 1)
+    assert "bad.onnx: does not load as a detector" in ended.stderr
+
+
+def test_a_threshold_equal_to_that_of_the_file_is_no_lower_one(capsys: pytest.CaptureFixture[str]) -> None:
+    # float32 has 0.7 below, and 0.3 above the number of Python.
+    for score in (0.3, 0.7):
+        metadata = {"class_names": ["a"], "score_threshold": score}
+        detector = DetectorFile(Path("ssd.onnx"), "onnx", lambda images: (images,) * 4, metadata)
+        warn_of_unused(detector, choose_thresholds(metadata, score, []), "cpu")
+        assert capsys.readouterr().err == ""
 
 
 def test_a_missing_file_and_a_damaged_model_are_named(tmp_path: Path, glyph_model: Path) -> None:

@@ -85,7 +85,7 @@ def test_every_format_is_written_and_nothing_is_replaced(
     ended = run_ssd(*words, *formats)
     assert ended.code == 0, ended.stderr
     assert ended.stdout.startswith("2 images, ")
-    files = {file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("*.*")}
+    files = {file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("[!.]*.*")}
     assert files == {
         *("coco.json", "detections.csv", "yolo/classes.txt"),
         *(
@@ -94,10 +94,29 @@ def test_every_format_is_written_and_nothing_is_replaced(
             for name in ("x", "x-2")
         ),
     }
+    images = json.loads((tmp_path / "out/coco.json").read_text())["images"]
+    assert [image["file_name"] for image in images] == ["x.jpg", "x.png"]
+    assert "<filename>x.png</filename>" in (tmp_path / "out/voc/x-2.xml").read_text()
     again = run_ssd(*words, "--format", "csv")
     assert (again.code, len(again.stderr.splitlines())) == (2, 1)
     assert "detections.csv: exists; name another folder by --out" in again.stderr
     assert run_ssd(*words, "--format", "csv", "--overwrite").code == 0
+
+
+def test_overwriting_leaves_no_file_of_the_former_run_and_every_other_file(
+    run_ssd: Run, glyph_model: Path, tmp_path: Path
+) -> None:
+    write(tmp_path, {"in/below/old.png": encode(picture(), "PNG"), "new.png": encode(picture(1), "PNG")})
+    out = tmp_path / "out"
+    words = ("--out", out, *(word for kind in ("drawn", "voc", "yolo") for word in ("--format", kind)))
+    assert run_ssd("predict", glyph_model, tmp_path / "in", *words).code == 0
+    assert (out / "yolo/below/old.txt").is_file()
+    write(out, {"yolo/own.txt": b"0 1 1 1 1", "drawn/below/own.jpg": b""})
+    assert run_ssd("predict", glyph_model, tmp_path / "new.png", *words, "--overwrite").code == 0
+    left = {file.relative_to(out).as_posix() for file in out.rglob("[!.]*")}
+    results = {"drawn/new.jpg", "voc/new.xml", "yolo/new.txt", "yolo/classes.txt"}
+    assert left == {"drawn", "voc", "yolo", *results, "yolo/own.txt", "drawn/below", "drawn/below/own.jpg"}
+    assert (tmp_path / "in/below/old.png").is_file()
 
 
 def test_thresholds_are_of_classes_too(run_ssd: Run, glyph_model: Path, tmp_path: Path) -> None:

@@ -26,7 +26,16 @@ from ssd.export.certificate import (
 )
 from ssd.export.onnx import open_onnx
 from ssd.export.torchscript import open_torchscript
-from ssd.export.verify_onnx import GoldenResult, Report, compare, golden_image, is_sealed, lines, verify
+from ssd.export.verify_onnx import (
+    GoldenResult,
+    Report,
+    compare,
+    golden_image,
+    is_sealed,
+    lines,
+    parsed,
+    verify,
+)
 
 IMAGES = [torch.zeros(3, 30, 40, dtype=torch.uint8), scenes(1, 150, 200)[0]]
 
@@ -141,6 +150,11 @@ def test_a_file_cut_short_or_without_a_certificate_is_not_opened(
         report = report_on(file)
         assert report.problem == "no seal at its end: cut short, or exported without a certificate"
         assert report.golden is None
+
+
+def test_a_property_of_another_program_need_not_be_json() -> None:
+    properties = {"author": "a person", "class_names": '["cat"]', "format": "ssd-detector-1"}
+    assert parsed(properties) == {**properties, "class_names": ["cat"]}
 
 
 def compared(golden: dict[str, Any], *outputs: object) -> GoldenResult:

@@ -55,6 +55,27 @@ def test_equal_names_are_numbered_in_upper_or_lower_case(tmp_path: Path) -> None
     assert len({name.casefold() for name in names(sources)}) == 4
 
 
+def test_a_number_in_the_name_of_results_is_not_in_that_of_the_file(tmp_path: Path) -> None:
+    touch(tmp_path, "in/below/a.jpg", "in/below/a.png")
+    sources = found(tmp_path, "in")
+    assert names(sources) == ["below/a", "below/a-2"]
+    assert [source.file_name for source in sources] == ["below/a.jpg", "below/a.png"]
+
+
+def test_a_file_whose_name_begins_with_a_tilde_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "~nobody-of-this-name.jpg")
+    monkeypatch.chdir(tmp_path)
+    (source,) = find_sources(["~nobody-of-this-name.jpg"], tmp_path / "out")
+    assert source.name == "~nobody-of-this-name"
+
+
+def test_an_image_named_classes_leaves_the_name_to_yolo_s_list(tmp_path: Path) -> None:
+    touch(tmp_path, "a/Classes.jpg", "a/b/classes.jpg")
+    assert names(found(tmp_path, "a")) == ["Classes-2", "b/classes"]
+
+
 def test_a_video_s_frames_are_in_no_folder_of_images(tmp_path: Path) -> None:
     touch(tmp_path, "all/clip/000000.jpg", "clip.mp4")
     assert names(found(tmp_path, "clip.mp4", "all")) == ["clip-2", "clip/000000"]
@@ -83,6 +104,8 @@ def test_names_are_short_printable_text(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("gone.jpg", "no such file or folder"),
+        ("~nobody-of-this-name/a.jpg", "no such file or folder"),
+        ("http://[::1/a.jpg", "no valid URL"),
         ("*.jpg", "no image or video matches"),
         (".", "no image there"),
         ("http://a.example/1.jpg", "only with --allow-urls"),

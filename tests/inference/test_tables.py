@@ -39,7 +39,7 @@ def pictures(folder: Path) -> list[Picture]:
         path.parent.mkdir(parents=True, exist_ok=True)
         picture().save(path)
         image = torch.zeros(3, 30, 40, dtype=torch.uint8)
-        found.append(Picture(Source("image", str(path), name, ".jpg"), image))
+        found.append(Picture(Source("image", str(path), name, f"{name}.jpg"), image))
     return found
 
 
@@ -89,7 +89,7 @@ def test_annotations_of_the_coco_file_are_results(tmp_path: Path) -> None:
 
 def test_the_table_has_a_row_per_detection(tmp_path: Path) -> None:
     image = pictures(tmp_path)[0]
-    frame = Picture(Source("video", "b.mp4", "b", ".mp4"), image.image, 12)
+    frame = Picture(Source("video", "b.mp4", "b", "b.mp4"), image.image, 12)
     with csv_table(tmp_path / "found.csv", NAMES) as add:
         add(image, FOUND)
         add(frame, FOUND)

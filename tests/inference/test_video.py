@@ -22,7 +22,7 @@ def write_clip(path: Path, num_frames: int = 6, height: int = 33, width: int = 5
             frame = np.full((height, width, 3), 60 + 30 * index, np.uint8)
             frame[:, : width // 2] = 0
             add(frame, Fraction(index, 10))
-    return Source("video", str(path), path.stem, ".mp4")
+    return Source("video", str(path), path.stem, path.name)
 
 
 def frames(source: Source, every: int = 1) -> list[Picture]:
@@ -39,6 +39,15 @@ def test_a_film_is_read_as_it_was_written(tmp_path: Path) -> None:
         assert frame.size == (32, 50)  # even sides
         assert abs(frame.image[:, :, 30:].float().mean() - (60 + 30 * index)) < 6
         assert frame.image[:, :, :20].float().mean() < 6
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "mjpeg"])
+def test_a_film_is_written_without_h_264_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: str
+) -> None:
+    monkeypatch.setattr(video, "CODECS", {codec: video.CODECS[codec]})
+    found = frames(write_clip(tmp_path / "clip.mp4"))
+    assert [frame.time for frame in found] == [Fraction(index, 10) for index in range(6)]
 
 
 def test_every_third_frame_keeps_its_number(tmp_path: Path) -> None:
@@ -75,7 +84,7 @@ def test_a_film_that_fails_is_not_there(tmp_path: Path) -> None:
 
 def test_a_camera_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(video, "camera_device", lambda number: (f"/dev/no-camera-{number}", "v4l2"))
-    (found,) = read_frames(Source("camera", "7", "camera-7", ""), 1)
+    (found,) = read_frames(Source("camera", "7", "camera-7", "camera-7"), 1)
     assert isinstance(found, Unread)
     assert "No such file" in found.reason
 
@@ -83,4 +92,4 @@ def test_a_camera_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_camera_is_read_as_a_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = write_clip(tmp_path / "a.mp4").place
     monkeypatch.setattr(video, "camera_device", lambda number: (clip, "mp4"))
-    assert len(frames(Source("camera", "0", "camera-0", ""))) == 6
+    assert len(frames(Source("camera", "0", "camera-0", "camera-0"))) == 6

@@ -1,6 +1,7 @@
 """A model.pt as initial weights: the network as it is, the class heads by name, and clear refusals."""
 
 import logging
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import torch
 
 from ssd.errors import UserError
 from ssd.loss import LossSettings
-from ssd.models.config import SSDConfig, paper_config
+from ssd.models import fine_tune
+from ssd.models.config import HeadKind, Neck, SSDConfig, paper_config
+from ssd.models.fine_tune import check_fits
 from ssd.models.saved import save_model
 from ssd.models.ssd import SSD
 from ssd.models.weights import load_weights
@@ -97,6 +100,30 @@ def test_another_network_is_refused_with_the_settings_of_the_file(
         model = SSD(other)
     with pytest.raises(UserError, match=message):
         load_weights(model, str(file), KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("heads", "neck", "fits"),
+    [
+        ("conv3x3", "none", True),
+        ("ssdlite", "none", True),
+        ("conv1x1", "none", False),
+        ("ssdlite", "fpn", False),
+    ],
+)
+def test_the_width_counts_where_layers_have_it(
+    monkeypatch: pytest.MonkeyPatch, heads: HeadKind, neck: Neck, fits: bool
+) -> None:
+    narrow, wide = (
+        paper_config("resnet18", 64, 4, heads=heads, neck=neck, width=width) for width in (128, 256)
+    )
+    with torch.device("meta"):
+        shapes = [[value.shape for value in SSD(found).state_dict().values()] for found in (narrow, wide)]
+        source = SSD(narrow)
+    assert (shapes[0] == shapes[1]) is fits
+    monkeypatch.setattr(fine_tune, "load_model", lambda path: (source, KNOWN))
+    with nullcontext() if fits else pytest.raises(UserError, match="model.width: 128"):
+        check_fits(wide, Path("base.pt"))
 
 
 def test_a_damaged_model_is_refused(file: Path, tmp_path: Path) -> None:
