@@ -73,7 +73,7 @@ def compare(
         print_comparison(result)
     if challenge is not None and compared.verdict == "B":
         reasons = {
-            "data_sha256": data_digest(file),
+            "data_sha256": result["data"]["sha256"],
             "over": names[0],
             "map_difference": in_words(compared.map),
         }
