@@ -12,7 +12,9 @@ def evaluate(
     model: ModelFile,
     data: Data = TEST_SPLIT,
     split: Split = "all",
-    resamples: Annotated[int, typer.Option(help="Bootstrap resamples of the intervals; 0 = none")] = 1000,
+    resamples: Annotated[
+        int, typer.Option(help="Bootstrap resamples of the intervals; 0 = none", min=0)
+    ] = 1000,
     out: Annotated[Path | None, typer.Option(help="Folder for metrics.json and detections.json")] = None,
     device: Device = "auto",
     as_json: AsJson = False,

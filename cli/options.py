@@ -1,7 +1,7 @@
 """Arguments and options that several commands share, and how a result is printed."""
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -26,7 +26,9 @@ Split = Annotated[
     str, typer.Option("--split", help="Of a folder: train, val or test, as it divides itself, or all images")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto: cuda where there is one")
+]
 
 TEST_SPLIT = "data/tensors/test.safetensors"
 

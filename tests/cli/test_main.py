@@ -43,6 +43,19 @@ def test_a_missing_model_is_one_line_and_exit_code_2(run_ssd: Run) -> None:
     assert ended.stderr == "gone.pt: no such file; needed is a model.pt or an exported file\n"
 
 
+@pytest.mark.parametrize("name", ["predict", "serve", "demo", "evaluate", "compare", "audit"])
+def test_an_unknown_device_is_refused_at_once(run_ssd: Run, name: str) -> None:
+    ended = run_ssd(name, "gone.pt", "gone.pt", "--device", "banana")
+    assert ended.code == 2
+    assert "'banana' is not one of 'auto', 'cpu', 'cuda'" in ended.stderr
+
+
+def test_there_is_no_negative_number_of_resamples(run_ssd: Run) -> None:
+    ended = run_ssd("evaluate", "gone.pt", "--resamples", -5)
+    assert ended.code == 2
+    assert "Invalid value for '--resamples'" in ended.stderr
+
+
 @pytest.mark.parametrize("module", sorted(REPOSITORY.glob("cli/*.py")), ids=lambda path: path.stem)
 def test_the_modules_that_help_reads_import_nothing_heavy(module: Path) -> None:
     """`ssd --help` and a typo are answered at once."""
