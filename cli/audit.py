@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.options import TEST_SPLIT, AsJson, Data, Device, ModelFile, Split, print_json
+from cli.options import AsJson, Data, Device, ModelFile, Split, print_json
 
 if TYPE_CHECKING:
     from ssd.loading.tensor_file import TensorFile
@@ -17,8 +17,8 @@ LIST = "suspects.csv"
 
 def audit(
     model: ModelFile,
-    data: Data = TEST_SPLIT,
-    split: Split = "all",
+    data: Data = None,
+    split: Split = None,
     num: Annotated[int, typer.Option("--num", help="Suspects at most, the most suspicious", min=1)] = 100,
     out: Annotated[Path | None, typer.Option(help="Folder for a page with pictures, CSV, COCO, VOC")] = None,
     device: Device = "auto",
@@ -45,7 +45,7 @@ def audit(
             found = find_suspects(detections, objects, len(file.class_names))
             rows = rows_of(found[:num], file)
             if out is not None:
-                write_files(out, rows, file, f"{data}, audited by {model}")
+                write_files(out, rows, file, f"{data or file.path}, audited by {model}")
     if as_json:
         print_json(rows)
     else:

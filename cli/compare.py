@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import TEST_SPLIT, AsJson, Data, Device, ModelFile, Split, print_json
+from cli.options import AsJson, Data, Device, ModelFile, Split, print_json
 
 if TYPE_CHECKING:
     from ssd.inference.detector_file import DetectorFile
@@ -19,8 +19,8 @@ PROMOTE = "Make B, models:/NAME/VERSION, the registered model's champion if it i
 def compare(
     a: ModelFile,
     b: ModelFile,
-    data: Data = TEST_SPLIT,
-    split: Split = "all",
+    data: Data = None,
+    split: Split = None,
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples of the intervals", min=1)] = 1000,
     out: Annotated[Path | None, typer.Option(help="Folder for comparison.json and pictures")] = None,
     num_pictures: Annotated[int, typer.Option(help="Images that changed most, to be drawn", min=0)] = 12,

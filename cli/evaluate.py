@@ -5,13 +5,13 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.options import TEST_SPLIT, AsJson, Data, Device, ModelFile, Split, print_json
+from cli.options import AsJson, Data, Device, ModelFile, Split, print_json
 
 
 def evaluate(
     model: ModelFile,
-    data: Data = TEST_SPLIT,
-    split: Split = "all",
+    data: Data = None,
+    split: Split = None,
     resamples: Annotated[
         int, typer.Option(help="Bootstrap resamples of the intervals; 0 = none", min=0)
     ] = 1000,
