@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.options import AsJson, Data, Device, ModelFile, Split, print_json
+from cli.output import check_out
 
 if TYPE_CHECKING:
     from ssd.inference.detector_file import DetectorFile
@@ -33,8 +34,9 @@ def compare(
 
     B is better where the 95 % interval of the difference of mAP lies above zero.
     """
+    check_out(out)
     # They take seconds, and --help none.
-    from cli.comparison import describe, draw_changes, in_words, print_comparison
+    from cli.comparison import describe, draw_changes, in_words, picture_names, print_comparison
     from cli.data import data_digest, opened_data
     from cli.detections import detect_split, warn_of_thresholds
     from cli.model import model_file, tracking_params
@@ -65,12 +67,14 @@ def compare(
             **describe(compared, file.image_ids),
         }
         if out is not None:
-            result["pictures"] = draw_changes(compared, file, out, num_pictures)
+            result["pictures"] = picture_names(compared, num_pictures)
+        if as_json:
+            print_json(result)
+        else:
+            print_comparison(result)
+        if out is not None:
+            draw_changes(compared, file, out, result["pictures"])
             write_json(out / "comparison.json", result)
-    if as_json:
-        print_json(result)
-    else:
-        print_comparison(result)
     if challenge is not None and compared.verdict == "B":
         reasons = {
             "data_sha256": result["data"]["sha256"],

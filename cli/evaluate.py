@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.options import AsJson, Data, Device, ModelFile, Split, print_json
+from cli.output import check_out
 
 
 def evaluate(
@@ -23,6 +24,7 @@ def evaluate(
 
     A model.pt is measured as the stage evaluate does it; an exported file with its own thresholds.
     """
+    check_out(out)
     # They take seconds, and --help none.
     from cli.data import opened_data
     from cli.detections import detect_split, warn_of_thresholds
@@ -41,14 +43,14 @@ def evaluate(
             figures = score_split(detections, objects, file.class_names, resamples)
             counts = {"num_images": len(file), "num_objects": len(file.labels)}
             summary = summarise(figures, {}, counts)
+            warn_of_thresholds(detector)
+            if as_json:
+                print_json(summary)
+            else:
+                print_figures(summary)
             if out is not None:
                 write_detections(out / "detections.json", detections, file.image_ids)
                 write_json(out / "metrics.json", summary)
-    warn_of_thresholds(detector)
-    if as_json:
-        print_json(summary)
-    else:
-        print_figures(summary)
 
 
 def print_figures(summary: dict[str, Any]) -> None:

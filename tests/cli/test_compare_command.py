@@ -45,6 +45,8 @@ def test_two_models_are_compared_and_drawn(
     run_ssd: Run, glyph_model: Path, other_model: Path, options: tuple[object, ...], tmp_path: Path
 ) -> None:
     out = ("--out", tmp_path / "out", "--num-pictures", 2)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/changed-07.png").write_text("of an earlier comparison")
     ended = run_ssd("compare", glyph_model, other_model, *options, *out)
     assert ended.code == 0, ended.stderr
     kept = json.loads((tmp_path / "out/comparison.json").read_text())
@@ -52,7 +54,7 @@ def test_two_models_are_compared_and_drawn(
     assert kept["map"]["difference"] == kept["map"]["b"] - kept["map"]["a"]
     assert kept["sentence"] == ended.stdout.splitlines()[-1]
     assert kept["pictures"] == ["changed-01.png", "changed-02.png"]
-    assert all((tmp_path / "out" / name).is_file() for name in kept["pictures"])
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == kept["pictures"]
 
 
 def test_a_model_is_not_better_than_itself_and_does_not_pass_the_gate(

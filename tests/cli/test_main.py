@@ -50,6 +50,19 @@ def test_an_unknown_device_is_refused_at_once(run_ssd: Run, name: str) -> None:
     assert "'banana' is not one of 'auto', 'cpu', 'cuda'" in ended.stderr
 
 
+@pytest.mark.parametrize(
+    "command", [("evaluate", "gone.pt"), ("compare", "a.pt", "b.pt"), ("audit", "gone.pt")]
+)
+def test_a_file_in_the_place_of_out_is_named_before_the_model_is_opened(
+    run_ssd: Run, command: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "in"):
+        ended = run_ssd(*command, "--out", out)
+        assert (ended.code, ended.stdout) == (2, "")
+        assert ended.stderr == f"--out {out}: {tmp_path / 'file'} is a file; name a folder\n"
+
+
 def test_there_is_no_negative_number_of_resamples(run_ssd: Run) -> None:
     ended = run_ssd("evaluate", "gone.pt", "--resamples", -5)
     assert ended.code == 2
