@@ -38,7 +38,7 @@ def compare(
     # They take seconds, and --help none.
     from cli.comparison import describe, draw_changes, in_words, picture_names, print_comparison
     from cli.data import data_digest, opened_data
-    from cli.detections import detect_split, warn_of_thresholds
+    from cli.detections import detect_alike
     from cli.model import model_file, tracking_params
     from ssd.compare.comparison import compare_detections
     from ssd.files import sha256, write_json
@@ -52,10 +52,8 @@ def compare(
         paths = [stack.enter_context(model_file(name)) for name in names]
         detectors = [open_detector(path, device) for path in paths]
         class_names = common_classes(names, detectors)
-        for detector in detectors:
-            warn_of_thresholds(detector)
         file = stack.enter_context(opened_data(data, split, class_names))
-        found = [detect_split(detector, file, device) for detector in detectors]
+        found = detect_alike(detectors, file, device)
         objects = [file.objects(index) for index in range(len(file))]
         compared = compare_detections(found[0], found[1], objects, class_names, resamples)
         result = {

@@ -22,7 +22,8 @@ def evaluate(
 ) -> None:
     """Measure a model: mAP with intervals, precision and recall, and every class.
 
-    A model.pt is measured as the stage evaluate does it; an exported file with its own thresholds.
+    A model.pt is measured as the stage evaluate does it by default: scores above 0.01, NMS at IoU 0.45,
+    at most 200 detections per image; an exported file with its own thresholds.
     """
     check_out(out)
     # They take seconds, and --help none.

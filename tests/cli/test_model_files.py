@@ -56,6 +56,19 @@ def test_a_model_and_its_exports_are_measured_on_a_tensor_file(
     assert set(figures["model.pt"]["per_class"][0]) == set(figures["ssd.onnx"]["per_class"][0])
 
 
+def test_a_model_is_not_better_than_its_export_which_drops_low_scores(
+    run_ssd: Run, glyph_model: Path, exported: Path, shapes_file: TensorFile
+) -> None:
+    options = ("--data", shapes_file.path, "--resamples", 20, "--gate", "--json")
+    ended = run_ssd("compare", exported / "ssd.onnx", glyph_model, *options)
+    assert ended.code == 1, ended.stderr
+    result = json.loads(ended.stdout)
+    assert result["verdict"] == "none"
+    assert result["map50"]["a"] > 0
+    assert result["map"]["difference"] == pytest.approx(0, abs=1e-4)
+    assert "compared are scores above 0.3, at most 100 detections per image" in ended.stderr
+
+
 def test_figures_are_printed_and_kept(
     run_ssd: Run, glyph_model: Path, shapes_file: TensorFile, tmp_path: Path
 ) -> None:
