@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ssd.errors import UserError
-from ssd.files import sha256
+from ssd.files import expand_home, sha256
 from ssd.inference.folder_split import pack_folder
 from ssd.layouts import SPLITS
 from ssd.loading.tensor_file import TensorFile
@@ -52,7 +52,7 @@ def tensor_path(data: str | None, split: str | None) -> Path:
         if split == "all":
             raise UserError(f"--split all: {TENSORS} has a file for each split; name {', '.join(SPLITS)}")
         return TENSORS / f"{split or 'test'}.safetensors"
-    path = Path(data).expanduser()
+    path = expand_home(data)
     if split not in (None, "all", path.stem):
         raise UserError(f"--split {split}: {path} is one split; leave out --split, or name the other's file")
     return path

@@ -63,6 +63,12 @@ def test_a_file_in_the_place_of_out_is_named_before_the_model_is_opened(
         assert ended.stderr == f"--out {out}: {tmp_path / 'file'} is a file; name a folder\n"
 
 
+def test_a_tilde_that_is_no_home_folder_is_a_part_of_the_name(run_ssd: Run) -> None:
+    ended = run_ssd("evaluate", "~no_such_user.pt")
+    assert ended.code == 2
+    assert ended.stderr.startswith("~no_such_user.pt: no such file; ")
+
+
 def test_there_is_no_negative_number_of_resamples(run_ssd: Run) -> None:
     ended = run_ssd("evaluate", "gone.pt", "--resamples", -5)
     assert ended.code == 2
