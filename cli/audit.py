@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 NUM_PRINTED = 30
 LIST = "suspects.csv"
+LACKING = "what --out holds lacks them, too: do not replace your annotations by its"
 
 
 def audit(
@@ -44,7 +45,8 @@ def audit(
     with model_file(model) as path:
         detector = open_detector(path, device)
         warn_of_thresholds(detector)
-        with opened_data(data, split, detector.class_names) as file:
+        lacking = "" if out is None else LACKING
+        with opened_data(data, split, detector.class_names, lacking) as file:
             detections = detect_split(detector, file, device)
             objects = [file.objects(index) for index in range(len(file))]
             found = find_suspects(detections, objects, len(file.class_names))

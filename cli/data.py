@@ -18,13 +18,16 @@ TENSORS = Path("data/tensors")
 
 
 @contextmanager
-def opened_data(data: str | None, split: str | None, class_names: Sequence[str]) -> Iterator[TensorFile]:
+def opened_data(
+    data: str | None, split: str | None, class_names: Sequence[str], if_dropped: str = ""
+) -> Iterator[TensorFile]:
     """The images and objects at `data`, a tensor file, a folder, or the .zip of one.
 
     Args:
         data: None takes the pipeline's tensor file of the split.
         split: train, val, test, or all, of a folder. None takes the pipeline's test split, or a whole folder.
         class_names: of the model, without background.
+        if_dropped: what to say on stderr if annotations or images of a folder are left out.
 
     Raises:
         UserError: there is nothing at `data`, it has no such split, or it has other classes than the model.
@@ -37,7 +40,7 @@ def opened_data(data: str | None, split: str | None, class_names: Sequence[str])
         raw = Path(folder) / "raw"
         copy_own(find_own(data, Path.cwd(), "--data"), raw, "--data")
         target = Path(folder) / f"{split}.safetensors"
-        for line in pack_folder(raw, target, split, class_names):
+        for line in pack_folder(raw, target, split, class_names, if_dropped):
             print(line, file=sys.stderr)
         yield TensorFile(target)
 

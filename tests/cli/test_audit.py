@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from voc_folder import annotation_xml, encode, object_xml, picture, write_image, write_lists
 from waiting import Ended
 
 from cli.data import opened_data
@@ -112,3 +113,15 @@ def test_the_current_folder_is_not_replaced_by_an_audit(
         2,
         "--out .: the current folder cannot be replaced; name one in it\n",
     )
+
+
+def test_what_an_audit_s_folders_lack_is_said(run_ssd: Run, glyph_model: Path, tmp_path: Path) -> None:
+    boxes = object_xml("star", (5, 5, 20, 20)), object_xml("dog", (1, 1, 9, 9))
+    write_image(tmp_path / "own", "a", encode(picture()), annotation_xml(*boxes))
+    write_lists(tmp_path / "own", {"train": ["a"]})
+    options = ("--data", tmp_path / "own", "--num", 1)
+    ended = run_ssd("audit", glyph_model, *options, "--out", tmp_path / "out")
+    assert ended.code == 0, ended.stderr
+    assert "unknown class 'dog'" in ended.stderr
+    assert "do not replace your annotations" in ended.stderr
+    assert "do not replace" not in run_ssd("audit", glyph_model, *options).stderr
