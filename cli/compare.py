@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import TEST_SPLIT, AsJson, Data, Device, ModelFile, Split, print_json
+from cli.options import AsJson, Data, Device, ModelFile, Split, print_json
+from cli.output import check_out
 
 if TYPE_CHECKING:
     from ssd.inference.detector_file import DetectorFile
@@ -19,8 +20,8 @@ PROMOTE = "Make B, models:/NAME/VERSION, the registered model's champion if it i
 def compare(
     a: ModelFile,
     b: ModelFile,
-    data: Data = TEST_SPLIT,
-    split: Split = "all",
+    data: Data = None,
+    split: Split = None,
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples of the intervals", min=1)] = 1000,
     out: Annotated[Path | None, typer.Option(help="Folder for comparison.json and pictures")] = None,
     num_pictures: Annotated[int, typer.Option(help="Images that changed most, to be drawn", min=0)] = 12,
@@ -33,10 +34,11 @@ def compare(
 
     B is better where the 95 % interval of the difference of mAP lies above zero.
     """
+    check_out(out)
     # They take seconds, and --help none.
-    from cli.comparison import describe, draw_changes, in_words, print_comparison
+    from cli.comparison import describe, draw_changes, in_words, picture_names, print_comparison
     from cli.data import data_digest, opened_data
-    from cli.detections import detect_split, warn_of_thresholds
+    from cli.detections import detect_alike
     from cli.model import model_file, tracking_params
     from ssd.compare.comparison import compare_detections
     from ssd.files import sha256, write_json
@@ -50,10 +52,8 @@ def compare(
         paths = [stack.enter_context(model_file(name)) for name in names]
         detectors = [open_detector(path, device) for path in paths]
         class_names = common_classes(names, detectors)
-        for detector in detectors:
-            warn_of_thresholds(detector)
         file = stack.enter_context(opened_data(data, split, class_names))
-        found = [detect_split(detector, file, device) for detector in detectors]
+        found = detect_alike(detectors, file, device)
         objects = [file.objects(index) for index in range(len(file))]
         compared = compare_detections(found[0], found[1], objects, class_names, resamples)
         result = {
@@ -65,15 +65,17 @@ def compare(
             **describe(compared, file.image_ids),
         }
         if out is not None:
-            result["pictures"] = draw_changes(compared, file, out, num_pictures)
+            result["pictures"] = picture_names(compared, num_pictures)
+        if as_json:
+            print_json(result)
+        else:
+            print_comparison(result)
+        if out is not None:
+            draw_changes(compared, file, out, result["pictures"])
             write_json(out / "comparison.json", result)
-    if as_json:
-        print_json(result)
-    else:
-        print_comparison(result)
     if challenge is not None and compared.verdict == "B":
         reasons = {
-            "data_sha256": data_digest(file),
+            "data_sha256": result["data"]["sha256"],
             "over": names[0],
             "map_difference": in_words(compared.map),
         }

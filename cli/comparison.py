@@ -74,11 +74,16 @@ def print_comparison(result: dict[str, Any]) -> None:
     print(f"\n{result['sentence']}")
 
 
-def draw_changes(compared: Comparison, file: TensorFile, out: Path, number: int) -> list[str]:
-    """Draw the images that changed most, at most `number`; return the names of the pictures in `out`."""
-    names = []
-    for place, item in enumerate(compared.changed[:number], start=1):
-        names.append(f"changed-{place:02d}.png")
+def picture_names(compared: Comparison, number: int) -> list[str]:
+    """File names of the pictures of the images that changed most, at most `number`."""
+    return [f"changed-{place:02d}.png" for place in range(1, min(number, len(compared.changed)) + 1)]
+
+
+def draw_changes(compared: Comparison, file: TensorFile, out: Path, names: Sequence[str]) -> None:
+    """Draw the images that changed most into files of these names in `out`, in place of earlier ones."""
+    for former in out.glob("changed-*.png"):
+        former.unlink()
+    for name, item in zip(names, compared.changed, strict=False):
         figure = side_by_side_figure(
             item.image,
             file.image(item.image),
@@ -87,5 +92,4 @@ def draw_changes(compared: Comparison, file: TensorFile, out: Path, number: int)
             compared.outcomes,
             file.class_names,
         )
-        save_figure(figure, out / names[-1])
-    return names
+        save_figure(figure, out / name)

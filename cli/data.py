@@ -7,41 +7,71 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ssd.errors import UserError
-from ssd.files import sha256
+from ssd.files import expand_home, sha256
 from ssd.inference.folder_split import pack_folder
 from ssd.layouts import SPLITS
 from ssd.loading.tensor_file import TensorFile
 from ssd.source.own_folder import copy_own, find_own
 
+TENSORS = Path("data/tensors")
+"""Of the pipeline: a file for each split."""
+
 
 @contextmanager
-def opened_data(data: str, split: str, class_names: Sequence[str]) -> Iterator[TensorFile]:
+def opened_data(
+    data: str | None, split: str | None, class_names: Sequence[str], if_dropped: str = ""
+) -> Iterator[TensorFile]:
     """The images and objects at `data`, a tensor file, a folder, or the .zip of one.
 
     Args:
-        split: of a folder: train, val, test, or all.
+        data: None takes the pipeline's tensor file of the split.
+        split: train, val, test, or all, of a folder. None takes the pipeline's test split, or a whole folder.
         class_names: of the model, without background.
+        if_dropped: what to say on stderr if annotations or images of a folder are left out.
 
     Raises:
         UserError: there is nothing at `data`, it has no such split, or it has other classes than the model.
     """
-    path = Path(data).expanduser()
-    if path.suffix == ".safetensors":
-        file = TensorFile(path)
-        if file.class_names != list(class_names):
-            own, others = (", ".join(names) for names in (file.class_names, class_names))
-            raise UserError(f"{path}: its classes are {own}; those of the model are {others}")
-        yield file
+    if data is None or Path(data).suffix == ".safetensors":
+        yield open_tensors(tensor_path(data, split), class_names)
         return
-    if split not in (*SPLITS, "all"):
-        raise UserError(f"--split: found {split!r}; allowed: {', '.join(SPLITS)}, all")
+    split = split or "all"
     with tempfile.TemporaryDirectory(prefix="ssd-data-") as folder:
         raw = Path(folder) / "raw"
         copy_own(find_own(data, Path.cwd(), "--data"), raw, "--data")
         target = Path(folder) / f"{split}.safetensors"
-        for line in pack_folder(raw, target, split, class_names):
+        for line in pack_folder(raw, target, split, class_names, if_dropped):
             print(line, file=sys.stderr)
         yield TensorFile(target)
+
+
+def tensor_path(data: str | None, split: str | None) -> Path:
+    """The tensor file that the options name: one of the pipeline's, or any, which is one split.
+
+    Raises:
+        UserError: the file has no such split.
+    """
+    if data is None:
+        if split == "all":
+            raise UserError(f"--split all: {TENSORS} has a file for each split; name {', '.join(SPLITS)}")
+        return TENSORS / f"{split or 'test'}.safetensors"
+    path = expand_home(data)
+    if split not in (None, "all", path.stem):
+        raise UserError(f"--split {split}: {path} is one split; leave out --split, or name the other's file")
+    return path
+
+
+def open_tensors(path: Path, class_names: Sequence[str]) -> TensorFile:
+    """A tensor file of the model's classes.
+
+    Raises:
+        UserError: there is none, or it has other classes.
+    """
+    file = TensorFile(path)
+    if file.class_names != list(class_names):
+        own, others = (", ".join(names) for names in (file.class_names, class_names))
+        raise UserError(f"{path}: its classes are {own}; those of the model are {others}")
+    return file
 
 
 def data_digest(file: TensorFile) -> str:

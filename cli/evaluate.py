@@ -5,22 +5,27 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.options import TEST_SPLIT, AsJson, Data, Device, ModelFile, Split, print_json
+from cli.options import AsJson, Data, Device, ModelFile, Split, print_json
+from cli.output import check_out
 
 
 def evaluate(
     model: ModelFile,
-    data: Data = TEST_SPLIT,
-    split: Split = "all",
-    resamples: Annotated[int, typer.Option(help="Bootstrap resamples of the intervals; 0 = none")] = 1000,
+    data: Data = None,
+    split: Split = None,
+    resamples: Annotated[
+        int, typer.Option(help="Bootstrap resamples of the intervals; 0 = none", min=0)
+    ] = 1000,
     out: Annotated[Path | None, typer.Option(help="Folder for metrics.json and detections.json")] = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Measure a model: mAP with intervals, precision and recall, and every class.
 
-    A model.pt is measured as the stage evaluate does it; an exported file with its own thresholds.
+    A model.pt is measured as the stage evaluate does it by default: scores above 0.01, NMS at IoU 0.45,
+    at most 200 detections per image; an exported file with its own thresholds.
     """
+    check_out(out)
     # They take seconds, and --help none.
     from cli.data import opened_data
     from cli.detections import detect_split, warn_of_thresholds
@@ -39,14 +44,14 @@ def evaluate(
             figures = score_split(detections, objects, file.class_names, resamples)
             counts = {"num_images": len(file), "num_objects": len(file.labels)}
             summary = summarise(figures, {}, counts)
+            warn_of_thresholds(detector)
+            if as_json:
+                print_json(summary)
+            else:
+                print_figures(summary)
             if out is not None:
                 write_detections(out / "detections.json", detections, file.image_ids)
                 write_json(out / "metrics.json", summary)
-    warn_of_thresholds(detector)
-    if as_json:
-        print_json(summary)
-    else:
-        print_figures(summary)
 
 
 def print_figures(summary: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cli.revision import fetch_revision, revision_in
+from ssd.files import expand_home
 from ssd.params import TrackingParams, load_params
 from ssd.tracking.model_files import fetch_model, is_mlflow_uri
 from stages.command import workspace
@@ -36,7 +37,7 @@ def model_file(text: str) -> Iterator[Path]:
         elif (revision := revision_in(text)) is not None:
             yield fetch_revision(revision, workspace(), Path(folder))
         else:
-            yield Path(text).expanduser()
+            yield expand_home(text)
 
 
 def tracking_params() -> TrackingParams:

@@ -1,7 +1,7 @@
 """Arguments and options that several commands share, and how a result is printed."""
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -15,20 +15,26 @@ ModelFile = Annotated[
     ),
 ]
 Data = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--data",
         metavar="DATA",
-        help="A folder or .zip of images with annotations, as labelling tools export them, or a tensor file",
+        help="A folder or .zip of images with annotations, as labelling tools export them, or a tensor file  "
+        "[default: the pipeline's data/tensors/SPLIT.safetensors]",
     ),
 ]
 Split = Annotated[
-    str, typer.Option("--split", help="Of a folder: train, val or test, as it divides itself, or all images")
+    Literal["train", "val", "test", "all"] | None,
+    typer.Option(
+        "--split",
+        help="Of a folder, as it divides itself  [default: all images], or of the pipeline's data  "
+        "[default: test]",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
-
-TEST_SPLIT = "data/tensors/test.safetensors"
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto: cuda where there is one")
+]
 
 
 def print_json(result: Any) -> None:

@@ -4,6 +4,7 @@ import subprocess
 from pathlib import Path
 
 from ssd.errors import UserError, first_line
+from ssd.files import expand_home
 
 PREFIX = "git:"
 MODEL = "models/model.pt"
@@ -13,7 +14,7 @@ def revision_in(text: str) -> str | None:
     """REV of git:REV, and of a plain revision that is no file; None for anything else."""
     if text.startswith(PREFIX):
         return text.removeprefix(PREFIX)
-    if Path(text).expanduser().exists() or Path(text).suffix in (".pt", ".onnx"):
+    if expand_home(text).exists() or Path(text).suffix in (".pt", ".onnx"):
         return None
     command = ["git", "rev-parse", "--quiet", "--verify", "--end-of-options", f"{text}^{{commit}}"]
     try:

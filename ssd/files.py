@@ -9,6 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def expand_home(text: str | Path) -> Path:
+    """The path, with `~` for the home folder; as it is where `~` begins a name, as of an editor's backup."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # there is no such user
+        return Path(text)
+
+
 @contextmanager
 def naming(path: str | Path, temporary: str | Path | None = None) -> Iterator[None]:
     """Let an OSError of the block name `path`, if it names no file, as one of a write, or a temporary one."""

@@ -13,6 +13,9 @@ from ssd.files import sha256
 CLOCK = {"images_per_s", "data_wait", "seconds"}
 """The columns of the history that the clock decides."""
 
+NOT_OF_THE_RESULT = {"latency_ms", "bytes"}
+"""Of export.json: what the clock decides, and the length of files that name a commit and if it is dirty."""
+
 
 def lasting_sha256(path: Path) -> str:
     """Hex SHA-256 of a file's content, without what the clock and the commit decide."""
@@ -32,11 +35,11 @@ def lasting(path: Path) -> bytes | None:
 
             return without_origin(path)
         case "export.json":
-            return json.dumps(_without_latency(json.loads(path.read_bytes()))).encode()
+            return json.dumps(_lasting_part(json.loads(path.read_bytes()))).encode()
     return None
 
 
-def _without_latency(report: Any) -> Any:
+def _lasting_part(report: Any) -> Any:
     if not isinstance(report, dict):
         return report
-    return {key: _without_latency(value) for key, value in report.items() if key != "latency_ms"}
+    return {key: _lasting_part(value) for key, value in report.items() if key not in NOT_OF_THE_RESULT}

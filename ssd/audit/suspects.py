@@ -10,12 +10,15 @@ annotation is wrong, times how much of it is, from 0 to 1.
     spurious    (1 - s) e / (e + u)  an object that the model does not see
 
 p is the score of a detection that reaches the operating point (`ssd/metrics/confusion.py`). A detector gives
-no probability that there is nothing, so that of a spurious object is by Bayes' rule: e is the usual share of
-wrong labels, u the share of the class's objects that the model does not see. Where it misses a fifth of a
-class, an object that it misses says little. s is the largest score times IoU of the detections on it.
+no probability that there is nothing, so that of a spurious object is estimated: e is the usual share of wrong
+labels, u the share of the class's annotated objects that the model does not see. Where it misses a fifth of a
+class, an object that it misses says little. Bayes' rule would give e / u, as u counts the spurious ones, too,
+if all wrong labels were spurious, and the model saw none of them; e / (e + u) is lower, as most are wrong in
+another way, and stays below 1 where u is small. s is the largest score times IoU of the detections on it.
 
 Northcutt et al., "Confident Learning", JAIR 2021, rank labels by the model's own probabilities, too;
-Tkachenko et al., "ObjectLab", 2023, do it for boxes. An object or detection is in one suspect at most.
+Tkachenko et al., "ObjectLab", 2023, do it for boxes. An object or detection is in one suspect at most,
+but for the object of a duplicate that may stay, which can be in others.
 
 A model that was trained on these annotations has learnt their errors: audit images that it has not seen.
 """
@@ -90,7 +93,9 @@ def find_suspects(
     open_ = np.setdiff1d(open_, duplicates.objects)
     classes = _classes(judged, wrong, open_)
     wrong, open_ = np.setdiff1d(wrong, classes.detections), np.setdiff1d(open_, classes.objects)
-    boxes, beside = _boxes(judged, hits, confirmed), _beside(judged, wrong, open_)
+    # Of two confirmed objects in one place, one is to go, whatever its box.
+    single = ~np.isin(confirmed, duplicates.objects)
+    boxes, beside = _boxes(judged, hits[single], confirmed[single]), _beside(judged, wrong, open_)
     wrong, open_ = np.setdiff1d(wrong, beside.detections), np.setdiff1d(open_, beside.objects)
     missing, spurious = _missing(judged, wrong), _spurious(judged, open_)
 

@@ -13,7 +13,9 @@ from ssd.prepare.splits import Listing
 from ssd.tensor_writer import write_tensor_file
 
 
-def pack_folder(folder: Path, target: Path, split: str, class_names: Sequence[str]) -> list[str]:
+def pack_folder(
+    folder: Path, target: Path, split: str, class_names: Sequence[str], if_dropped: str = ""
+) -> list[str]:
     """Write the images of a split, in their own size, to a tensor file.
 
     Args:
@@ -21,6 +23,7 @@ def pack_folder(folder: Path, target: Path, split: str, class_names: Sequence[st
         target: the tensor file.
         split: train, val, test, or all.
         class_names: of the model, in label order; objects of other classes are dropped.
+        if_dropped: what else to say if anything is.
 
     Returns:
         Lines for the user: what the folder was taken for, and what was dropped and why.
@@ -52,6 +55,7 @@ def pack_folder(folder: Path, target: Path, split: str, class_names: Sequence[st
     if dropped:
         first = f"{dropped[0].file}: {dropped[0].reason}"
         lines.append(f"dropped {len(dropped)} annotations or images, the first: {first}")
+        lines += [if_dropped] if if_dropped else []
     if not any(sample.labels for sample in packed.samples):
         names = ", ".join(class_names)
         raise UserError(f"no object of the model's classes ({names}) is left; {'; '.join(lines)}")

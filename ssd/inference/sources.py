@@ -6,7 +6,6 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
@@ -16,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from torch import Tensor
 
 from ssd.errors import UserError
+from ssd.files import expand_home
 from ssd.layouts import IMAGE_SUFFIXES, UNREAD_IMAGE_SUFFIXES, is_hidden
 
 log = logging.getLogger(__name__)
@@ -137,9 +137,7 @@ def _url_name(text: str, allow_urls: bool) -> PurePosixPath:
 
 
 def _files(text: str, out: Path) -> Iterator[tuple[Kind, str, PurePosixPath]]:
-    path = Path(text)
-    with suppress(RuntimeError):  # no user of that name: ~x is a file as any
-        path = path.expanduser()
+    path = expand_home(text)
     if path.is_dir():
         found = list(_images_below(path))
         needed = f"no image there ({', '.join(IMAGE_SUFFIXES)})"

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from ssd.errors import UserError
+from ssd.files import expand_home
 from ssd.layouts import MASK_FOLDERS, is_data_file, is_hidden
 from ssd.source.unpack import unpack_zip
 
@@ -27,7 +28,7 @@ def existing_folder(key: str, path: str, root: Path, needed: str) -> Path:
     Raises:
         UserError: the folder does not exist; the message says what is `needed`.
     """
-    folder = root / Path(path).expanduser()
+    folder = root / expand_home(path)
     if not folder.is_dir():
         raise UserError(f"{path} is not a folder (looked for {folder}); needed is {needed}", key=key)
     return folder
@@ -56,7 +57,7 @@ def find_own(path: str, root: Path, key: str = "data.path") -> Path:
     Raises:
         UserError: there is neither.
     """
-    place = root / Path(path).expanduser()
+    place = root / expand_home(path)
     if place.suffix.lower() == ".zip" and place.is_file():
         return place
     return existing_folder(key, path, root, needed="a folder with images and annotations, or its .zip")

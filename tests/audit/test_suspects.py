@@ -76,6 +76,14 @@ def test_of_two_objects_in_one_place_the_one_that_fits_worse() -> None:
     assert suspect.suspicion == pytest.approx(38 / 42)
 
 
+def test_a_duplicate_whose_box_is_sloppy_is_a_duplicate_only() -> None:
+    """Both are confirmed, each by a detection of its own."""
+    one, other = (10.0, 10.0, 50.0, 50.0), (10.0, 10.0, 42.0, 50.0)
+    seen = detections((0.9, 1, one), (0.8, 1, (10.0, 10.0, 33.0, 50.0)))
+    (suspect,) = audit(seen, objects((1, one), (1, other)))
+    assert (suspect.kind, suspect.object, suspect.other) == ("duplicate", 1, 0)
+
+
 def test_three_objects_in_one_place_are_two_duplicates() -> None:
     suspects = audit(detections((0.9, 1, BOX)), objects((1, BOX), (1, BOX), (1, BOX)))
     assert [(item.kind, item.object) for item in suspects] == [("duplicate", 1), ("duplicate", 2)]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from voc_folder import annotation_xml, encode, object_xml, picture, write_image, write_lists
 from waiting import Ended
 
 from cli.data import opened_data
@@ -82,18 +83,45 @@ def test_coco_s_file_has_them_too_and_the_suspects_beside(audited: Path, shapes_
             assert [x, y] == row["annotated_box"][:2]
 
 
-def test_an_audit_replaces_an_earlier_one_and_nothing_else(
+def test_an_audit_replaces_an_earlier_one_if_told_so_and_nothing_else(
     run_ssd: Run, glyph_model: Path, shapes_file: TensorFile, tmp_path: Path
 ) -> None:
     options = ("--data", shapes_file.path, "--num", 1, "--out", tmp_path)
-    (tmp_path / "notes.txt").write_text("mine")
-    refused = run_ssd("audit", glyph_model, *options)
+    corrected = tmp_path / "corrected.xml"
+    corrected.write_text("mine")
+    refused = run_ssd("audit", "gone.pt", *options, "--overwrite")
     assert refused.code == 2
     assert "holds something else than an audit" in refused.stderr
-    assert (tmp_path / "notes.txt").read_text() == "mine"
     (tmp_path / "suspects.csv").write_text("")
-    ended = run_ssd("audit", glyph_model, *options)
+    refused = run_ssd("audit", "gone.pt", *options)
+    assert refused.code == 2
+    assert refused.stderr.endswith(": exists; name another folder by --out, or replace it by --overwrite\n")
+    assert corrected.read_text() == "mine"
+    ended = run_ssd("audit", glyph_model, *options, "--overwrite")
     assert ended.code == 0, ended.stderr
-    assert not (tmp_path / "notes.txt").exists()
+    assert not corrected.exists()
     assert ended.stdout.startswith("  1  ")
     assert len(list((tmp_path / "pictures").iterdir())) == 1
+
+
+def test_the_current_folder_is_not_replaced_by_an_audit(
+    run_ssd: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = run_ssd("audit", "gone.pt", "--out", ".")
+    assert (ended.code, ended.stderr) == (
+        2,
+        "--out .: the current folder cannot be replaced; name one in it\n",
+    )
+
+
+def test_what_an_audit_s_folders_lack_is_said(run_ssd: Run, glyph_model: Path, tmp_path: Path) -> None:
+    boxes = object_xml("star", (5, 5, 20, 20)), object_xml("dog", (1, 1, 9, 9))
+    write_image(tmp_path / "own", "a", encode(picture()), annotation_xml(*boxes))
+    write_lists(tmp_path / "own", {"train": ["a"]})
+    options = ("--data", tmp_path / "own", "--num", 1)
+    ended = run_ssd("audit", glyph_model, *options, "--out", tmp_path / "out")
+    assert ended.code == 0, ended.stderr
+    assert "unknown class 'dog'" in ended.stderr
+    assert "do not replace your annotations" in ended.stderr
+    assert "do not replace" not in run_ssd("audit", glyph_model, *options).stderr

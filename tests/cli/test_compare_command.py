@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from small_detector import CLASS_NAMES, build_model
+from voc_folder import annotation_xml, encode, object_xml, picture, write_image, write_lists
 from waiting import Ended
 
 from ssd.inference.detector_file import DetectorFile
@@ -44,6 +45,8 @@ def test_two_models_are_compared_and_drawn(
     run_ssd: Run, glyph_model: Path, other_model: Path, options: tuple[object, ...], tmp_path: Path
 ) -> None:
     out = ("--out", tmp_path / "out", "--num-pictures", 2)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/changed-07.png").write_text("of an earlier comparison")
     ended = run_ssd("compare", glyph_model, other_model, *options, *out)
     assert ended.code == 0, ended.stderr
     kept = json.loads((tmp_path / "out/comparison.json").read_text())
@@ -51,7 +54,7 @@ def test_two_models_are_compared_and_drawn(
     assert kept["map"]["difference"] == kept["map"]["b"] - kept["map"]["a"]
     assert kept["sentence"] == ended.stdout.splitlines()[-1]
     assert kept["pictures"] == ["changed-01.png", "changed-02.png"]
-    assert all((tmp_path / "out" / name).is_file() for name in kept["pictures"])
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == kept["pictures"]
 
 
 def test_a_model_is_not_better_than_itself_and_does_not_pass_the_gate(
@@ -151,6 +154,7 @@ def test_the_champion_is_who_is_better(
     glyph_model: Path,
     other_model: Path,
     options: tuple[object, ...],
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Version 1 sees nothing, and version 2 all there is."""
@@ -183,9 +187,15 @@ def test_the_champion_is_who_is_better(
     assert "the champion already" in run_ssd("compare", champion, seeing, *options, "--promote").stderr
 
     mlflow().MlflowClient().set_registered_model_alias("ssd", "champion", "1")
-    ended = run_ssd("compare", champion, seeing, *options, "--promote", "--json")
-    assert [found["model"] for found in json.loads(ended.stdout)["models"]] == [blind, seeing]
-    assert aliases() == {"champion": "2"}
+    write_image(tmp_path / "own", "a", encode(picture()), annotation_xml(object_xml("star", (5, 5, 20, 20))))
+    write_lists(tmp_path / "own", {"train": ["a"]})
+    on_folder = ("--data", tmp_path / "own", "--resamples", 5)
+    ended = run_ssd("compare", champion, seeing, *on_folder, "--promote", "--json")
+    assert (ended.code, aliases()) == (0, {"champion": "2"}), ended.stderr
+    result = json.loads(ended.stdout)
+    assert [found["model"] for found in result["models"]] == [blind, seeing]
+    tags = mlflow().MlflowClient().get_model_version("ssd", "2").tags
+    assert tags["champion_data_sha256"] == result["data"]["sha256"]
 
 
 def test_only_a_registered_version_becomes_champion(run_ssd: Run, glyph_model: Path) -> None:

@@ -43,6 +43,38 @@ def test_a_missing_model_is_one_line_and_exit_code_2(run_ssd: Run) -> None:
     assert ended.stderr == "gone.pt: no such file; needed is a model.pt or an exported file\n"
 
 
+@pytest.mark.parametrize("name", ["predict", "serve", "demo", "evaluate", "compare", "audit"])
+def test_an_unknown_device_is_refused_at_once(run_ssd: Run, name: str) -> None:
+    ended = run_ssd(name, "gone.pt", "gone.pt", "--device", "banana")
+    assert ended.code == 2
+    assert "'banana' is not one of 'auto', 'cpu', 'cuda'" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [("evaluate", "gone.pt"), ("compare", "a.pt", "b.pt"), ("audit", "gone.pt")]
+)
+def test_a_file_in_the_place_of_out_is_named_before_the_model_is_opened(
+    run_ssd: Run, command: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "in"):
+        ended = run_ssd(*command, "--out", out)
+        assert (ended.code, ended.stdout) == (2, "")
+        assert ended.stderr == f"--out {out}: {tmp_path / 'file'} is a file; name a folder\n"
+
+
+def test_a_tilde_that_is_no_home_folder_is_a_part_of_the_name(run_ssd: Run) -> None:
+    ended = run_ssd("evaluate", "~no_such_user.pt")
+    assert ended.code == 2
+    assert ended.stderr.startswith("~no_such_user.pt: no such file; ")
+
+
+def test_there_is_no_negative_number_of_resamples(run_ssd: Run) -> None:
+    ended = run_ssd("evaluate", "gone.pt", "--resamples", -5)
+    assert ended.code == 2
+    assert "Invalid value for '--resamples'" in ended.stderr
+
+
 @pytest.mark.parametrize("module", sorted(REPOSITORY.glob("cli/*.py")), ids=lambda path: path.stem)
 def test_the_modules_that_help_reads_import_nothing_heavy(module: Path) -> None:
     """`ssd --help` and a typo are answered at once."""

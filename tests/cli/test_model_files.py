@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from voc_folder import annotation_xml, encode, object_xml, picture, write_image, write_lists
 from waiting import Ended
 
+from cli.data import opened_data
 from cli.export import say
 from cli.predict import warn_of_unused
 from ssd.detector import Detector
@@ -59,6 +60,19 @@ def test_a_model_and_its_exports_are_measured_on_a_tensor_file(
     assert set(figures["model.pt"]["per_class"][0]) == set(figures["ssd.onnx"]["per_class"][0])
 
 
+def test_a_model_is_not_better_than_its_export_which_drops_low_scores(
+    run_ssd: Run, glyph_model: Path, exported: Path, shapes_file: TensorFile
+) -> None:
+    options = ("--data", shapes_file.path, "--resamples", 20, "--gate", "--json")
+    ended = run_ssd("compare", exported / "ssd.onnx", glyph_model, *options)
+    assert ended.code == 1, ended.stderr
+    result = json.loads(ended.stdout)
+    assert result["verdict"] == "none"
+    assert result["map50"]["a"] > 0
+    assert result["map"]["difference"] == pytest.approx(0, abs=1e-4)
+    assert "compared are scores above 0.3, at most 100 detections per image" in ended.stderr
+
+
 def test_figures_are_printed_and_kept(
     run_ssd: Run, glyph_model: Path, shapes_file: TensorFile, tmp_path: Path
 ) -> None:
@@ -97,6 +111,31 @@ def test_a_folder_without_the_model_s_classes_is_refused(
     assert ended.code == 2
     assert len(ended.stderr.splitlines()) == 1
     assert "no object of the model's classes (ball, bars, " in ended.stderr
+
+
+def test_a_split_is_one_of_the_pipeline_s_files(
+    shapes_file: TensorFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("data/tensors").mkdir(parents=True)
+    for name in ("train", "test"):
+        Path(f"data/tensors/{name}.safetensors").symlink_to(shapes_file.path)
+    for split, stem in ((None, "test"), ("train", "train"), ("test", "test")):
+        with opened_data(None, split, GLYPHS) as file:
+            assert str(file.path) == f"data/tensors/{stem}.safetensors"
+    with opened_data("data/tensors/train.safetensors", "train", GLYPHS) as file:
+        assert len(file) == len(shapes_file)
+
+
+@pytest.mark.parametrize(
+    "data", [("--data", "data/tensors/test.safetensors", "--split", "train"), ("--split", "all")]
+)
+def test_a_split_that_a_tensor_file_is_not_is_refused(
+    run_ssd: Run, glyph_model: Path, data: tuple[str, ...]
+) -> None:
+    ended = run_ssd("evaluate", glyph_model, *data)
+    assert (ended.code, len(ended.stderr.splitlines())) == (2, 1)
+    assert ended.stderr.startswith(f"--split {data[-1]}: ")
 
 
 def test_data_that_is_not_there_is_named(run_ssd: Run, exported: Path, tmp_path: Path) -> None:
