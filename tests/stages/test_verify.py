@@ -47,7 +47,8 @@ def write_results(root: Path, seconds: float = 1, loss: float = 2) -> None:
     write(root / "reports/train/history.tsv", HISTORY.format(seconds, loss))
     write(root / "reports/metrics.json", "{}")
     write(root / "reports/evaluate/detections.json", "[]")
-    write(root / "reports/export.json", json.dumps({"ssd.onnx": {"latency_ms": seconds, "bytes": seconds, "num_matched": 7}}))
+    exported = {"latency_ms": seconds, "bytes": seconds, "num_matched": 7}
+    write(root / "reports/export.json", json.dumps({"ssd.onnx": exported}))
 
 
 def git(root: Path, *arguments: str) -> None:
