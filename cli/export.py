@@ -76,17 +76,10 @@ def export(
 
 def say(report: dict[str, Any], names: list[str], score_threshold: float) -> None:
     """Print what was compared, and how well the files agree."""
+    from ssd.export.compare import agreement_lines
+
     number = report["num_detections"]
     print(f"compared {number} detections on {report['num_images']} drawn pictures and plain ones:")
-    for name in names:
-        file = report[name]
-        agreement = (
-            f"  scores within {file['largest_score_difference']:.1e}"
-            f"  boxes within {file['largest_box_difference']:.1e} of the longer side"
-        )
-        print(
-            f"{name:20s} {file['bytes'] / 1e6:6.1f} MB{agreement if number else ''}"
-            f"  {file['latency_ms']:.1f} ms per image (PyTorch {report['pytorch']['latency_ms']:.1f} ms)"
-        )
+    print("\n".join(agreement_lines(report, names)))
     if number == 0:
         print(f"nothing scores above {score_threshold:g}, so no box was compared; lower --score-threshold")

@@ -15,7 +15,7 @@ from typing import Any
 import ssd.export
 from ssd.detector import Detector
 from ssd.export.certificate import certify, make_certificate, make_golden, make_origin
-from ssd.export.compare import compare_files
+from ssd.export.compare import agreement_lines, compare_files
 from ssd.export.onnx import to_onnx
 from ssd.export.torchscript import to_torchscript
 from ssd.files import replacing, replacing_folder, sha256, write_bytes, write_json
@@ -110,16 +110,7 @@ def say(report: dict[str, Any], names: list[str]) -> None:
     """Print what was compared, and how well the files agree."""
     on = f"{report['num_images']} images, of the test split and made-up ones"
     print(f"compared {report['num_detections']} detections on {on}:")
-    for name in names:
-        file = report[name]
-        agreement = (
-            f"  scores within {file['largest_score_difference']:.1e}"
-            f"  boxes within {file['largest_box_difference']:.1e} of the longer side"
-        )
-        print(
-            f"{name:20s} {file['bytes'] / 1e6:6.1f} MB{agreement if report['num_detections'] else ''}"
-            f"  {file['latency_ms']:.1f} ms per image (PyTorch {report['pytorch']['latency_ms']:.1f} ms)"
-        )
+    print("\n".join(agreement_lines(report, names)))
     if report["num_detections"] == 0:
         print("nothing scores above export.score_threshold, so no box was compared; lower it, or train more")
 

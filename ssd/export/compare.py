@@ -98,6 +98,26 @@ def compare_files(
     return report
 
 
+def agreement_lines(report: dict[str, Any], names: Sequence[str]) -> list[str]:
+    """A line for each file: its size, how well it agrees, its speed.
+
+    Args:
+        report: of `compare_files`; names: of the files.
+    """
+    lines = []
+    for name in names:
+        file = report[name]
+        agreement = (
+            f"  scores within {file['largest_score_difference']:.1e}"
+            f"  boxes within {file['largest_box_difference']:.1e} of the longer side"
+        )
+        lines.append(
+            f"{name:20s} {file['bytes'] / 1e6:6.1f} MB{agreement if report['num_detections'] else ''}"
+            f"  {file['latency_ms']:.1f} ms per image (PyTorch {report['pytorch']['latency_ms']:.1f} ms)"
+        )
+    return lines
+
+
 def _batches(images: Sequence[Tensor], side: int) -> Iterator[Tensor]:
     """Each image alone; a few stretched to other shapes, as batches; and images of one colour."""
     for image in images:
