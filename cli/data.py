@@ -12,19 +12,20 @@ from ssd.inference.folder_split import pack_folder
 from ssd.layouts import SPLITS
 from ssd.loading.tensor_file import TensorFile
 from ssd.source.own_folder import copy_own, find_own
+from ssd.tensor_writer import SHARD_NAME
 
 TENSORS = Path("data/tensors")
-"""Of the pipeline: a file for each split."""
+"""Of the pipeline: a folder for each split."""
 
 
 @contextmanager
 def opened_data(
     data: str | None, split: str | None, class_names: Sequence[str], if_dropped: str = ""
 ) -> Iterator[TensorFile]:
-    """The images and objects at `data`, a tensor file, a folder, or the .zip of one.
+    """The images and objects at `data`: a split of the pipeline, a folder, or the .zip of one.
 
     Args:
-        data: None takes the pipeline's tensor file of the split.
+        data: a tensor file or a folder of them is a split; None takes the pipeline's own.
         split: train, val, test, or all, of a folder. None takes the pipeline's test split, or a whole folder.
         class_names: of the model, without background.
         if_dropped: what to say on stderr if annotations or images of a folder are left out.
@@ -32,7 +33,7 @@ def opened_data(
     Raises:
         UserError: there is nothing at `data`, it has no such split, or it has other classes than the model.
     """
-    if data is None or Path(data).suffix == ".safetensors":
+    if data is None or is_tensors(expand_home(data)):
         yield open_tensors(tensor_path(data, split), class_names)
         return
     split = split or "all"
@@ -45,24 +46,31 @@ def opened_data(
         yield TensorFile(target)
 
 
+def is_tensors(path: Path) -> bool:
+    """Whether it is a tensor file, or a folder of them, by name."""
+    if path.is_dir():
+        return any(SHARD_NAME.fullmatch(file.name) for file in path.iterdir())
+    return path.suffix == ".safetensors"
+
+
 def tensor_path(data: str | None, split: str | None) -> Path:
-    """The tensor file that the options name: one of the pipeline's, or any, which is one split.
+    """The tensor files that the options name: a split of the pipeline's, or any, which are one split.
 
     Raises:
-        UserError: the file has no such split.
+        UserError: they are of another split.
     """
     if data is None:
         if split == "all":
-            raise UserError(f"--split all: {TENSORS} has a file for each split; name {', '.join(SPLITS)}")
-        return TENSORS / f"{split or 'test'}.safetensors"
+            raise UserError(f"--split all: {TENSORS} has a folder for each split; name {', '.join(SPLITS)}")
+        return TENSORS / (split or "test")
     path = expand_home(data)
     if split not in (None, "all", path.stem):
-        raise UserError(f"--split {split}: {path} is one split; leave out --split, or name the other's file")
+        raise UserError(f"--split {split}: {path} is one split; leave out --split, or name the other")
     return path
 
 
 def open_tensors(path: Path, class_names: Sequence[str]) -> TensorFile:
-    """A tensor file of the model's classes.
+    """A split of the model's classes.
 
     Raises:
         UserError: there is none, or it has other classes.
@@ -75,5 +83,5 @@ def open_tensors(path: Path, class_names: Sequence[str]) -> TensorFile:
 
 
 def data_digest(file: TensorFile) -> str:
-    """SHA-256 of the tensor file: the same images, objects and classes have the same one."""
+    """SHA-256 of the split: the same images, objects and classes have the same one."""
     return sha256(file.path)

@@ -20,7 +20,7 @@ Data = Annotated[
         "--data",
         metavar="DATA",
         help="A folder or .zip of images with annotations, as labelling tools export them, or a tensor file  "
-        "[default: the pipeline's data/tensors/SPLIT.safetensors]",
+        "[default: the pipeline's data/tensors/SPLIT]",
     ),
 ]
 Split = Annotated[

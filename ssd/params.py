@@ -117,6 +117,7 @@ class PreprocessParams(Section):
     train_on_val: bool
     split_seed: Annotated[int, Field(ge=0, lt=2**31)]
     strict: bool
+    shards: Annotated[int, Field(ge=1, lt=100_000)]
     workers: CountOrZero
 
 

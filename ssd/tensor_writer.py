@@ -1,4 +1,6 @@
-"""Writer of the tensor file: one split of a data set in one safetensors file, without pickle.
+"""Writer of tensor files: a split of a data set in one or more safetensors files (shards), without pickle.
+
+A split is a folder of files 00000-of-00002.safetensors, ...; its images are those of the files, in order.
 
 Tensors of a file with N images and M objects:
     offsets      int64 [N + 1]      image i is images[offsets[i]:offsets[i + 1]]
@@ -20,6 +22,7 @@ This module does not import torch, so that the worker processes of preprocess st
 
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,6 +39,9 @@ HEADER_START = f'{{"__metadata__":{{"format":"{TENSOR_FORMAT}","sha256":"'.encod
 
 DTYPES = {"I64": np.int64, "I32": np.int32, "F32": np.float32, "BOOL": np.bool_}
 """safetensors' names of the types in the file."""
+
+SHARD_NAME = re.compile(r"(\d{5})-of-(\d{5})\.safetensors")
+"""Name of a tensor file in the folder of its split: its number, and how many there are."""
 
 _NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
 _NO_DIGEST = "0" * 64
@@ -57,6 +63,16 @@ class AnnotatedImage:
     labels: Sequence[int]
     difficult: Sequence[bool]
     crowd: Sequence[bool]
+
+
+def write_shards(
+    folder: Path, shards: Sequence[Sequence[AnnotatedImage]], class_names: Sequence[str]
+) -> None:
+    """Write a split: a tensor file for each of `shards`, which may be empty, into a new folder."""
+    folder.mkdir()
+    for number, images in enumerate(shards):
+        name = f"{number:05d}-of-{len(shards):05d}.safetensors"
+        write_tensor_file(folder / name, images, class_names)
 
 
 def write_tensor_file(path: str | Path, images: Sequence[AnnotatedImage], class_names: Sequence[str]) -> None:

@@ -53,7 +53,7 @@ CLASS_COLUMNS = {
 
 @command
 def main(params: Params) -> None:
-    file = TensorFile("data/tensors/test.safetensors")
+    file = TensorFile("data/tensors/test")
     model, class_names = load_model(MODEL)
     if class_names != file.class_names:
         raise UserError(f"{MODEL} was trained on other classes than {file.path} has", path=MODEL)
@@ -67,7 +67,7 @@ def main(params: Params) -> None:
         losses = {"loss": result.loss, "loc_loss": result.loc_loss, "conf_loss": result.conf_loss}
         summary = summarise(figures, losses, {**count(file, result), **mends})
         # What was measured, as `sha256sum` says it; a list, which DVC leaves out of its tables.
-        summary["sha256"] = [f"{sha256(path)}  {path}" for path in (MODEL, file.path)]
+        summary["sha256"] = [f"{sha256(path)}  {path}" for path in (MODEL, *file.shards)]
         write_json(METRICS, summary)
         write_curves(figures.voc, class_names)
         header, *rows = matrix_rows(figures.operating_point, class_names)

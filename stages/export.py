@@ -43,7 +43,7 @@ def main(params: Params) -> None:
         settings.score_threshold, settings.nms_iou, max_detections=settings.max_detections
     )
     detector = Detector(model, thresholds)
-    split = TensorFile(TENSORS / "test.safetensors")
+    split = TensorFile(TENSORS / "test")
     images = [split.image(index) for index in range(min(settings.num_images, len(split)))]
 
     model_sha256 = sha256(MODEL)
@@ -66,9 +66,9 @@ def main(params: Params) -> None:
 
 
 def data_digests() -> dict[str, str]:
-    """SHA-256 of each tensor file that is here."""
-    files = {split: TENSORS / f"{split}.safetensors" for split in SPLITS}
-    return {split: sha256(path) for split, path in files.items() if path.is_file()}
+    """SHA-256 of each split that is here."""
+    folders = {split: TENSORS / split for split in SPLITS}
+    return {split: sha256(path) for split, path in folders.items() if path.exists()}
 
 
 def params_digest(params: Params) -> str:

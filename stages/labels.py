@@ -17,7 +17,7 @@ PICTURE = Path("reports/labels.png")
 
 @command
 def main(params: Params) -> None:
-    file = TensorFile("data/tensors/train.safetensors", train_on_difficult=params.train.train_on_difficult)
+    file = TensorFile("data/tensors/train", train_on_difficult=params.train.train_on_difficult)
     chosen = spread(len(file), params.report.num_pictures)
     figure = label_figure(
         [file.image(index) for index in chosen],

@@ -1,8 +1,8 @@
-"""Stage 2: check the annotations and pack each split into one tensor file.
+"""Stage 2: check the annotations and pack each split into tensor files.
 
     python -m stages.preprocess
 
-Reads data/raw; writes data/tensors/{train,val,test}.safetensors and
+Reads data/raw; writes data/tensors/{train,val,test}, folders of `preprocess.shards` tensor files, and
 reports/preprocess/{summary,problems}.json.
 """
 
@@ -20,7 +20,7 @@ from ssd.prepare.readers.folder_files import listing as first_names
 from ssd.prepare.sources import read_source
 from ssd.prepare.splits import make_splits
 from ssd.prepare.summary import every_problem, list_problems, summarise
-from ssd.tensor_writer import write_tensor_file
+from ssd.tensor_writer import write_shards
 from stages.check import stop_if_incomplete
 from stages.command import command
 
@@ -58,8 +58,8 @@ def main(params: Params) -> None:
     raise_if_unusable(result, strict=strict, report=REPORTS / "problems.json", unused=unused)
     with replacing_folder(TENSORS) as folder:
         for split in SPLITS:
-            path = folder / f"{split}.safetensors"
-            write_tensor_file(path, result.splits[split].samples, result.class_names)
+            shards = result.splits[split].shards(params.preprocess.shards)
+            write_shards(folder / split, shards, result.class_names)
 
 
 def print_found(found: Found) -> None:

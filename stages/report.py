@@ -46,8 +46,8 @@ NO_MEAN, NO_STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 @command
 def main(params: Params) -> None:
     tensors, difficult = Path("data/tensors"), params.train.train_on_difficult
-    train_file = TensorFile(tensors / "train.safetensors", train_on_difficult=difficult)
-    test_file = TensorFile(tensors / "test.safetensors")
+    train_file = TensorFile(tensors / "train", train_on_difficult=difficult)
+    test_file = TensorFile(tensors / "test")
     metrics = read_json(REPORTS / "metrics.json")
     data = DetectionDataset(train_file, params.model.input_size, params.augment, params.train.seed)
     found = judged_test_split(test_file, metrics["operating_point"]["score"])

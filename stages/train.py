@@ -32,7 +32,7 @@ from stages.train_log import TrainLog
 
 MODEL = Path("models/model.pt")
 PRIORS = Path("reports/train/priors.json")
-TRAIN_FILE, VAL_FILE = Path("data/tensors/train.safetensors"), Path("data/tensors/val.safetensors")
+TRAIN_FILE, VAL_FILE = Path("data/tensors/train"), Path("data/tensors/val")
 
 # Keys of the `train` section that do not change the weights: a training resumes after a change of them.
 NOT_IN_FINGERPRINT = {

@@ -42,6 +42,7 @@ NOT_IN_RECIPES = {
     "data.path",
     "data.archives",
     "data.mirrors",
+    "preprocess.shards",
     "preprocess.workers",
     "train.device",
     "train.devices",

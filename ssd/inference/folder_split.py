@@ -47,6 +47,7 @@ def pack_folder(
         train_on_val=False,
         split_seed=0,
         strict=False,
+        shards=1,
         workers=0,
     )
     packed = preprocess(listing, class_names, settings, target.parent).splits["test"]

@@ -68,7 +68,7 @@ def list_needs(data: DataParams, preprocess: PreprocessParams, places: Places) -
         UserError: the user's own folder is missing or in another layout.
     """
     present = (places.raw / data.source).is_dir()
-    if present and any(places.tensors.glob("*.safetensors")):
+    if present and any(places.tensors.rglob("*.safetensors")):
         return []
     archives = 0 if present else _missing_archives(data, places.root)
     raw, tensors = _sizes(data, preprocess, places)

@@ -1,74 +1,55 @@
 """Turns the images of a data set, divided into splits, into validated samples of train, val and test."""
 
-import hashlib
 import logging
-import mmap
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from pathlib import Path
-from tempfile import TemporaryFile
 
 from ssd.errors import UserError
-from ssd.files import naming
 from ssd.layouts import OWN_SOURCES, SPLITS
-from ssd.parallel import ordered_map
 from ssd.params import DataParams, PreprocessParams
-from ssd.prepare.annotations import Box, Catalogue, ImageRef, Problem
+from ssd.prepare.annotations import Box, Catalogue, Problem
 from ssd.prepare.checks import CheckedObject, check_annotation, drop_leaks
+from ssd.prepare.decode import KeptImage, Spool, dropped_image, read_splits
 from ssd.prepare.duplicates import (
     AnnotatedPicture,
-    Fingerprint,
     find_contradictions,
     find_look_alikes,
     warn_of_contradictions,
     warn_of_look_alikes,
 )
-from ssd.prepare.images import ImageError, PackedImage, pack_image
-from ssd.prepare.splits import Listing
+from ssd.prepare.splits import Listing, shard_of
 from ssd.tensor_writer import AnnotatedImage
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class DecodedImage:
-    """A decoded image. digest: SHA-256 of the image file."""
-
-    packed: PackedImage
-    digest: bytes
-
-
-@dataclass(frozen=True)
-class KeptImage:
-    """A decoded image whose bytes are in the spool, at `place`.
-
-    size, original_size, orientation, reencoded, fingerprint: see PackedImage; digest: SHA-256 of the file.
-    """
-
-    ref: ImageRef
-    place: slice
-    size: tuple[int, int]
-    original_size: tuple[int, int]
-    orientation: int
-    reencoded: bool
-    fingerprint: Fingerprint
-    digest: bytes
-
-
-@dataclass(frozen=True)
 class Split:
     """A split, ready to be written, and statistics of its preparation.
 
-    samples: in the order of the lists; problems: include those of images dropped from this split;
+    samples: in the order of the lists; positions: of each sample in the list of the split, and num_listed its
+    length, which counts dropped images, too; problems: include those of images dropped from this split;
     num_shrunk, num_reencoded: number of downscaled and of re-encoded images (downscaled ones included).
     """
 
     samples: list[AnnotatedImage]
+    positions: list[int]
+    num_listed: int
     problems: list[Problem]
     num_shrunk: int
     num_reencoded: int
+
+    def shards(self, num_shards: int) -> list[list[AnnotatedImage]]:
+        """The samples in `num_shards` parts, in order.
+
+        An image's place in the list decides: if one is mended or dropped, only its own part changes.
+        """
+        parts: list[list[AnnotatedImage]] = [[] for _ in range(num_shards)]
+        for sample, position in zip(self.samples, self.positions, strict=True):
+            parts[shard_of(position, self.num_listed, num_shards)].append(sample)
+        return parts
 
 
 @dataclass(frozen=True)
@@ -85,36 +66,6 @@ class Preprocessed:
     test_is_val: bool
     notes: tuple[str, ...]
     warnings: tuple[str, ...] = ()
-
-
-class Spool:
-    """An append-only temporary file, memory-mapped once it is complete.
-
-    The file is in `folder` (not in the system's temporary folder, which may be in memory). It has no name, so
-    it is deleted with its last view or when the process ends, even if killed.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self._file = TemporaryFile(dir=folder)  # noqa: SIM115 (lives as long as the spool)
-        self._size = 0
-
-    def add(self, content: bytes) -> slice:
-        """Append `content`; return its slice of `view`."""
-        with naming(self.folder):
-            self._file.write(content)
-        place = slice(self._size, self._size + len(content))
-        self._size = place.stop
-        return place
-
-    def view(self) -> memoryview:
-        """All bytes so far, memory-mapped: the operating system loads and evicts them as needed."""
-        if not self._size:
-            return memoryview(b"")
-        with naming(self.folder):
-            self._file.flush()
-        return memoryview(mmap.mmap(self._file.fileno(), self._size, access=mmap.ACCESS_READ))
 
 
 def declared_classes(data: DataParams, catalogue: Catalogue) -> list[str]:
@@ -143,14 +94,17 @@ def preprocess(
         UserError: a worker process was killed, or there is too little memory to decode an image.
     """
     spool = Spool(scratch)
-    images, problems = _read_splits(listing, params, spool)
+    images, problems = read_splits(listing, params, spool)
     images, leaks = drop_leaks(images, key=lambda image: image.digest)
     for leak in leaks:
         reason = f"the same image as {leak.original.ref.image_file} in {leak.owner}"
-        problems[leak.split].append(_dropped_image(leak.member.ref, reason))
+        problems[leak.split].append(dropped_image(leak.member.ref, reason))
     names = list(class_names) or _annotated_classes(images, listing.class_source_ids)
     content = spool.view()
-    splits = {split: _check_split(images[split], names, problems[split], content) for split in images}
+    splits = {
+        split: _check_split(images[split], len(listed), names, problems[split], content)
+        for split, listed in listing.images.items()
+    }
     warnings = [*_warn_of_duplicates(images, splits), *_warn_of_difficult(splits["train"])]
     if listing.test_is_val:
         splits["val"] = splits["test"]
@@ -205,60 +159,6 @@ def all_problems(result: Preprocessed) -> list[tuple[str, Problem]]:
     return [(split, problem) for split in own for problem in result.splits[split].problems]
 
 
-def decode_image(path: Path, max_side: int, jpeg_quality: int) -> DecodedImage | str:
-    """Read, decode and pack an image file; return the reason if it is missing or damaged.
-
-    Raises:
-        UserError: there is too little memory to decode it.
-    """
-    try:
-        content = path.read_bytes()
-        packed = pack_image(content, max_side, jpeg_quality)
-    except OSError as error:
-        return f"not readable ({error.strerror})"
-    except ImageError as error:
-        return str(error)
-    except MemoryError:
-        raise UserError(
-            f"{path}: too little memory to decode it; free some, or set preprocess.workers to fewer"
-        ) from None
-    return DecodedImage(packed, hashlib.sha256(content).digest())
-
-
-def _read_splits(
-    listing: Listing, params: PreprocessParams, spool: Spool
-) -> tuple[dict[str, list[KeptImage]], dict[str, list[Problem]]]:
-    """The decodable images of each split, and the problems found so far."""
-    images: dict[str, list[KeptImage]] = {split: [] for split in listing.images}
-    problems = {split: list(found) for split, found in listing.problems.items()}
-    refs = [(split, ref) for split, members in listing.images.items() for ref in members]
-    decode = partial(decode_image, max_side=params.max_side, jpeg_quality=params.jpeg_quality)
-    decoded = ordered_map(decode, [ref.path for _, ref in refs], params.workers, "preprocess")
-    for (split, ref), result in zip(refs, decoded, strict=True):
-        if isinstance(result, str):
-            problems[split].append(_dropped_image(ref, result))
-            continue
-        packed = result.packed
-        images[split].append(
-            KeptImage(
-                ref,
-                spool.add(packed.content),
-                packed.size,
-                packed.original_size,
-                packed.orientation,
-                packed.reencoded,
-                packed.fingerprint,
-                result.digest,
-            )
-        )
-    return images, problems
-
-
-def _dropped_image(ref: ImageRef, reason: str) -> Problem:
-    num_objects = ref.annotation.num_objects
-    return Problem(ref.image_file, None, reason, "dropped", num_images=1, num_objects=num_objects)
-
-
 def _annotated_classes(images: Mapping[str, Sequence[KeptImage]], class_source_ids: Set[str]) -> list[str]:
     """All class names, sorted, in the annotations of the decodable images with ids in `class_source_ids`."""
     every = (image.ref for image in chain.from_iterable(images.values()))
@@ -268,7 +168,11 @@ def _annotated_classes(images: Mapping[str, Sequence[KeptImage]], class_source_i
 
 
 def _check_split(
-    images: Sequence[KeptImage], names: Sequence[str], problems: Sequence[Problem], content: memoryview
+    images: Sequence[KeptImage],
+    num_listed: int,
+    names: Sequence[str],
+    problems: Sequence[Problem],
+    content: memoryview,
 ) -> Split:
     samples, found = [], list(problems)
     for image in images:
@@ -280,6 +184,8 @@ def _check_split(
         found += own_problems
     return Split(
         samples,
+        [image.position for image in images],
+        num_listed,
         found,
         num_shrunk=sum(image.size != image.original_size for image in images),
         num_reencoded=sum(image.reencoded for image in images),

@@ -32,6 +32,11 @@ class Listing:
     notes: tuple[str, ...]
 
 
+def shard_of(position: int, num_listed: int, num_shards: int) -> int:
+    """The shard, from 0, of the image at a position in the list of its split."""
+    return position * num_shards // num_listed
+
+
 def make_splits(catalogue: Catalogue, data: DataParams, params: PreprocessParams) -> Listing:
     """Assign each image to a split.
 

@@ -14,8 +14,8 @@ DIGEST_LENGTH = 12
 class Split:
     """A split that a stage reads.
 
-    name: of the data set; use: "train", "val" or "test"; digest: SHA-256 of its tensor file; path: of that
-    file; num_images, num_objects, class_names: what is in it.
+    name: of the data set; use: "train", "val" or "test"; digest: SHA-256 of its tensor files; path: of their
+    folder; num_images, num_objects, class_names: what is in it.
     """
 
     name: str

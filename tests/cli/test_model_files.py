@@ -117,18 +117,18 @@ def test_a_split_is_one_of_the_pipeline_s_files(
     shapes_file: TensorFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("data/tensors").mkdir(parents=True)
     for name in ("train", "test"):
-        Path(f"data/tensors/{name}.safetensors").symlink_to(shapes_file.path)
+        Path(f"data/tensors/{name}").mkdir(parents=True)
+        Path(f"data/tensors/{name}/00000-of-00001.safetensors").symlink_to(shapes_file.path)
     for split, stem in ((None, "test"), ("train", "train"), ("test", "test")):
         with opened_data(None, split, GLYPHS) as file:
-            assert str(file.path) == f"data/tensors/{stem}.safetensors"
-    with opened_data("data/tensors/train.safetensors", "train", GLYPHS) as file:
+            assert str(file.path) == f"data/tensors/{stem}"
+    with opened_data("data/tensors/train", "train", GLYPHS) as file:
         assert len(file) == len(shapes_file)
 
 
 @pytest.mark.parametrize(
-    "data", [("--data", "data/tensors/test.safetensors", "--split", "train"), ("--split", "all")]
+    "data", [("--data", "data/test.safetensors", "--split", "train"), ("--split", "all")]
 )
 def test_a_split_that_a_tensor_file_is_not_is_refused(
     run_ssd: Run, glyph_model: Path, data: tuple[str, ...]

@@ -30,6 +30,7 @@ def preprocess_params(**changes: object) -> PreprocessParams:
         "train_on_val": False,
         "split_seed": 0,
         "strict": False,
+        "shards": 1,
         "workers": 1,
     }
     return PreprocessParams.model_validate(values | changes)

@@ -19,7 +19,7 @@ SAMPLES: dict[str, dict[str, str]] = {
     "check_params": {"reports/check_params.txt": "valid"},
     "download": {"data/raw/shapes/a.jpg": "image"},
     "preprocess": {
-        **{f"data/tensors/{split}.safetensors": split for split in ("train", "val", "test")},
+        **{f"data/tensors/{split}/00000-of-00001.safetensors": split for split in ("train", "val", "test")},
         "reports/preprocess/problems.json": json.dumps({"problems": [{"action": "mended", "split": "test"}]}),
         "reports/preprocess/summary.json": json.dumps(
             {"account": {"num_images_found": 9}, "splits": {"train": COUNTS}, "warnings": ["few images"]}

@@ -49,7 +49,6 @@ def read(path: Path) -> Content:
         file.labels,
         file.difficult,
         file.crowd,
-        file.offsets,
         file.box_offsets,
     )
     images = [file.encoded(index).tolist() for index in range(len(file))]

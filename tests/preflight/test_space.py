@@ -66,15 +66,15 @@ def test_present_parts_are_not_counted(places: Places) -> None:
     assert needs(places, "voc2007")["data.archives"] == 460_032_000 - 1000
     (places.raw / "voc2007").mkdir(parents=True)
     assert needs(places, "voc2007") == {"data/tensors": VOC2007, "DVC's cache": VOC2007}
-    places.tensors.mkdir()
-    (places.tensors / "train.safetensors").touch()
+    (places.tensors / "train").mkdir(parents=True)
+    (places.tensors / "train/00000-of-00001.safetensors").touch()
     assert needs(places, "voc2007") == {}
 
 
 def test_tensors_of_another_source_do_not_count_as_present(places: Places) -> None:
     (places.raw / "shapes").mkdir(parents=True)
-    places.tensors.mkdir()
-    (places.tensors / "train.safetensors").touch()
+    (places.tensors / "train").mkdir(parents=True)
+    (places.tensors / "train/00000-of-00001.safetensors").touch()
     assert needs(places, "voc2007")["data/tensors"] == VOC2007
 
 

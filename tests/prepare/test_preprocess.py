@@ -23,9 +23,11 @@ from voc_folder import (
 from ssd.errors import UserError
 from ssd.loading.tensor_file import TensorFile
 from ssd.params import PreprocessParams
+from ssd.prepare import decode
 from ssd.prepare import preprocess as preprocessing
 from ssd.prepare.annotations import AnnotatedObject, Annotation, Catalogue, Found, ImageRef, Problem
-from ssd.prepare.preprocess import Preprocessed, Spool, all_problems, declared_classes, raise_if_unusable
+from ssd.prepare.decode import Spool
+from ssd.prepare.preprocess import Preprocessed, all_problems, declared_classes, raise_if_unusable
 from ssd.prepare.readers.coco import read_coco
 from ssd.prepare.readers.folder_files import read_folder
 from ssd.prepare.readers.voc import VocList, read_voc
@@ -139,9 +141,29 @@ def test_too_little_memory_for_an_image_is_no_damage(lists: Lists, monkeypatch: 
     def out_of_memory(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(preprocessing, "pack_image", out_of_memory)
+    monkeypatch.setattr(decode, "pack_image", out_of_memory)
     with pytest.raises(UserError, match=r"\.jpg: too little memory.*preprocess\.workers"):
         preprocess(lists, [], params())
+
+
+@pytest.mark.parametrize("num_shards", [1, 2, 3, 8])
+def test_shards_hold_all_samples_in_order(lists: Lists, num_shards: int) -> None:
+    for split in preprocess(lists, [], params()).splits.values():
+        shards = split.shards(num_shards)
+        assert len(shards) == num_shards
+        assert [sample for shard in shards for sample in shard] == split.samples
+
+
+@pytest.mark.parametrize("damage", ["annotation", "image"])
+def test_one_change_changes_one_shard(folder: Path, lists: Lists, damage: str) -> None:
+    lists = write_folder(folder, {"train": [f"{number:02d}" for number in range(12)], "test": ["t"]})
+    before = preprocess(lists, [], params()).splits["train"].shards(4)
+    if damage == "annotation":
+        write_image(folder, "04", encode(picture()), annotation_xml(object_xml("dog", (1, 1, 9, 9))))
+    else:
+        (folder / "JPEGImages/04.jpg").write_bytes(b"no image any more")
+    after = preprocess(lists, [], params()).splits["train"].shards(4)
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True, False, True, True]
 
 
 PHOTO = Image.new("RGB", (400, 300))  # as the camera stores it

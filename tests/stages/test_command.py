@@ -126,10 +126,10 @@ def test_a_missing_folder_of_one_s_own_is_named(run_stage: RunStage) -> None:
     ("stage", "missing", "maker"),
     [
         ("preprocess", "data/raw", "download"),
-        ("train", "data/tensors/train.safetensors", "preprocess"),
-        ("evaluate", "data/tensors/test.safetensors", "preprocess"),
+        ("train", "data/tensors/train", "preprocess"),
+        ("evaluate", "data/tensors/test", "preprocess"),
         ("export", "models/model.pt", "train"),
-        ("report", "data/tensors/train.safetensors", "preprocess"),
+        ("report", "data/tensors/train", "preprocess"),
     ],
 )
 def test_a_missing_input_is_one_line_with_the_stage_that_makes_it(

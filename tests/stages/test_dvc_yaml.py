@@ -131,8 +131,9 @@ class Checkout:
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes(path.read_bytes())
         for split in ("train", "val"):
-            (folder / f"data/tensors/{split}.safetensors").parent.mkdir(parents=True, exist_ok=True)
-            (folder / f"data/tensors/{split}.safetensors").write_text(split)
+            path = folder / f"data/tensors/{split}/00000-of-00001.safetensors"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(split)
         monkeypatch.chdir(folder)
         monkeypatch.setattr(train, "__file__", str(folder / "stages/train.py"))
 
@@ -196,4 +197,4 @@ def test_params_of_other_stages_and_of_speed_keep_the_checkpoints_and_the_others
 
 
 def test_a_change_of_the_data_is_another_training(checkout: Checkout) -> None:
-    assert checkout.touched("data/tensors/train.safetensors") != checkout.checkpoints()
+    assert checkout.touched("data/tensors/train/00000-of-00001.safetensors") != checkout.checkpoints()

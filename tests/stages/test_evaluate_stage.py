@@ -36,8 +36,8 @@ Run = Callable[..., Ended]
 @pytest.fixture
 def workspace(tmp_path: Path, shapes_file: TensorFile) -> Path:
     """A folder in which a small network has been trained with focal loss, or so it seems."""
-    (tmp_path / "data/tensors").mkdir(parents=True)
-    shutil.copy(shapes_file.path, tmp_path / "data/tensors/test.safetensors")
+    (tmp_path / "data/tensors/test").mkdir(parents=True)
+    shutil.copy(shapes_file.path, tmp_path / "data/tensors/test/00000-of-00001.safetensors")
     problems = [{"split": split, "action": action} for split, action in PROBLEMS]
     (tmp_path / "reports/preprocess").mkdir(parents=True)
     (tmp_path / "reports/preprocess/problems.json").write_text(json.dumps({"problems": problems}))

@@ -34,8 +34,8 @@ def workspace(
     """A folder in which a small model has been trained, or so it seems."""
     monkeypatch.chdir(tmp_path)
     make_params(**{"export.num_images": 2, "tracking.enabled": False})
-    Path("data/tensors").mkdir(parents=True)
-    shutil.copy(shapes_file.path, "data/tensors/test.safetensors")
+    Path("data/tensors/test").mkdir(parents=True)
+    shutil.copy(shapes_file.path, "data/tensors/test/00000-of-00001.safetensors")
     torch.manual_seed(0)
     names = shapes_file.class_names
     model = SSD(paper_config("resnet18", 64, len(names) + 1, 0.1, 0.2, 1.05))
@@ -58,7 +58,7 @@ def test_it_writes_both_files_and_a_report(workspace: Path, capsys: pytest.Captu
     assert report.problem == ""
     certificate = report.metadata["certificate"]
     assert certificate["model_sha256"] == sha256("models/model.pt")
-    assert certificate["data_sha256"] == {"test": sha256("data/tensors/test.safetensors")}
+    assert certificate["data_sha256"] == {"test": sha256("data/tensors/test/00000-of-00001.safetensors")}
     assert certificate["metrics"] is None
 
 

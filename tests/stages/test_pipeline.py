@@ -79,7 +79,11 @@ def test_the_same_training_in_another_folder_is_refused(
     """As of an experiment, whose checkpoints are in the main workspace. No MLflow run is begun."""
     (checkpoints,) = (path for path in (project / "checkpoints").iterdir() if path.is_dir())
     runs = mlflow_runs(project)
-    for name in ("params.yaml", "data/tensors/train.safetensors", "data/tensors/val.safetensors"):
+    for name in (
+        "params.yaml",
+        "data/tensors/train/00000-of-00001.safetensors",
+        "data/tensors/val/00000-of-00001.safetensors",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(project / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
@@ -100,7 +104,7 @@ def detector(project: Path) -> torch.jit.ScriptModule:
 
 def test_every_promised_file_is_there(project: Path) -> None:
     for name in (
-        "data/tensors/train.safetensors",
+        "data/tensors/train/00000-of-00001.safetensors",
         "reports/preprocess/summary.json",
         "reports/preprocess/problems.json",
         "models/model.pt",

@@ -31,7 +31,7 @@ def preprocess(workspace: Path, run_stage: Callable[..., Any]) -> Callable[..., 
 def test_three_tensor_files_and_two_reports(workspace: Path, preprocess: Callable[..., Any]) -> None:
     done = preprocess()
     assert done.code == 0, done.stderr
-    files = {split: TensorFile(workspace / f"data/tensors/{split}.safetensors") for split in SPLITS}
+    files = {split: TensorFile(workspace / f"data/tensors/{split}") for split in SPLITS}
     assert {split: len(file) for split, file in files.items()} == {"train": 6, "val": 3, "test": 3}
     summary = json.loads((workspace / "reports/preprocess/summary.json").read_text())
     assert summary["class_names"] == files["train"].class_names == files["test"].class_names
@@ -43,7 +43,7 @@ def test_three_tensor_files_and_two_reports(workspace: Path, preprocess: Callabl
 def test_a_fold_is_cut_from_the_train_and_val_images(workspace: Path, preprocess: Callable[..., Any]) -> None:
     done = preprocess(**{"data.folds": 3, "data.fold": 1, "preprocess.val_fraction": 0.2})
     assert done.code == 0, done.stderr
-    lengths = [len(TensorFile(workspace / f"data/tensors/{split}.safetensors")) for split in SPLITS]
+    lengths = [len(TensorFile(workspace / f"data/tensors/{split}")) for split in SPLITS]
     assert lengths == [5, 1, 3]
     assert "note: test is fold 1 of 0 to 2 (data.fold) of the train and val images" in done.stdout
     assert "note: the data set's own test split is not used" in done.stdout
@@ -60,7 +60,7 @@ def test_problems_are_printed_and_strict_refuses_them_after_reporting(
     loose = preprocess()
     assert loose.code == 0, loose.stderr
     assert f"dropped (train) shapes/JPEGImages/{image.name}: does not decode" in loose.stdout
-    assert len(TensorFile(workspace / "data/tensors/train.safetensors")) == 5
+    assert len(TensorFile(workspace / "data/tensors/train")) == 5
 
     (workspace / "reports/preprocess/problems.json").unlink()
     strict = preprocess(**{"preprocess.strict": True})

@@ -42,7 +42,7 @@ def write_results(root: Path, seconds: float = 1, loss: float = 2) -> None:
     """What the stages would write."""
     for index in range(20):
         write(root / f"data/raw/{index}.jpg", f"picture {index}")
-    write(root / "data/tensors/test.safetensors", "tensors")
+    write(root / "data/tensors/test/00000-of-00001.safetensors", "tensors")
     write(root / "models/model.pt", "weights")
     write(root / "reports/train/history.tsv", HISTORY.format(seconds, loss))
     write(root / "reports/metrics.json", "{}")
@@ -97,7 +97,7 @@ def test_the_same_results_at_another_speed_are_the_same(project: Path, run: Run)
     assert all(row.same for row in rows)
     assert [(row.stage, row.name) for row in rows] == [
         ("download", "data/raw (20 files)"),
-        ("preprocess", "data/tensors/test.safetensors"),
+        ("preprocess", "data/tensors/test/00000-of-00001.safetensors"),
         ("train", "models/model.pt"),
         ("train", "reports/train/history.tsv"),
         ("evaluate", "reports/evaluate/detections.json"),

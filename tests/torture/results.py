@@ -9,7 +9,9 @@ from stages.same_bytes import lasting
 STAGES = ("download", "preprocess", "train", "evaluate", "export", "report")
 
 FILES = {
-    "preprocess": (*(f"data/tensors/{split}.safetensors" for split in ("train", "val", "test")),),
+    "preprocess": (
+        *(f"data/tensors/{split}/00000-of-00001.safetensors" for split in ("train", "val", "test")),
+    ),
     "train": ("models/model.pt", "reports/train/history.tsv", "reports/train/priors.json"),
     "evaluate": ("reports/metrics.json", "reports/evaluate/detections.json"),
     "export": ("models/export/ssd.onnx", "models/export/ssd.torchscript.pt"),

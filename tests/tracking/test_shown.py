@@ -116,7 +116,7 @@ def test_a_run_of_an_older_version_is_compared_by_the_tag_that_it_has(
 
 def test_splits_are_datasets_of_the_run(settings: TrackingParams, root: Path) -> None:
     splits = [
-        Split("shapes", use, f"{number}" * 64, f"data/tensors/{use}.safetensors", 24, 70, ["disc"])
+        Split("shapes", use, f"{number}" * 64, f"data/tensors/{use}", 24, 70, ["disc"])
         for number, use in enumerate(("train", "val"))
     ]
     for _ in range(2):
