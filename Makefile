@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: help setup check repro verify recipe test torture bench clean ui image image-repro image-test kfp kfp-test kfp-docker-test s3 remote-test \
+.PHONY: help setup check repro tune verify recipe test torture bench clean ui image image-repro image-test kfp kfp-test kfp-docker-test s3 remote-test \
 	team-test browser-test lock
 
 PYTHON ?= python3
@@ -53,6 +53,9 @@ verify: $(READY) ## run the current commit from nothing in a clone, and compare 
 
 recipe: $(READY) ## list the recipes; NAME=... writes the settings of one into params.yaml
 	python -m stages.recipe $(NAME)
+
+tune: $(READY) ## search better hyperparameters in the space of params.yaml, trained by several seeds in the end
+	python -m stages.tune
 
 test: $(READY) $(KFP_READY) ## lint, check types, run all tests
 	ruff check
@@ -106,10 +109,16 @@ kfp: $(READY) $(KFP_READY) ## write kubeflow/pipeline.yaml and pipeline-remote.y
 	$(KFP)/bin/python kubeflow/pipeline.py --state remote $(if $(CHECKPOINTS),--checkpoints $(CHECKPOINTS)) \
 		kubeflow/pipeline-remote.yaml < $(KFP)/graph.json
 
-kfp-test: $(READY) $(KFP_READY) ## run the compiled pipelines here, all stages on a tiny data set; some minutes
+kfp-tune: $(READY) ## search better hyperparameters in the space of params.yaml, trained by several seeds in the end
+	python -m stages.tune
+
+test: $(READY) $(KFP_READY) ## run the compiled pipelines here, all stages on a tiny data set; some minutes
 	pytest tests/kubeflow/full_run.py
 
-kfp-docker-test: $(READY) $(KFP_READY) ## run the compiled pipeline in containers of the image that `make image ENGINE=docker` built
+kfp-docker-tune: $(READY) ## search better hyperparameters in the space of params.yaml, trained by several seeds in the end
+	python -m stages.tune
+
+test: $(READY) $(KFP_READY) ## run the compiled pipeline in containers of the image that `make image ENGINE=docker` built
 	pytest tests/kubeflow/in_containers.py
 
 COMPILE := uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
