@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from ssd.errors import UserError
-from ssd.interrupt import POLL_SECONDS, StopSignal
+from ssd.interrupt import StopSignal
 from ssd.params import Params
 from ssd.params_space import Value
 from ssd.tuning.study import epoch_scores
@@ -68,7 +68,7 @@ def run_all(
                 if waiting and pool.has_room():
                     say(f"{waiting[0].name} begins")
                     pool.start(waiting.pop(0))
-                time.sleep(POLL_SECONDS)
+                time.sleep(pool.pause)
         if stop.received:
             raise KeyboardInterrupt
     finally:

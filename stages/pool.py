@@ -11,20 +11,25 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from ssd.interrupt import GRACE_SECONDS, POLL_SECONDS
+from ssd.interrupt import GRACE_SECONDS
 from stages.experiment import Experiment, Ways, has_begun, is_alive, remove_copy, send, start
+
+PAUSE = 0.5
+"""Seconds between two looks."""
 
 
 @dataclass
 class Pool:
     """Experiments that run.
 
-    size: how many may; ways: to run them; variables: of their environment; running: by name.
+    size: how many may; ways: to run them; variables: of their environment; pause: seconds between two looks
+    at them; running: by name.
     """
 
     size: int
     ways: Ways
     variables: Callable[[], Mapping[str, str]]
+    pause: float = PAUSE
     running: dict[str, Experiment] = field(default_factory=dict)
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _stopped: dict[str, float] = field(default_factory=dict)
@@ -74,4 +79,4 @@ class Pool:
             for name in self.running:
                 self.interrupt(name)
             self.ended()
-            time.sleep(POLL_SECONDS)
+            time.sleep(self.pause)

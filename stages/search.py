@@ -1,14 +1,14 @@
 """The search of `python -m stages.tune`: asks for values, runs trials as experiments, keeps their scores."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
 from ssd.errors import UserError
-from ssd.interrupt import POLL_SECONDS, StopSignal
+from ssd.interrupt import StopSignal
 from ssd.params import Params
 from ssd.params_space import Value
 from ssd.tuning.space import distributions, named, start_values
@@ -52,27 +52,27 @@ class Search:
         Raises:
             UserError: all trials fail.
         """
-        ended: list[TrialState] = []
+        ended: list[FrozenTrial] = []
         waiting = [trial.number for trial in self.store.trials() if trial.state == TrialState.RUNNING]
         try:
             with stop.held():
                 while not stop.received:
                     for experiment in self.pool.ended():
                         trial = self.conclude(experiment)
-                        ended.append(trial.state)
+                        ended.append(trial)
                         yield trial
-                    stop_if_hopeless(ended, self.store.trials())
+                    stop_if_hopeless(ended)
                     self.watch()
                     if self.pool.has_room():
                         number = waiting.pop(0) if waiting else self.next_number(ended)
                         if number is not None:
                             trial = self.begin(self.store.trials()[number])
-                            ended += [trial.state] if trial.state != TrialState.RUNNING else []
+                            ended += [trial] if trial.state != TrialState.RUNNING else []
                             yield trial
                             continue
                         if not self.pool.running:
                             return
-                    time.sleep(POLL_SECONDS)
+                    time.sleep(self.pool.pause)
             raise KeyboardInterrupt
         finally:
             self.pool.stop()
@@ -82,7 +82,7 @@ class Search:
         changes = {**trial.user_attrs[VALUES], "train.select_by": self.params.tune.objective}
         return Experiment(f"{self.name}-{trial.number}", changes, "train", self.folder)
 
-    def next_number(self, ended: list[TrialState]) -> int | None:
+    def next_number(self, ended: Sequence[FrozenTrial]) -> int | None:
         """Of a new trial, that has its value at once where another had the same values; None for not now.
 
         The first one is the start. If it failed in an earlier process, it is tried again.
@@ -186,10 +186,10 @@ def is_of(trial: FrozenTrial, values: dict[str, Value]) -> bool:
     return bool(trial.user_attrs[VALUES] == values)
 
 
-def stop_if_hopeless(ended: list[TrialState], trials: list[FrozenTrial]) -> None:
-    """Raise UserError if the first trials have failed, and no other one."""
-    if len(ended) >= FEWEST_FAILED and set(ended) == {TrialState.FAIL}:
-        note = next(trial.user_attrs[NOTE] for trial in reversed(trials) if NOTE in trial.user_attrs)
+def stop_if_hopeless(ended: Sequence[FrozenTrial]) -> None:
+    """Raise UserError if all trials have failed, and these are enough to say so."""
+    if len(ended) >= FEWEST_FAILED and all(trial.state == TrialState.FAIL for trial in ended):
+        note = ended[-1].user_attrs[NOTE]
         raise UserError(f"the first {len(ended)} trials have failed, the last with: {note}")
 
 
