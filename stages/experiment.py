@@ -158,6 +158,19 @@ def remove_copy(name: str) -> None:
                 shutil.rmtree(copy, ignore_errors=True)
 
 
+def remove_checkpoints(experiment: Experiment, root: Path) -> None:
+    """Delete those of a training that will not go on; `make clean` takes only those of one that has ended.
+
+    Args:
+        experiment: its log says where they are.
+        root: the main workspace.
+    """
+    said = experiment.log.read_text(errors="replace")
+    for found in re.findall(r"^checkpoints in (.+)$", said, re.MULTILINE):
+        if Path(found).parent == root / "checkpoints":
+            shutil.rmtree(found, ignore_errors=True)
+
+
 def live_history(experiment: Experiment) -> list[dict[str, float | None]]:
     """The epochs so far of its training; none before the first one, or where DVC had the result."""
     return read_table(experiment.history) if experiment.history.is_file() else []

@@ -14,7 +14,16 @@ from ssd.params_space import Value
 from ssd.tuning.space import distributions, named, start_values
 from ssd.tuning.store import CUT, NOTE, SAME_AS, VALUES, Store
 from ssd.tuning.study import epoch_scores, should_prune, suggest
-from stages.experiment import Experiment, Ways, final_history, is_alive, last_words, live_history
+from stages.command import workspace
+from stages.experiment import (
+    Experiment,
+    Ways,
+    final_history,
+    is_alive,
+    last_words,
+    live_history,
+    remove_checkpoints,
+)
 from stages.pool import Pool
 
 FEWEST_FAILED = 3
@@ -158,6 +167,7 @@ class Search:
         if revision is None:
             if CUT in trial.user_attrs:
                 self.store.prune(trial.number)
+                remove_checkpoints(experiment, workspace())
             else:
                 self.store.fail(trial.number, last_words(experiment))
             return self.trial_of(experiment)

@@ -5,13 +5,13 @@ import multiprocessing
 import os
 import shutil
 import signal
-import sys
 from pathlib import Path
 
 import pytest
 from default_params import default_params
 from optuna.trial import TrialState
 from stub_experiment import score
+from stub_ways import stub_ways
 from waiting import wait_until
 
 from ssd.errors import UserError
@@ -19,11 +19,10 @@ from ssd.interrupt import StopSignal
 from ssd.params import Params
 from ssd.tuning.space import distributions
 from ssd.tuning.store import NOTE, SAME_AS, VALUES, Store
-from stages.experiment import Experiment, Ways, dvc_command, is_alive, last_words
+from stages.experiment import Experiment, dvc_command, is_alive, last_words
 from stages.pool import Pool
 from stages.search import Search, line_of
 
-STUB = Path(__file__).parents[1] / "helpers/stub_experiment.py"
 SPACE = {"train.lr": {"low": 0.01, "high": 1.0}}
 SETTINGS = {
     **{"tune.trials": 6, "tune.startup_trials": 2, "tune.space": SPACE, "train.lr": 0.3, "train.epochs": 3},
@@ -40,23 +39,6 @@ def empty_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def ways(folder: Path) -> Ways:
-    def content(revision: str) -> dict[str, dict[str, float]]:
-        found: dict[str, dict[str, float]] = json.loads((folder / "done" / revision).read_text())
-        return found
-
-    def command(experiment: Experiment) -> list[str]:
-        values = json.dumps(dict(experiment.changes))
-        return [sys.executable, "-S", str(STUB), str(folder), experiment.name, values]
-
-    return Ways(
-        command=command,
-        find=lambda name: name if (folder / "done" / name).is_file() else None,
-        params=lambda revision: content(revision)["params"],
-        read=lambda revision, path: str(content(revision)["history"]),
-    )
-
-
 class Place:
     """A folder with a search, which processes may take over from each other."""
 
@@ -66,7 +48,8 @@ class Place:
 
     def search(self, **changes: object) -> Search:
         params: Params = default_params(**(SETTINGS | changes))
-        pool = Pool(params.tune.workers, ways(self.folder), lambda: {"MLFLOW_RUN_ID": "parent"}, pause=0.01)
+        variables = {"MLFLOW_RUN_ID": "parent"}
+        pool = Pool(params.tune.workers, stub_ways(self.folder), lambda: variables, pause=0.01)
         store = Store(self.folder / "study.db", distributions(params))
         return Search(params, "tune-x", self.folder / "experiments", store, pool)
 
