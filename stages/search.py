@@ -87,9 +87,10 @@ class Search:
             self.pool.stop()
 
     def experiment(self, trial: FrozenTrial) -> Experiment:
-        """Of a trial: train alone, so that nothing is read of the test split."""
+        """Of a trial, or of the one that had its values: train alone, so that no test image is read."""
+        number = trial.user_attrs.get(SAME_AS, trial.number)
         changes = {**trial.user_attrs[VALUES], "train.select_by": self.params.tune.objective}
-        return Experiment(f"{self.name}-{trial.number}", changes, "train", self.folder)
+        return Experiment(f"{self.name}-{number}", changes, "train", self.folder)
 
     def next_number(self, ended: Sequence[FrozenTrial]) -> int | None:
         """Of a new trial, that has its value at once where another had the same values; None for not now.

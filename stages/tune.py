@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from ssd.errors import UserError
 from ssd.files import write_bytes, write_json
 from ssd.params import Params
+from ssd.params_space import Value
 from ssd.plots.figures import save_figure
 from ssd.tracking.run import Run
 from ssd.training.checkpoints import fingerprint
@@ -27,6 +29,8 @@ from ssd.tuning.store import NOTE, SAME_AS, VALUES, Store
 from ssd.tuning.study import best_trial, importances
 from ssd.tuning.verdict import verdict
 from stages.command import command, stop, workspace
+from stages.dvc_lock import FOLDER as DVC_FOLDER
+from stages.dvc_lock import mend_dvc_lock
 from stages.experiment import Ways
 from stages.final_seeds import Figures, read_figures, run_all, seed_experiments, sentence, table
 from stages.pool import Pool
@@ -56,6 +60,8 @@ def check_git() -> None:
 
 def prepare_data() -> None:
     """Bring the data up to date, so that no trial has to. Raises UserError if that fails."""
+    for folder in (DVC_FOLDER, DVC_FOLDER / "exps"):  # one for the workspace, one for experiments
+        mend_dvc_lock(folder)
     ended = subprocess.run([sys.executable, "-m", "dvc", "repro", "--quiet", "preprocess"], check=False)
     if ended.returncode != 0:
         raise UserError("`dvc repro preprocess` failed, see above")
@@ -111,6 +117,7 @@ def run_search(search: Search, run: Run) -> None:
             tail = f"  (best: {best.value:.4f}, trial {best.number})" if best else ""
             bar.write(line_of(trial, tune.objective) + (tail if trial.state.is_finished() else ""))
             sys.stdout.flush()
+    write_bytes(REPORTS / "trials.tsv", trials_table(search, trials).encode())
     save_figure(search_figure(points(trials), tune.objective), REPORTS / "history.png")
     num_complete = sum(trial.state == TrialState.COMPLETE for trial in trials)
     save_figure(importance_figure(importances(trials), num_complete), REPORTS / "importance.png")
@@ -162,16 +169,16 @@ def conclude(search: Search, run: Run) -> None:
     if best is None:
         raise UserError("no trial has a value; see reports/tune/trials.tsv")
     is_start = best.user_attrs[VALUES] == start
-    wanted: dict[str, tuple[str, Mapping[str, object]]] = {"start": (f"{search.name}-start", {})}
+    wanted: dict[str, tuple[str, Mapping[str, Value]]] = {"start": (f"{search.name}-start", {})}
     if not is_start:
         wanted["best"] = (f"{search.name}-best{best.number}", best.user_attrs[VALUES])
     print(f"best: trial {best.number}, val {objective} {best.value:.4f}, {named(best.user_attrs[VALUES])}")
     print(f"training {' and '.join(wanted)} by {params.tune.seeds} other seeds", flush=True)
     experiments = {
-        what: seed_experiments(params, name, values, search.folder)  # type: ignore[arg-type]
-        for what, (name, values) in wanted.items()
+        what: seed_experiments(params, name, values, search.folder) for what, (name, values) in wanted.items()
     }
-    run_all([item for group in experiments.values() for item in group], search.pool, stop, print)
+    every = [item for group in experiments.values() for item in group]
+    run_all(every, search.pool, stop, partial(print, flush=True))
     figures = {
         what: [read_figures(item, params, search.pool) for item in group]
         for what, group in experiments.items()
