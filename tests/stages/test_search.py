@@ -19,7 +19,14 @@ from ssd.interrupt import StopSignal
 from ssd.params import Params
 from ssd.tuning.space import distributions
 from ssd.tuning.store import NOTE, SAME_AS, VALUES, Store
-from stages.experiment import Experiment, dvc_command, is_alive, last_words
+from stages.experiment import (
+    Experiment,
+    dvc_command,
+    is_alive,
+    last_words,
+    remove_checkpoints,
+    remove_copy,
+)
 from stages.pool import Pool
 from stages.search import Search, line_of
 
@@ -221,3 +228,23 @@ def test_what_is_said_of_a_trial_is_one_line(place: Place) -> None:
     search.store.close()
     assert lines[:2] == ["trial 0  begins: lr=0.3", f"trial 0  map50 {score(0.3, 3):.4f}"]
     assert all("\n" not in line for line in lines)
+
+
+def test_what_a_killed_experiment_leaves_is_deleted_and_nothing_else(place: Place) -> None:
+    copies = place.folder / ".dvc/tmp/exps/standalone"
+    for name, copy in {"tune-x-1": copies / "a", "other": copies / "b", "tune-x-2": place.folder}.items():
+        copy.mkdir(parents=True, exist_ok=True)
+        info = place.folder / f".dvc/tmp/exps/run/{name}/{name}.run"
+        info.parent.mkdir(parents=True)
+        info.write_text(json.dumps({"name": name, "root_dir": str(copy)}))
+    for name in ("tune-x-1", "tune-x-2", "tune-x-3"):
+        remove_copy(name)
+    assert sorted(path.name for path in copies.iterdir()) == ["b"]
+    kept = place.folder / "checkpoints/kept/deep"
+    kept.mkdir(parents=True)
+    (place.folder / "checkpoints/cut").mkdir()
+    experiment = Experiment("x", {}, "train", place.folder)
+    experiment.log.write_text(f"1\ncheckpoints in {kept.parent.parent / 'cut'}\ncheckpoints in {kept}\n")
+    remove_checkpoints(experiment, place.folder)
+    assert [path.name for path in (place.folder / "checkpoints").iterdir()] == ["kept"]
+    assert kept.is_dir()
