@@ -48,14 +48,14 @@ repro: $(READY) ## run the pipeline: data, training, evaluation, export; only wh
 	python -m stages.check_params
 	dvc repro
 
+tune: $(READY) ## search better hyperparameters in the space of params.yaml; trains the best by several seeds
+	python -m stages.tune
+
 verify: $(READY) ## run the current commit from nothing in a clone, and compare all bytes with those here
 	python -m stages.verify
 
 recipe: $(READY) ## list the recipes; NAME=... writes the settings of one into params.yaml
 	python -m stages.recipe $(NAME)
-
-tune: $(READY) ## search better hyperparameters in the space of params.yaml, trained by several seeds in the end
-	python -m stages.tune
 
 test: $(READY) $(KFP_READY) ## lint, check types, run all tests
 	ruff check
@@ -109,16 +109,10 @@ kfp: $(READY) $(KFP_READY) ## write kubeflow/pipeline.yaml and pipeline-remote.y
 	$(KFP)/bin/python kubeflow/pipeline.py --state remote $(if $(CHECKPOINTS),--checkpoints $(CHECKPOINTS)) \
 		kubeflow/pipeline-remote.yaml < $(KFP)/graph.json
 
-kfp-tune: $(READY) ## search better hyperparameters in the space of params.yaml, trained by several seeds in the end
-	python -m stages.tune
-
-test: $(READY) $(KFP_READY) ## run the compiled pipelines here, all stages on a tiny data set; some minutes
+kfp-test: $(READY) $(KFP_READY) ## run the compiled pipelines here, all stages on a tiny data set; some minutes
 	pytest tests/kubeflow/full_run.py
 
-kfp-docker-tune: $(READY) ## search better hyperparameters in the space of params.yaml, trained by several seeds in the end
-	python -m stages.tune
-
-test: $(READY) $(KFP_READY) ## run the compiled pipeline in containers of the image that `make image ENGINE=docker` built
+kfp-docker-test: $(READY) $(KFP_READY) ## run the compiled pipeline in containers of the image that `make image ENGINE=docker` built
 	pytest tests/kubeflow/in_containers.py
 
 COMPILE := uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
