@@ -89,7 +89,7 @@ def tune(params: Params, ways: Ways) -> None:
 
 def digest_of(params: Params) -> str:
     """Names a search: all that decides its trials, not how many there are, nor the workers and the seeds."""
-    settings = params.model_dump(include={"preprocess", "model", "augment", "train", "tune"})
+    settings = params.model_dump(include={"model", "augment", "train", "tune"})
     for name in ("trials", "workers", "seeds"):
         del settings["tune"][name]
     settings["train"] = {

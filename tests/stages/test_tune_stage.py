@@ -78,7 +78,8 @@ def test_another_space_or_data_is_another_search_and_more_workers_or_trials_are_
         return digest_of(make_params(**(SETTINGS | changes)))
 
     before = digest()
-    for key, value in {"tune.trials": 9, "tune.workers": 1, "tune.seeds": 4, "train.workers": 2}.items():
+    same = {"tune.trials": 9, "tune.workers": 1, "tune.seeds": 4, "train.workers": 2, "preprocess.workers": 1}
+    for key, value in same.items():
         assert digest(**{key: value}) == before, key
     space = {"train.lr": [0.3, 0.5]}
     others = {"tune.objective": "f1", "tune.space": space, "tune.seed": 1, "train.lr": 0.2}
