@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: help setup check repro verify recipe test torture bench clean ui image image-repro image-test kfp kfp-test kfp-docker-test s3 remote-test \
+.PHONY: help setup check repro tune verify recipe test torture bench clean ui image image-repro image-test kfp kfp-test kfp-docker-test s3 remote-test \
 	team-test browser-test lock
 
 PYTHON ?= python3
@@ -47,6 +47,9 @@ repro: $(READY) ## run the pipeline: data, training, evaluation, export; only wh
 	@# DVC names neither file nor key of a value that is no YAML, as the date 2001-99-99.
 	python -m stages.check_params
 	dvc repro
+
+tune: $(READY) ## search better hyperparameters in the space of params.yaml; trains the best by several seeds
+	python -m stages.tune
 
 verify: $(READY) ## run the current commit from nothing in a clone, and compare all bytes with those here
 	python -m stages.verify

@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] = ()) -> None:
     delete = parser.parse_args(arguments).yes
     try:
         with storage_errors_explained(), ExitStack() as stack:
-            for stage in STAGES:
+            for stage in (*STAGES, "tune"):
                 stack.enter_context(only_one(stage))
             check_copies(Path.cwd())
             clean(Path.cwd(), delete)
