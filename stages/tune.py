@@ -6,6 +6,7 @@ data or code is another search. In the end the best values and those of params.y
 seeds and measured on the test split, which nothing reads before. The last line says how to apply the best.
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from ssd.files import write_bytes, write_json
 from ssd.params import Params
 from ssd.params_space import Value
 from ssd.plots.figures import save_figure
+from ssd.processes.launch import threads_per_process
 from ssd.tracking.run import Run
 from ssd.training.checkpoints import fingerprint
 from ssd.tuning.figures import Point, importance_figure, search_figure
@@ -76,7 +78,7 @@ def tune(params: Params, ways: Ways) -> None:
     try:
         with stage_run(params, "tune", sections={"tune"}, name=title, resume=store.run_id() or None) as run:
             store.keep_run_id(run.id)
-            pool = Pool(params.tune.workers, ways, lambda: {"MLFLOW_RUN_ID": run.id} if run.id else {})
+            pool = Pool(params.tune.workers, ways, lambda: variables(run.id, params.tune.workers))
             search = Search(params, f"tune-{digest[:6]}", folder, store, pool)
             run_search(search, run)
             conclude(search, run)
@@ -85,6 +87,12 @@ def tune(params: Params, ways: Ways) -> None:
         raise
     finally:
         store.close()
+
+
+def variables(run_id: str, workers: int) -> dict[str, str]:
+    """Of the environment of trials: the MLflow run above theirs, and threads so that they share the cores."""
+    threads = os.environ.get("OMP_NUM_THREADS") or str(threads_per_process(workers))
+    return {"OMP_NUM_THREADS": threads, **({"MLFLOW_RUN_ID": run_id} if run_id else {})}
 
 
 def digest_of(params: Params) -> str:
