@@ -68,10 +68,13 @@ def _setting(key: str, value: Value) -> str:
 
 
 def read_output(revision: str, path: str) -> str:
-    """The text of a file that a stage wrote in an experiment, from DVC's cache."""
+    """The text of a file that a stage wrote in an experiment, from DVC's cache; `path`: from this folder."""
     import dvc.api
 
-    return str(dvc.api.read(path, rev=revision))
+    # Of a commit, DVC names files from git's root.
+    command = ["git", "rev-parse", "--show-prefix"]
+    prefix = subprocess.run(command, capture_output=True, text=True, check=True).stdout.removesuffix("\n")
+    return str(dvc.api.read(f"{prefix}{path}", rev=revision))
 
 
 def find_revision(name: str) -> str | None:

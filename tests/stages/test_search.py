@@ -5,7 +5,10 @@ import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from default_params import default_params
@@ -24,6 +27,7 @@ from stages.experiment import (
     dvc_command,
     is_alive,
     last_words,
+    read_output,
     remove_checkpoints,
     remove_copy,
 )
@@ -210,6 +214,22 @@ def test_an_experiment_with_other_params_than_its_trial_is_a_failure(place: Plac
     search.store.close()
     assert trial.state == TrialState.FAIL
     assert "other params" in trial.user_attrs[NOTE]
+
+
+def test_dvc_reads_files_of_an_experiment_from_git_s_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although the project is below it."""
+    asked: list[tuple[str, str]] = []
+    api = SimpleNamespace(read=lambda path, rev: asked.append((path, rev)))
+    monkeypatch.setitem(sys.modules, "dvc.api", api)
+    monkeypatch.setattr("dvc.api", api, raising=False)
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    (tmp_path / "a b/c").mkdir(parents=True)
+    for folder in ("a b/c", "."):
+        monkeypatch.chdir(tmp_path / folder)
+        read_output("HEAD", "reports/metrics.json")
+    assert asked == [("a b/c/reports/metrics.json", "HEAD"), ("reports/metrics.json", "HEAD")]
 
 
 def test_dvc_is_told_the_params_in_hydras_grammar() -> None:
