@@ -55,6 +55,10 @@ def test_a_mistake_in_an_axis_is_one_line_of_params_yaml(
         ),
         ({"train.lr": {"low": 0, "high": 1}}, "tune.space: train.lr: found 0; allowed: greater than 0"),
         ({"train.epochs": {"low": 1.5, "high": 3}}, "tune.space: train.epochs: found 1.5; allowed: integer"),
+        (
+            {"train.epochs": {"low": 1, "high": 9, "step": 0.5}},
+            "tune.space.train.epochs.step: found 0.5; allowed: a whole number, as train.epochs is",
+        ),
         ({"augment.policy": ["ssd", "strong"]}, "tune.space: augment.policy: found 'strong'; allowed: "),
         ({"model.scale_first": {"low": 0.1, "high": 0.9}}, "tune.space: model.scale_second: found 0.9, "),
     ],
