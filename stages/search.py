@@ -167,8 +167,8 @@ class Search:
         trial, revision = self.trial_of(experiment), self.ways.find(experiment.name)
         if revision is None:
             if CUT in trial.user_attrs:
+                remove_checkpoints(experiment, workspace())  # first: of a trial that has ended, nobody would
                 self.store.prune(trial.number)
-                remove_checkpoints(experiment, workspace())
             else:
                 self.store.fail(trial.number, last_words(experiment))
             return self.trial_of(experiment)
