@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from ssd.errors import UserError
 from ssd.files import write_bytes, write_json
+from ssd.loading.tensor_file import TensorFile
 from ssd.params import Params
 from ssd.params_space import Value
 from ssd.plots.figures import save_figure
@@ -41,6 +42,7 @@ from stages.search import Search, best_score, line_of
 from stages.train import NOT_IN_FINGERPRINT, TRAIN_FILE, VAL_FILE, code_files
 
 REPORTS = Path("reports/tune")
+TEST_FILE = Path("data/tensors/test")
 
 
 @command
@@ -48,6 +50,7 @@ def main(params: Params) -> None:
     check_space(params)
     check_git()
     prepare_data()
+    check_splits()
     tune(params, Ways())
 
 
@@ -67,6 +70,26 @@ def prepare_data() -> None:
     ended = subprocess.run([sys.executable, "-m", "dvc", "repro", "--quiet", "preprocess"], check=False)
     if ended.returncode != 0:
         raise UserError("`dvc repro preprocess` failed, see above")
+
+
+def check_splits() -> None:
+    """Check that val can judge trials, and that test is something else.
+
+    Raises:
+        UserError: one has no object, or both are the same images.
+    """
+    val, test = TensorFile(VAL_FILE), TensorFile(TEST_FILE)
+    for file, hint in (
+        (val, "preprocess.val_fraction above 0, and preprocess.train_on_val to false"),
+        (test, "preprocess.test_fraction above 0"),
+    ):
+        if not file.images_with_objects():
+            raise UserError(f"{file.path}: no object that counts, and a search needs some: set {hint}")
+    if val.image_ids == test.image_ids:
+        raise UserError(
+            "found 0, so test is val: what was tuned on it would be measured on it; allowed: above 0",
+            key="preprocess.test_fraction",
+        )
 
 
 def tune(params: Params, ways: Ways) -> None:

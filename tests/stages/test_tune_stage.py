@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,12 @@ from stub_experiment import score
 from stub_ways import stub_ways
 from waiting import Ended
 
+from ssd.errors import UserError
 from ssd.params import Params
+from ssd.tensor_writer import AnnotatedImage, write_shards
 from stages.final_seeds import Figures, table
 from stages.train import TRAIN_FILE, VAL_FILE
-from stages.tune import digest_of, tune
+from stages.tune import TEST_FILE, check_splits, digest_of, tune
 
 Search = Callable[..., str]
 
@@ -102,6 +105,32 @@ def test_a_space_that_is_wrong_stops_it_before_anything_runs(run_stage: Callable
     ended = run_stage("tune", **{"tune.space": {"train.seed": [1, 2]}})
     assert (ended.code, ended.stdout) == (2, "")
     assert ended.stderr.startswith("params.yaml: tune.space.train.seed: changes no model")
+
+
+@pytest.mark.parametrize(
+    ("val", "test", "message"),
+    [
+        ("a", "b", None),
+        (
+            "",
+            "b",
+            "data/tensors/val: no object that counts, and a search needs some: set preprocess.val_fraction",
+        ),
+        ("a", "", "data/tensors/test: no object that counts"),
+        ("a", "a", "found 0, so test is val"),
+    ],
+)
+def test_val_and_test_have_objects_and_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, val: str, test: str, message: str | None
+) -> None:
+    """Their images are of these names; without a name there is only a crowd, which does not count."""
+    monkeypatch.chdir(tmp_path)
+    TEST_FILE.parent.mkdir(parents=True)
+    for file, name in ((VAL_FILE, val), (TEST_FILE, test)):
+        image = AnnotatedImage(name, b"", (9, 9), [(1, 1, 5, 5)], [1], difficult=[False], crowd=[not name])
+        write_shards(file, [[image]], ["cat"])
+    with pytest.raises(UserError, match=message) if message else nullcontext():
+        check_splits()
 
 
 def test_the_table_has_mean_and_deviation_of_val_and_test() -> None:
