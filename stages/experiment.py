@@ -21,12 +21,18 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from ssd.files import write_bytes
+from ssd.params import Params
 from ssd.params_space import Value
+from ssd.tracking.run import flat_params
 from stages.report import read_table
+from stages.train import NOT_IN_FINGERPRINT
 from stages.train_log import HISTORY, HISTORY_COPY
 
 BEGUN = "Reproducing experiment"
 """What DVC says when the experiment's copy of the workspace is there; before, it works in the workspace."""
+
+SECTIONS = {"model", "augment", "train"}
+"""Of params.yaml, those that decide a training."""
 
 REFERENCE = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/([^/]+)")
 INFO = ".dvc/tmp/exps/run/*/*.run"
@@ -105,6 +111,23 @@ class Ways:
     find: Callable[[str], str | None] = find_revision
     params: Callable[[str], Mapping[str, Value]] = read_params
     read: Callable[[str, str], str] = read_output
+
+
+def other_params(experiment: Experiment, params: Params, ways: Ways, revision: str) -> str:
+    """Which params had other values than they were to have when it ran, in words; "" for none.
+
+    DVC takes them from params.yaml when it prepares an experiment: a change of that file, or another
+    experiment that is started at this moment, gets in. Those that change no weights do not count.
+    """
+    wanted = {**flat_params(params.model_dump(include=SECTIONS)), **experiment.changes}
+    found = ways.params(revision)
+    others = sorted(
+        key
+        for key, value in wanted.items()
+        if key.partition(".")[2] not in NOT_IN_FINGERPRINT and found.get(key, value) != value
+    )
+    reason = "params.yaml was changed, or another experiment was started, meanwhile"
+    return f"ran with other params ({', '.join(others)}): {reason}" if others else ""
 
 
 def start(

@@ -16,7 +16,7 @@ from ssd.params import Params
 from ssd.params_space import Value
 from ssd.tuning.study import epoch_scores
 from ssd.tuning.verdict import Verdict, figure_on_test
-from stages.experiment import Experiment, final_history, is_alive, last_words
+from stages.experiment import Experiment, final_history, is_alive, last_words, other_params
 from stages.pool import Pool
 
 METRICS = "reports/metrics.json"
@@ -76,9 +76,15 @@ def run_all(
 
 
 def read_figures(experiment: Experiment, params: Params, pool: Pool) -> Figures:
-    """Of an experiment that has ended well."""
+    """Of an experiment that has ended well.
+
+    Raises:
+        UserError: it ran with other params than it was to.
+    """
     revision = pool.ways.find(experiment.name)
     assert revision is not None, "it has ended well"
+    if others := other_params(experiment, params, pool.ways, revision):
+        raise UserError(f"{experiment.name} {others}; `dvc exp remove {experiment.name}`, then start again")
     scores = epoch_scores(final_history(experiment, pool.ways, revision), params.tune.objective)
     metrics = json.loads(pool.ways.read(revision, METRICS))
     seed = experiment.changes["train.seed"]

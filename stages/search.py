@@ -22,6 +22,7 @@ from stages.experiment import (
     is_alive,
     last_words,
     live_history,
+    other_params,
     remove_checkpoints,
 )
 from stages.pool import Pool
@@ -172,9 +173,8 @@ class Search:
             else:
                 self.store.fail(trial.number, last_words(experiment))
             return self.trial_of(experiment)
-        params = self.ways.params(revision)
-        if any(params.get(key) != value for key, value in experiment.changes.items()):
-            self.store.fail(trial.number, "DVC ran it with other params: another experiment was started then")
+        if others := other_params(experiment, self.params, self.ways, revision):
+            self.store.fail(trial.number, others)
             return self.trial_of(experiment)
         scores: dict[int, float] = {}
         if CUT not in trial.user_attrs:

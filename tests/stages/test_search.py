@@ -208,12 +208,13 @@ def test_a_search_of_which_all_trials_fail_stops_and_tries_the_start_again(place
 def test_an_experiment_with_other_params_than_its_trial_is_a_failure(place: Place) -> None:
     search = place.search(**{"tune.trials": 1})
     (place.folder / "done").mkdir()
-    (place.folder / "done/tune-x-0").write_text(json.dumps({"params": {"train.lr": 0.4}, "history": ""}))
+    changed = {"train.lr": 0.4, "train.epochs": 9, "train.workers": 7, "evaluate.resamples": 5}
+    (place.folder / "done/tune-x-0").write_text(json.dumps({"params": changed, "history": ""}))
     search.store.begin({"train.lr": 0.3})
     (trial,) = search.run(StopSignal())
     search.store.close()
     assert trial.state == TrialState.FAIL
-    assert "other params" in trial.user_attrs[NOTE]
+    assert "other params (train.epochs, train.lr)" in trial.user_attrs[NOTE]
 
 
 def test_dvc_reads_files_of_an_experiment_from_git_s_root(

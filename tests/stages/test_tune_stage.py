@@ -65,6 +65,12 @@ def test_it_ends_with_a_verdict_over_seeds_on_the_test_split(search: Search, tmp
     again = search().splitlines()
     assert again[-2:] == said[-2:]
     assert len(started) == len((tmp_path / "started").read_text().splitlines()), "nothing runs twice"
+    done = tmp_path / f"done/{name}-start-seed2"
+    content = json.loads(done.read_text())
+    content["params"]["train.epochs"] = 99
+    done.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"-start-seed2 ran with other params \(train\.epochs\)"):
+        search()
 
 
 def test_where_the_start_is_the_best_it_alone_is_trained_again(search: Search, tmp_path: Path) -> None:
