@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -164,6 +165,23 @@ def is_alive(experiment: Experiment) -> bool:
 def has_begun(experiment: Experiment) -> bool:
     """Whether DVC has left the workspace alone; only then may it be interrupted, and another one started."""
     return BEGUN in experiment.log.read_text(errors="replace")
+
+
+def wait_until_begun(folders: Path, pause: float) -> bool:
+    """Wait for experiments that DVC still prepares: params.yaml may have their values now.
+
+    Args:
+        folders: where each search has a folder; pause: seconds between two looks.
+
+    Returns:
+        Whether there was one.
+    """
+    found = [Experiment(log.stem, {}, "", log.parent) for log in folders.glob("*/*.log")]
+    preparing = [item for item in found if is_alive(item) and not has_begun(item)]
+    for experiment in preparing:
+        while is_alive(experiment) and not has_begun(experiment):
+            time.sleep(pause)
+    return bool(preparing)
 
 
 def send(experiment: Experiment, signum: signal.Signals) -> None:

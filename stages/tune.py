@@ -20,7 +20,7 @@ from tqdm import tqdm
 from ssd.errors import UserError
 from ssd.files import write_bytes, write_json
 from ssd.loading.tensor_file import TensorFile
-from ssd.params import Params
+from ssd.params import Params, load_params
 from ssd.params_space import Value
 from ssd.plots.figures import save_figure
 from ssd.processes.launch import threads_per_process
@@ -34,9 +34,9 @@ from ssd.tuning.verdict import verdict
 from stages.command import command, stop, workspace
 from stages.dvc_lock import FOLDER as DVC_FOLDER
 from stages.dvc_lock import mend_dvc_lock
-from stages.experiment import Ways
+from stages.experiment import Ways, wait_until_begun
 from stages.final_seeds import Figures, read_figures, run_all, seed_experiments, sentence, table
-from stages.pool import Pool
+from stages.pool import PAUSE, Pool
 from stages.run import stage_run
 from stages.search import Search, best_score, line_of
 from stages.train import NOT_IN_FINGERPRINT, TRAIN_FILE, VAL_FILE, code_files
@@ -47,11 +47,19 @@ TEST_FILE = Path("data/tensors/test")
 
 @command
 def main(params: Params) -> None:
+    # A search that was killed may have left a DVC that prepares an experiment.
+    if wait_until_begun(searches(), PAUSE):
+        params = load_params()
     check_space(params)
     check_git()
     prepare_data()
     check_splits()
     tune(params, Ways())
+
+
+def searches() -> Path:
+    """Where each search has a folder."""
+    return workspace() / "checkpoints/tune"
 
 
 def check_git() -> None:
@@ -95,7 +103,7 @@ def check_splits() -> None:
 def tune(params: Params, ways: Ways) -> None:
     """Search, then compare. `ways`: how experiments are run."""
     digest, objective = digest_of(params), params.tune.objective
-    folder = workspace() / "checkpoints/tune" / digest
+    folder = searches() / digest
     store = Store(folder / "study.db", distributions(params))
     title = f"tune {objective}"
     try:

@@ -1,5 +1,6 @@
 """A search with experiments that take milliseconds: whatever ends it, no trial is lost or doubled."""
 
+import fcntl
 import json
 import multiprocessing
 import os
@@ -7,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,6 +33,7 @@ from stages.experiment import (
     read_output,
     remove_checkpoints,
     remove_copy,
+    wait_until_begun,
 )
 from stages.pool import Pool
 from stages.search import Search, line_of
@@ -215,6 +219,23 @@ def test_an_experiment_with_other_params_than_its_trial_is_a_failure(place: Plac
     search.store.close()
     assert trial.state == TrialState.FAIL
     assert "other params (train.epochs, train.lr)" in trial.user_attrs[NOTE]
+
+
+def test_a_search_waits_for_a_dvc_that_still_has_its_values_in_params_yaml(tmp_path: Path) -> None:
+    assert not wait_until_begun(tmp_path, 0)
+    log = tmp_path / "x/tune-x-0.log"
+    log.parent.mkdir()
+    with log.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        waiting = ThreadPoolExecutor(1).submit(wait_until_begun, tmp_path, 0.001)
+        time.sleep(0.05)
+        assert not waiting.done()
+        file.write("Reproducing experiment 'tune-x-0'")
+        file.flush()
+        assert waiting.result()
+        assert not wait_until_begun(tmp_path, 0), "it trains"
+    log.write_text("")
+    assert not wait_until_begun(tmp_path, 0), "it has ended"
 
 
 def test_dvc_reads_files_of_an_experiment_from_git_s_root(
