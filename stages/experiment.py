@@ -26,6 +26,7 @@ from ssd.params import Params
 from ssd.params_space import Value
 from ssd.tracking.run import flat_params
 from stages.report import read_table
+from stages.revision import place_in_git
 from stages.train import NOT_IN_FINGERPRINT
 from stages.train_log import HISTORY, HISTORY_COPY
 
@@ -79,9 +80,7 @@ def read_output(revision: str, path: str) -> str:
     import dvc.api
 
     # Of a commit, DVC names files from git's root.
-    command = ["git", "rev-parse", "--show-prefix"]
-    prefix = subprocess.run(command, capture_output=True, text=True, check=True).stdout.removesuffix("\n")
-    return str(dvc.api.read(f"{prefix}{path}", rev=revision))
+    return str(dvc.api.read(f"{place_in_git(Path())}{path}", rev=revision))
 
 
 def find_revision(name: str) -> str | None:
