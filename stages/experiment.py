@@ -225,10 +225,10 @@ def final_history(experiment: Experiment, ways: Ways, revision: str) -> list[dic
     return read_table(experiment.history)
 
 
-def last_words(experiment: Experiment) -> str:
+def failure_reason(experiment: Experiment) -> str:
     """Why it failed: the last line of its log that is not DVC's about that line."""
     if not experiment.log.is_file():
         return "it was not started"
     lines = [line.strip() for line in experiment.log.read_text(errors="replace").splitlines()[1:]]
     told = [line for line in lines if line and "failed to reproduce" not in line]
-    return told[-1][:200] if told else "it ended without a word"
+    return told[-1][:200] if told else "it printed nothing"

@@ -16,7 +16,7 @@ from ssd.params import Params
 from ssd.params_space import Value
 from ssd.tuning.study import epoch_scores
 from ssd.tuning.verdict import Verdict, figure_on_test
-from stages.experiment import Experiment, final_history, is_alive, last_words, other_params
+from stages.experiment import Experiment, failure_reason, final_history, is_alive, other_params
 from stages.pool import Pool
 
 METRICS = "reports/metrics.json"
@@ -63,7 +63,9 @@ def run_all(
             while (waiting or pool.running) and not stop.received:
                 for ended in pool.ended():
                     if pool.ways.find(ended.name) is None:
-                        raise UserError(f"{ended.name} failed: {last_words(ended)}; its log is {ended.log}")
+                        raise UserError(
+                            f"{ended.name} failed: {failure_reason(ended)}; its log is {ended.log}"
+                        )
                     say(f"{ended.name} has ended")
                 if waiting and pool.has_room():
                     say(f"{waiting[0].name} begins")

@@ -18,9 +18,9 @@ from stages.command import workspace
 from stages.experiment import (
     Experiment,
     Ways,
+    failure_reason,
     final_history,
     is_alive,
-    last_words,
     live_history,
     other_params,
     remove_checkpoints,
@@ -71,7 +71,7 @@ class Search:
                         trial = self.conclude(experiment)
                         ended.append(trial)
                         yield trial
-                    stop_if_hopeless(ended)
+                    stop_if_all_failed(ended)
                     self.watch()
                     if self.pool.has_room():
                         number = waiting.pop(0) if waiting else self.next_number(ended)
@@ -171,7 +171,7 @@ class Search:
                 remove_checkpoints(experiment, workspace())  # first: of a trial that has ended, nobody would
                 self.store.prune(trial.number)
             else:
-                self.store.fail(trial.number, last_words(experiment))
+                self.store.fail(trial.number, failure_reason(experiment))
             return self.trial_of(experiment)
         if others := other_params(experiment, self.params, self.ways, revision):
             self.store.fail(trial.number, others)
@@ -197,7 +197,7 @@ def is_of(trial: FrozenTrial, values: dict[str, Value]) -> bool:
     return bool(trial.user_attrs[VALUES] == values)
 
 
-def stop_if_hopeless(ended: Sequence[FrozenTrial]) -> None:
+def stop_if_all_failed(ended: Sequence[FrozenTrial]) -> None:
     """Raise UserError if all trials have failed, and these are enough to say so."""
     if len(ended) >= FEWEST_FAILED and all(trial.state == TrialState.FAIL for trial in ended):
         note = ended[-1].user_attrs[NOTE]

@@ -28,8 +28,8 @@ from ssd.tuning.store import NOTE, SAME_AS, VALUES, Store
 from stages.experiment import (
     Experiment,
     dvc_command,
+    failure_reason,
     is_alive,
-    last_words,
     read_output,
     remove_checkpoints,
     remove_copy,
@@ -200,7 +200,7 @@ def test_a_trial_that_fails_is_noted_and_the_search_goes_on(place: Place) -> Non
     assert len(found) == 6
     log = place.folder / "experiments"
     name = f"tune-x-{[state for _, state, _, _ in found].index('FAIL')}"
-    assert last_words(Experiment(name, {}, "train", log)) == "no such rate"
+    assert failure_reason(Experiment(name, {}, "train", log)) == "no such rate"
 
 
 def test_a_search_of_which_all_trials_fail_stops_and_tries_the_start_again(place: Place) -> None:
