@@ -208,9 +208,10 @@ def conclude(search: Search, run: Run) -> None:
     if best is None:
         raise UserError("no trial has a value; see reports/tune/trials.tsv")
     is_start = best.user_attrs[VALUES] == start
-    wanted: dict[str, tuple[str, Mapping[str, Value]]] = {"start": (f"{search.name}-start", {})}
+    prefix = f"{search.name}-{measurement(params)}"
+    wanted: dict[str, tuple[str, Mapping[str, Value]]] = {"start": (f"{prefix}-start", {})}
     if not is_start:
-        wanted["best"] = (f"{search.name}-best{best.number}", best.user_attrs[VALUES])
+        wanted["best"] = (f"{prefix}-best{best.number}", best.user_attrs[VALUES])
     print(f"best: trial {best.number}, val {objective} {best.value:.4f}, {named(best.user_attrs[VALUES])}")
     print(f"training {' and '.join(wanted)} by {params.tune.seeds} other seeds", flush=True)
     experiments = {
@@ -229,6 +230,14 @@ def conclude(search: Search, run: Run) -> None:
     log_end(run, summary)
     if not is_start:
         print(f"take the best values over: dvc exp apply {search.experiment(best).name} && dvc repro")
+
+
+def measurement(params: Params) -> str:
+    """In the names of the last experiments: measured on other images, or otherwise, they are others.
+
+    DVC need not train those again.
+    """
+    return fingerprint(params.model_dump(include={"evaluate"}), [TEST_FILE], {})[:4]
 
 
 def summary_of(

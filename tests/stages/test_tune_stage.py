@@ -13,9 +13,11 @@ from waiting import Ended
 from ssd.errors import UserError
 from ssd.params import Params
 from ssd.tensor_writer import AnnotatedImage, write_shards
-from stages.final_seeds import Figures, table
+from stages.experiment import Experiment
+from stages.final_seeds import Figures, read_figures, table
+from stages.pool import Pool
 from stages.train import TRAIN_FILE, VAL_FILE
-from stages.tune import TEST_FILE, check_splits, digest_of, tune
+from stages.tune import TEST_FILE, check_splits, digest_of, measurement, tune
 
 Search = Callable[..., str]
 
@@ -34,7 +36,7 @@ def search(
 ) -> Search:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
-    for file in (TRAIN_FILE, VAL_FILE):
+    for file in (TRAIN_FILE, VAL_FILE, TEST_FILE):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("tensors")
 
@@ -65,12 +67,16 @@ def test_it_ends_with_a_verdict_over_seeds_on_the_test_split(search: Search, tmp
     again = search().splitlines()
     assert again[-2:] == said[-2:]
     assert len(started) == len((tmp_path / "started").read_text().splitlines()), "nothing runs twice"
-    done = tmp_path / f"done/{name}-start-seed2"
-    content = json.loads(done.read_text())
-    content["params"]["train.epochs"] = 99
-    done.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"-start-seed2 ran with other params \(train\.epochs\)"):
-        search()
+
+
+def test_a_last_training_with_other_params_is_refused(
+    tmp_path: Path, make_params: Callable[..., Params]
+) -> None:
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done/a").write_text(json.dumps({"params": {"train.epochs": 99}, "history": ""}))
+    experiment = Experiment("a", {"train.seed": 1}, "evaluate", tmp_path)
+    with pytest.raises(UserError, match=r"^a ran with other params \(train\.epochs\): .*`dvc exp remove a`"):
+        read_figures(experiment, make_params(), Pool(1, stub_ways(tmp_path), dict))
 
 
 def test_where_the_start_is_the_best_it_alone_is_trained_again(search: Search, tmp_path: Path) -> None:
@@ -96,6 +102,16 @@ def test_another_space_or_data_is_another_search_and_more_workers_or_trials_are_
         assert digest(**{key: value}) != before, key
     VAL_FILE.write_text("others")
     assert digest() != before
+
+
+def test_what_was_measured_on_another_test_split_or_otherwise_is_not_taken(
+    search: Search, make_params: Callable[..., Params]
+) -> None:
+    before = measurement(make_params())
+    assert measurement(make_params(**{"train.lr": 0.2})) == before
+    assert measurement(make_params(**{"evaluate.nms_iou": 0.3})) != before
+    TEST_FILE.write_text("others")
+    assert measurement(make_params()) != before
 
 
 def test_outside_of_a_repository_with_a_commit_it_stops_with_one_line(
