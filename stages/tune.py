@@ -109,7 +109,7 @@ def tune(params: Params, ways: Ways) -> None:
     try:
         with stage_run(params, "tune", sections={"tune"}, name=title, resume=store.run_id() or None) as run:
             store.keep_run_id(run.id)
-            pool = Pool(params.tune.workers, ways, lambda: variables(run.id, params.tune.workers))
+            pool = Pool(params.tune.workers, ways, lambda: variables(run.id, params.tune.workers), PAUSE)
             search = Search(params, f"tune-{digest[:6]}", folder, store, pool)
             run_search(search, run)
             conclude(search, run)

@@ -36,6 +36,7 @@ def search(
 ) -> Search:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.setattr("stages.tune.PAUSE", 0.01)
     for file in (TRAIN_FILE, VAL_FILE, TEST_FILE):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("tensors")
@@ -76,7 +77,7 @@ def test_a_last_training_with_other_params_is_refused(
     (tmp_path / "done/a").write_text(json.dumps({"params": {"train.epochs": 99}, "history": ""}))
     experiment = Experiment("a", {"train.seed": 1}, "evaluate", tmp_path)
     with pytest.raises(UserError, match=r"^a ran with other params \(train\.epochs\): .*`dvc exp remove a`"):
-        read_figures(experiment, make_params(), Pool(1, stub_ways(tmp_path), dict))
+        read_figures(experiment, make_params(), Pool(1, stub_ways(tmp_path), dict, 0))
 
 
 def test_where_the_start_is_the_best_it_alone_is_trained_again(search: Search, tmp_path: Path) -> None:
