@@ -45,6 +45,7 @@ def test_a_queued_experiment_and_a_search_are_in_the_store_of_the_original(
     (summary,) = json.loads((project / "reports/folds.json").read_text())["cross_validations"]
     assert (summary["num_folds"], summary["missing"]) == (2, [0])
     monkeypatch.chdir(project)
+    monkeypatch.setenv("PATH", environment()["PATH"])  # for DVC, which runs `python`
     set_params(project, **changes, **{"tune.trials": 2, "tune.space": {"train.lr": [0.002, 0.001]}})
     check_a_search(project)
 
