@@ -75,7 +75,8 @@ def prepare_data() -> None:
     """Bring the data up to date, so that no trial has to. Raises UserError if that fails."""
     for folder in (DVC_FOLDER, DVC_FOLDER / "exps"):  # one for the workspace, one for experiments
         mend_dvc_lock(folder)
-    ended = subprocess.run([sys.executable, "-m", "dvc", "repro", "--quiet", "preprocess"], check=False)
+    command = [sys.executable, "-m", "dvc", "repro", "--quiet", "preprocess"]
+    ended = subprocess.run(command, env=os.environ | this_python(), check=False)
     if ended.returncode != 0:
         raise UserError("`dvc repro preprocess` failed, see above")
 
@@ -121,9 +122,14 @@ def tune(params: Params, ways: Ways) -> None:
 
 
 def variables(run_id: str, workers: int) -> dict[str, str]:
-    """Of the environment of trials: the MLflow run above theirs, and threads so that they share the cores."""
+    """Of the environment of trials: PATH, the MLflow run above theirs, and threads that share the cores."""
     threads = os.environ.get("OMP_NUM_THREADS") or str(threads_per_process(workers))
-    return {"OMP_NUM_THREADS": threads, **({"MLFLOW_RUN_ID": run_id} if run_id else {})}
+    return {**this_python(), "OMP_NUM_THREADS": threads, **({"MLFLOW_RUN_ID": run_id} if run_id else {})}
+
+
+def this_python() -> dict[str, str]:
+    """A PATH on which `python`, as dvc.yaml calls stages, is this one, whether its environment is active."""
+    return {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
 
 
 def digest_of(params: Params) -> str:
