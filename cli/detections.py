@@ -7,7 +7,6 @@ from tqdm import tqdm
 
 from ssd.inference.detector_file import DetectorFile, open_detector
 from ssd.loading.tensor_file import TensorFile
-from ssd.loss import LossSettings
 from ssd.models.saved import load_loss_settings, load_model
 from ssd.params import EvaluateParams
 from ssd.postprocess import PostProcessSettings
@@ -33,7 +32,7 @@ def detect_split(detector: DetectorFile, file: TensorFile, device: str = "auto")
                 "workers": 0,
             }
         )
-        return detect(model, LossSettings(**load_loss_settings(detector.path)), file, settings).detections
+        return detect(model, load_loss_settings(detector.path), file, settings).detections
     return _detect_by_own_thresholds(detector, file)
 
 

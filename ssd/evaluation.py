@@ -12,9 +12,7 @@ from tqdm import tqdm
 from ssd.hardware import Hardware
 from ssd.loading.batch_augment import normalise
 from ssd.loading.dataset import DetectionDataset, Sample
-from ssd.loss import MultiBoxLoss
-from ssd.models.ssd import SSD
-from ssd.postprocess import PostProcessor
+from ssd.models.family import Criterion, Model, Processor
 from ssd.processes.world import World
 from ssd.structures import Detections
 
@@ -24,7 +22,7 @@ class SplitResult:
     """Detections and losses of a network on a split.
 
     detections: one per image, in the order of the tensor file; loss, loc_loss, conf_loss: sums over the
-    split, divided by its number of positives, at least 1.
+    split, divided as those of a training step, by its number of positives or of images, at least 1.
     """
 
     detections: list[Detections]
@@ -40,9 +38,9 @@ class SplitResult:
 
 @torch.inference_mode()
 def run_split(
-    model: SSD,
-    criterion: MultiBoxLoss,
-    postprocessor: PostProcessor,
+    model: Model,
+    criterion: Criterion,
+    postprocessor: Processor,
     loader: DataLoader[Sample],
     hardware: Hardware,
     *,
@@ -72,16 +70,16 @@ def run_split(
     ):
         images = normalise(batch.images.to(hardware.device, non_blocking=True))
         with hardware.autocast():
-            loc, logits = model(images)
+            outputs = model(images)
         matches = criterion.match(batch.targets.to(hardware.device))
-        losses = criterion(loc, logits, matches, undivided)
-        sums += torch.stack([losses.total, losses.loc, losses.conf, losses.num_positives])
-        found = to_pixels(postprocessor(loc, logits), file.sizes[batch.indices])
+        losses = criterion(*outputs, matches, undivided)
+        sums += torch.stack([losses.total, losses.loc, losses.conf, matches.divisor])
+        found = to_pixels(postprocessor(*outputs), file.sizes[batch.indices])
         detections.update(zip(batch.indices, found, strict=True))
         on_batch()
     model.train(training)
-    *totals, num_positives = world.sum_(sums).tolist()
-    loss, loc_loss, conf_loss = (total / max(num_positives, 1) for total in totals)
+    *totals, divisor = world.sum_(sums).tolist()
+    loss, loc_loss, conf_loss = (total / max(divisor, 1) for total in totals)
     return SplitResult(gather_detections(detections, len(file), world), loss, loc_loss, conf_loss)
 
 

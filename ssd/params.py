@@ -122,6 +122,7 @@ class PreprocessParams(Section):
 
 
 class ModelParams(Section):
+    family: Literal["ssd", "faster_rcnn"]
     backbone: Annotated[str, Field(pattern=r"^(timm/)?[a-z0-9_.]+$")]
     weights: Annotated[PathText, Field(min_length=1)]
     input_scale: Literal["auto", "imagenet", "caffe"]
@@ -158,7 +159,14 @@ class ModelParams(Section):
 
     @model_validator(mode="after")
     def check_weights(self) -> "ModelParams":
-        if self.weights == "coco" and (self.backbone, self.input_size) != ("vgg16", 300):
+        if self.weights != "coco":
+            return self
+        if self.family == "faster_rcnn" and (self.backbone, self.width) != ("resnet50", 256):
+            found = f"coco with {self.backbone} of width {self.width}"
+            raise not_allowed(
+                "weights", found, "coco with resnet50 of width 256; else none, imagenet, a file"
+            )
+        if self.family == "ssd" and (self.backbone, self.input_size) != ("vgg16", 300):
             found = f"coco with {self.backbone} at {self.input_size}"
             raise not_allowed("weights", found, "coco with vgg16 at 300; else none, imagenet, a file")
         return self

@@ -9,7 +9,7 @@ import io
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,14 @@ from ssd.loading.batches import EpochBatches
 from ssd.loading.dataset import DetectionDataset
 from ssd.loading.loader import make_loader
 from ssd.loading.tensor_file import TensorFile
-from ssd.loss import LossSettings, MultiBoxLoss
 from ssd.metrics.confusion import matrix_rows
 from ssd.metrics.scoring import score_split
 from ssd.metrics.summary import summarise
 from ssd.metrics.voc import VocResult, mean_precision, sampled_curve
+from ssd.models.family import Model
 from ssd.models.saved import load_loss_settings, load_model
-from ssd.models.ssd import SSD
 from ssd.params import EvaluateParams, Params
-from ssd.postprocess import PostProcessor, PostProcessSettings
+from ssd.postprocess import PostProcessSettings
 from ssd.tracking.run import Run
 from stages.command import command
 from stages.run import log_splits, stage_run
@@ -60,7 +59,7 @@ def main(params: Params) -> None:
     mends = count_mends(PROBLEMS)
     objects = [file.objects(index) for index in range(len(file))]
     with stage_run(params, "evaluate", sections={"evaluate"}, model=MODEL) as run:
-        result = detect(model, LossSettings(**load_loss_settings(MODEL)), file, params.evaluate)
+        result = detect(model, load_loss_settings(MODEL), file, params.evaluate)
         # Written before they are scored: if the evaluators disagree, these are what to look at.
         write_detections(REPORTS / "detections.json", result.detections, file.image_ids)
         figures = score_split(result.detections, objects, class_names, params.evaluate.resamples)
@@ -76,7 +75,9 @@ def main(params: Params) -> None:
         log_splits(run, params, file)
 
 
-def detect(model: SSD, loss: LossSettings, file: TensorFile, params: EvaluateParams) -> SplitResult:
+def detect(
+    model: Model, loss_settings: Mapping[str, Any], file: TensorFile, params: EvaluateParams
+) -> SplitResult:
     """Run the model over the split, in float32 so that the figures do not depend on the machine."""
     hardware = choose_hardware(params.device, "fp32", "evaluate.device")
     model = model.to(hardware.device)
@@ -86,8 +87,8 @@ def detect(model: SSD, loss: LossSettings, file: TensorFile, params: EvaluatePar
     )
     return run_split(
         model,
-        MultiBoxLoss(model.priors, loss),
-        PostProcessor(model.priors, settings),
+        model.criterion(loss_settings, side).to(hardware.device),
+        model.postprocessor(settings),
         make_loader(
             DetectionDataset(file, side),
             EpochBatches(range(len(file)), params.batch_size, side, seed=None),

@@ -17,10 +17,10 @@ from ssd.files import write_json
 from ssd.hardware import Hardware, choose_hardware, choose_kernels
 from ssd.loading.tensor_file import TensorFile
 from ssd.models.build import build_model
+from ssd.models.family import Model
 from ssd.models.kmeans_priors import PAPER_SCALES, prior_fit
 from ssd.models.priors import make_priors, paper_levels
 from ssd.models.saved import save_model
-from ssd.models.ssd import SSD
 from ssd.params import Params
 from ssd.processes.launch import launch, num_processes
 from ssd.processes.world import World, exit_now, joined_world, launched
@@ -82,8 +82,8 @@ def train_model(params: Params, world: World) -> None:
         write_json(PRIORS, describe_priors(model, boxes, params.model.priors))
         result = trainer.run(checkpoints, log, stop)
         assert result is not None, "the main process has a folder"
-        criterion = asdict(trainer.step.settings)
-        save_model(MODEL, result.weights, model.config, train_file.class_names, criterion)
+        settings = trainer.step.loss_settings
+        save_model(MODEL, result.weights, model.config, train_file.class_names, settings)
         log.ended(result, MODEL, PRIORS)
 
 
@@ -106,7 +106,7 @@ def raise_if_nothing_to_learn(train_file: TensorFile) -> None:
     raise UserError(f"{TRAIN_FILE}: no object to learn from: {reason}; annotate others")
 
 
-def describe_priors(model: SSD, boxes: Tensor, kind: str) -> dict[str, object]:
+def describe_priors(model: Model, boxes: Tensor, kind: str) -> dict[str, object]:
     """The content of priors.json: how well the priors cover the training boxes, beside the paper's table.
 
     Args:

@@ -20,9 +20,9 @@ from ssd.loading.cache import DecodedCache
 from ssd.loading.dataset import Batch, DetectionDataset
 from ssd.loading.loader import make_loader
 from ssd.loading.tensor_file import TensorFile
-from ssd.models.ssd import SSD
+from ssd.models.family import Model
 from ssd.params import AugmentParams, TrainParams
-from ssd.postprocess import PostProcessor, PostProcessSettings
+from ssd.postprocess import PostProcessSettings
 from ssd.processes.world import World
 from ssd.training.checkpoints import CheckpointFolder
 from ssd.training.history import Epoch
@@ -65,7 +65,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: SSD,
+        model: Model,
         train_file: TensorFile,
         val_file: TensorFile,
         params: TrainParams,
@@ -78,7 +78,7 @@ class Trainer:
         self.input_size = model.config.input_size
         self.step = TrainStep(model, params, augment, hardware, self.world)
         # The paper's settings, not those of `evaluate`, which must not affect training.
-        self.postprocessor = PostProcessor(self.step.model.priors, PostProcessSettings())
+        self.postprocessor = self.step.model.postprocessor(PostProcessSettings())
         cache = DecodedCache(train_file, self.world.size) if params.cache == "ram" else None
         dataset = DetectionDataset(train_file, self.input_size, augment, params.seed, cache)
         world_size, rank = self.world.size, self.world.rank
