@@ -2,8 +2,8 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: help setup check repro verify recipe test torture bench clean ui image image-repro image-test kfp kfp-test kfp-docker-test s3 remote-test \
-	team-test browser-test lock
+.PHONY: help setup check repro tune verify recipe test torture bench clean ui image image-repro image-test kfp kfp-test kfp-docker-test s3 remote-test \
+	team-test nodes-test browser-test lock
 
 PYTHON ?= python3
 PORT := 5000
@@ -48,6 +48,9 @@ repro: $(READY) ## run the pipeline: data, training, evaluation, export; only wh
 	python -m stages.check_params
 	dvc repro
 
+tune: $(READY) ## search better hyperparameters in the space of params.yaml; trains the best by several seeds
+	python -m stages.tune
+
 verify: $(READY) ## run the current commit from nothing in a clone, and compare all bytes with those here
 	python -m stages.verify
 
@@ -67,6 +70,9 @@ remote-test: $(VENV)/.store ## hand stages from checkout to checkout through an 
 
 team-test: $(VENV)/.store $(VENV)/server/.ready ## log to the servers of compose.yaml, with MLflow killed and back
 	pytest --capture=no tests/on_demand/test_team.py
+
+nodes-test: $(READY) ## train on two machines, network namespaces of this one, and lose one; needs root and iproute2
+	pytest --capture=no tests/on_demand/test_nodes.py
 
 browser-test: $(VENV)/.browser ## look at MLflow's pages and the demo with Debian's chromium
 	pytest --capture=no tests/on_demand/test_browser.py

@@ -22,6 +22,7 @@ from benchmarks import (
     evaluation_stage,
     fine_tuning,
     gpu_training,
+    gradient_exchange,
     input_pipeline,
     matching_loss,
     postprocess,
@@ -43,6 +44,7 @@ NAMES = (
     "bootstrap",
     "audit",
     "fine_tuning",
+    "gradient_exchange",
     "gpu_training",
 )
 MISSING = {
@@ -65,6 +67,7 @@ def runnable(voc: Path | None, model: Path | None, bccd: Path | None) -> dict[st
         "evaluation_stage": partial(run, evaluation_stage.benchmark),
         "evaluation": partial(run, evaluation.benchmark),
         "bootstrap": partial(run, bootstrap.benchmark),
+        "gradient_exchange": gradient_exchange.run,
     }
     if voc is not None:
         found["input_pipeline_voc"] = partial(run, partial(input_pipeline.benchmark, voc))

@@ -30,6 +30,10 @@ CHECKPOINTS = "/checkpoints"
 LOADING = ("train", "evaluate")
 """Stages with loading workers."""
 
+INPUTS: dict[str, dict[str, type]] = {"pack": {"shard": str}, "preprocess": {"packed": list}}
+OUTPUTS: dict[str, dict[str, type]] = {"download": {"shards": list}, "pack": {"packed": str}}
+"""Parameters that steps hand to others, by step (see spread.py)."""
+
 SECRET, SECRET_KEYS = "ssd-remote", ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL")
 """A Secret of Kubernetes, which may be missing; its keys become variables of steps with a remote."""
 
@@ -67,22 +71,28 @@ def make_pipeline(graph: dict[str, Any], state: str, claim: str = "") -> Any:
                 # Loading workers hand over images in it; a container has 64 MB of its own.
                 kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory")  # noqa: S108
             tasks[stage] = task
+            if stage == "download":
+                # As many at once as the cluster has room for: those that wait cost nothing.
+                with dsl.ParallelFor(task.outputs["shards"]) as shard:
+                    pack = add_step("pack", state, values | {"shard": shard}, "")
+                values["packed"] = dsl.Collected(pack.outputs["packed"])
 
     volume = dsl.WorkspaceConfig(size=WORKSPACE_SIZE)
     config = dsl.PipelineConfig(workspace=volume if state == "workspace" else None)
     return dsl.pipeline(with_signature(build, parameters), name=NAMES[state], pipeline_config=config)
 
 
-def add_step(stage: str, state: str, values: dict[str, Any], claim: str) -> dsl.PipelineTask:
-    """Add the step of a stage to the pipeline that is being defined.
+def add_step(step: str, state: str, values: dict[str, Any], claim: str) -> dsl.PipelineTask:
+    """Add a step to the pipeline that is being defined.
 
     Args:
-        values: the parameters of the pipeline.
+        step: name of its stage, or pack.
+        values: the parameters of the pipeline, and those that other steps hand on.
         claim: of the volume that the step gets for checkpoints; may be empty.
     """
-    make_task = make_component(stage, state, CHECKPOINTS if claim else "")
+    make_task = make_component(step, state, CHECKPOINTS if claim else "")
     task = make_task(**{name: values[name] for name in make_task.component_spec.inputs or {}})
-    task.set_display_name(stage)
+    task.set_display_name(step)
     task.set_container_image(values["image"])
     # DVC knows what has changed. Kubeflow's caching sees parameters only, and would skip what has to run.
     task.set_caching_options(False)
@@ -94,29 +104,29 @@ def add_step(stage: str, state: str, values: dict[str, Any], claim: str) -> dsl.
     return task
 
 
-def make_component(stage: str, state: str, checkpoints: str) -> Any:
-    """A container component that runs a stage, with its typed artifacts as outputs.
+def make_component(step: str, state: str, checkpoints: str) -> Any:
+    """A container component that runs a step, with its typed artifacts and its parameters as outputs.
 
     Args:
         checkpoints: with a remote, the folder that keeps them; may be empty.
     """
-    inputs = {"settings": list, "mlflow_uri": str, **({"remote": str} if state == "remote" else {})}
-    outputs = {
-        artifact.name: dsl.Output[getattr(dsl, artifact.kind)] for artifact in ARTIFACTS.get(stage, [])
-    }
+    remote = {"remote": str} if state == "remote" else {}
+    inputs = {"settings": list, "mlflow_uri": str, **remote, **INPUTS.get(step, {})}
+    outputs = {artifact.name: dsl.Output[getattr(dsl, artifact.kind)] for artifact in ARTIFACTS.get(step, [])}
+    outputs |= {name: dsl.OutputPath(kind) for name, kind in OUTPUTS.get(step, {}).items()}
     folder = dsl.WORKSPACE_PATH_PLACEHOLDER if state == "workspace" else checkpoints
     place = f"{state}:{folder}" if folder else state
 
-    def step(*_: Any) -> dsl.ContainerSpec:
+    def run(*_: Any) -> dsl.ContainerSpec:
         return dsl.ContainerSpec(
             image=IMAGE,
             command=["python", "kubeflow/step.py"],
-            args=[stage, place, dsl.PIPELINE_TASK_EXECUTOR_INPUT_PLACEHOLDER],
+            args=[step, place, dsl.PIPELINE_TASK_EXECUTOR_INPUT_PLACEHOLDER],
         )
 
-    step.__name__ = stage
+    run.__name__ = step
     return dsl.container_component(
-        with_signature(step, [parameter(name, kind) for name, kind in (inputs | outputs).items()])
+        with_signature(run, [parameter(name, kind) for name, kind in (inputs | outputs).items()])
     )
 
 

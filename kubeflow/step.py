@@ -1,6 +1,8 @@
 """One step of the pipeline, in its container: DVC runs the stage, or finds its result in the run's state.
 
-    python kubeflow/step.py STAGE STATE EXECUTOR_INPUT
+A step `pack`, which is no stage, decodes a part of the images for preprocess (see spread.py).
+
+    python kubeflow/step.py STEP STATE EXECUTOR_INPUT
 
 STATE is "workspace:FOLDER", a volume that all steps of a run share, or "remote", the DVC remote that the
 run's parameter of this name says; "remote:FOLDER" has checkpoints in a folder that outlives the container.
@@ -15,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from artifacts import ARTIFACTS, write_artifact
+from spread import NOTHING, pull_packed, push_packed, shards_to_pack
 
 CODE = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CODE))  # a script's path holds its own folder only
@@ -37,39 +41,67 @@ NOT_COPIED_FROM_ROOT = {"data", "models", "reports", "checkpoints", "dvc.lock", 
 REMOTE = "state"
 """Name of the DVC remote."""
 
+PACK = "pack"
+"""The step that is no stage."""
 
-def run_step(stage: str, state: str, executor_input: dict[str, Any]) -> None:
-    """Run a stage, or take its former result, and write its artifacts.
+
+def run_step(step: str, state: str, executor_input: dict[str, Any]) -> None:
+    """Run a step in the project that it gets, and write its outputs.
 
     Raises:
         UserError: a parameter of the run is wrong, or the workspace cannot be written.
-        CalledProcessError: DVC has failed, and has said why.
+        CalledProcessError: DVC or a stage has failed, and has said why.
     """
     values: dict[str, Any] = executor_input["inputs"]["parameterValues"]
-    server = {"MLFLOW_TRACKING_URI": uri} if (uri := values["mlflow_uri"]) else {}
-
-    def dvc(*arguments: str) -> None:
-        command = [sys.executable, "-m", "dvc", *arguments]
-        subprocess.run(command, cwd=project, env=os.environ | server, check=True)
-
+    outputs = executor_input["outputs"]
+    if step == PACK and values["shard"] == NOTHING:
+        write_outputs(step, CODE, outputs, {"packed": NOTHING})
+        return
     where, _, folder = state.partition(":")
     if where == "workspace":
         project = open_workspace(Path(folder))
-        apply_settings(project / "params.yaml", values["settings"])
-        dvc("repro", "--single-item", stage)
+        told = run_on_volume(step, project, values)
     else:
         project = Path(tempfile.mkdtemp(prefix="ssd-"))
         checkout(project)
         if folder:
             (project / "checkpoints").symlink_to(folder)
-        add_remote(project, values["remote"])
-        apply_settings(project / "params.yaml", values["settings"])
-        if not server:
-            print("mlflow_uri: empty; what goes to no server of tracking.uri ends with this container")
-        dvc("fetch", "--run-cache")
-        dvc("repro", "--pull", stage)
-        dvc("push", "--run-cache")
-    write_artifacts(stage, project, executor_input["outputs"])
+        told = run_with_remote(step, project, values)
+    write_outputs(step, project, outputs, told)
+
+
+def run_on_volume(step: str, project: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """Run a step in the project that all steps of a run share; its output parameters."""
+    if step == PACK:  # several at once; the settings are there since the first step
+        run_module(project, values, "stages.pack", values["shard"])
+        return {"packed": NOTHING}
+    apply_settings(project / "params.yaml", values["settings"])
+    run_module(project, values, "dvc", "repro", "--single-item", step)
+    return {"shards": shards_to_pack(project, has_remote=False)} if step == "download" else {}
+
+
+def run_with_remote(step: str, project: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """Run a step in a project of its own, whose state is in the DVC remote; its output parameters."""
+    dvc = partial(run_module, project, values, "dvc")
+    add_remote(project, values["remote"])
+    apply_settings(project / "params.yaml", values["settings"])
+    if not values["mlflow_uri"]:
+        print("mlflow_uri: empty; what goes to no server of tracking.uri ends with this container")
+    dvc("fetch", "--run-cache")
+    if step == PACK:
+        dvc("repro", "--pull", "download")
+        run_module(project, values, "stages.pack", values["shard"])
+        return {"packed": push_packed(project, dvc)}
+    pull_packed(project, values.get("packed", []), dvc)
+    dvc("repro", "--pull", step)
+    dvc("push", "--run-cache")
+    return {"shards": shards_to_pack(project, has_remote=True)} if step == "download" else {}
+
+
+def run_module(project: Path, values: dict[str, Any], *command: str) -> None:
+    """`python -m COMMAND` in the project."""
+    server = {"MLFLOW_TRACKING_URI": uri} if (uri := values["mlflow_uri"]) else {}
+    subprocess.run([sys.executable, "-m", *command], cwd=project, env=os.environ | server, check=True)
 
 
 def open_workspace(volume: Path) -> Path:
@@ -144,19 +176,20 @@ def apply_settings(path: Path, settings: list[str]) -> None:
     write_bytes(path, content.getvalue())
 
 
-def write_artifacts(stage: str, project: Path, outputs: dict[str, Any]) -> None:
-    """Write the files of the stage's artifacts, and the list of them for Kubeflow Pipelines.
+def write_outputs(step: str, project: Path, outputs: dict[str, Any], told: dict[str, Any]) -> None:
+    """Write the files of the step's artifacts; list them, and the parameters, for Kubeflow Pipelines.
 
     Args:
         outputs: that part of the executor input.
+        told: the output parameters.
     """
     described = {}
-    for artifact in ARTIFACTS.get(stage, []):
+    for artifact in ARTIFACTS.get(step, []):
         (given,) = outputs["artifacts"][artifact.name]["artifacts"]
         metadata = write_artifact(artifact, project, local_path(given["uri"]))
         entry = {"name": given["name"], "uri": given["uri"], "metadata": metadata}
         described[artifact.name] = {"artifacts": [entry]}
-    write_json(Path(outputs["outputFile"]), {"artifacts": described})
+    write_json(Path(outputs["outputFile"]), {"parameterValues": told, "artifacts": described})
 
 
 def local_path(uri: str) -> Path:
@@ -166,9 +199,9 @@ def local_path(uri: str) -> Path:
 
 
 def main(arguments: list[str]) -> None:
-    stage, state, executor_input = arguments
+    step, state, executor_input = arguments
     try:
-        run_step(stage, state, json.loads(executor_input))
+        run_step(step, state, json.loads(executor_input))
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)

@@ -1,7 +1,7 @@
 """Runs a function over many items in several worker processes, in order."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -20,7 +20,7 @@ _CHUNK = 16  # items per task of a worker process
 
 def ordered_map(
     function: Callable[[Item], Result], items: Sequence[Item], workers: int, description: str
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yield `function(item)` of each item, in the order of `items`, with a progress bar on stderr.
 
     Args:

@@ -10,6 +10,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PlainSerializer,
     PlainValidator,
     ValidationError,
     model_validator,
@@ -18,6 +19,7 @@ from pydantic import (
 from ssd.errors import UserError
 from ssd.params_errors import describe_all, not_allowed
 from ssd.params_file import read_params_file
+from ssd.params_space import Axis, as_content, read_space
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1, lt=2**31)]
@@ -68,6 +70,9 @@ Source = Literal[
 ]
 
 SelectBy = Literal["map50", "map75", "map", "f1", "mean", "map50_f1", "val_loss", "train_loss"]
+
+NOT_OF_A_RUN = {"tracking", "tune"}
+"""Sections that change nothing of what the stages write."""
 
 PUBLISHED_WEIGHTS = ("imagenet", "coco")
 """Values of `model.weights` that name weights of torchvision's; the others are none and files."""
@@ -301,6 +306,17 @@ class TrackingParams(Section):
     uri: Text
 
 
+class TuneParams(Section):
+    trials: Count
+    workers: Count
+    objective: Literal["map50", "map", "f1", "mean", "map50_f1"]
+    seeds: Annotated[int, Field(ge=2, le=100)]  # one has no spread
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    startup_trials: CountOrZero
+    prune_after: Count
+    space: Annotated[dict[str, Axis], PlainValidator(read_space), PlainSerializer(as_content)]
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -313,6 +329,7 @@ class Params(Section):
     export: ExportParams
     report: ReportParams
     tracking: TrackingParams
+    tune: TuneParams
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:

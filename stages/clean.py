@@ -1,8 +1,9 @@
 """`python -m stages.clean`: what takes disk space and nothing refers to any more; no stage of dvc.yaml.
 
 It lists, and with --yes deletes: checkpoints of trainings that have ended; files in DVC's cache that neither
-the workspace nor a commit nor an experiment has; runs and models that were deleted in MLflow; files that
-killed processes left half written. Nothing is deleted while a stage runs here or in an experiment's copy.
+the workspace nor a commit nor an experiment has; runs and models that were deleted in MLflow; images that
+`stages.pack` packed and preprocess has read; files that killed processes left half written. Nothing is
+deleted while a stage runs here or in an experiment's copy.
 """
 
 import re
@@ -29,6 +30,7 @@ from stages.only_one import LOCKS, only_one
 
 STAGES = ("download", "preprocess", "train", "evaluate", "export", "report")
 CHECKPOINTS, RAW = Path("checkpoints"), Path("data/raw")
+PACKED, TENSORS = Path("data/packed"), Path("data/tensors")
 COPIES = (".dvc/tmp/exps/*/.dvc", ".dvc/tmp/exps/standalone/*/.dvc")
 """Of the project, in which DVC runs `dvc queue start` and `dvc exp run --temp`; its DVC folder."""
 
@@ -76,7 +78,7 @@ def main(arguments: Sequence[str] = ()) -> None:
     delete = parser.parse_args(arguments).yes
     try:
         with storage_errors_explained(), ExitStack() as stack:
-            for stage in STAGES:
+            for stage in (*STAGES, "tune"):
                 stack.enter_context(only_one(stage))
             check_copies(Path.cwd())
             clean(Path.cwd(), delete)
@@ -94,7 +96,8 @@ def clean(root: Path, delete: bool) -> None:
     Raises:
         UserError: DVC or MLflow cannot say what is referred to.
     """
-    found = [waste for find in (checkpoints, half_written, dvc_cache, mlflow_runs) for waste in find(root)]
+    kinds = (checkpoints, packed_images, half_written, dvc_cache, mlflow_runs)
+    found = [waste for find in kinds for waste in find(root)]
     total = 0
     for waste in found:
         total += (size := waste.num_bytes())
@@ -151,6 +154,13 @@ def delete_checkpoints(folder: Path) -> None:
             shutil.rmtree(folder.replace(folder.with_name(f".{folder.name}.old")))
 
 
+def packed_images(root: Path) -> Iterator[Waste]:
+    """What `stages.pack` has written, once preprocess has run after it."""
+    packed, tensors = root / PACKED, root / TENSORS
+    if packed.is_dir() and tensors.is_dir() and last_change(packed) < last_change(tensors):
+        yield Waste(f"packed images, which preprocess has read: {PACKED}", [packed], partial(remove, packed))
+
+
 def half_written(root: Path) -> Iterator[Waste]:
     """What was to replace an output of a stage (see `ssd.files.replacing`), or a file in its folder."""
     kept = kept_folders(root)
@@ -179,8 +189,12 @@ def kept_folders(root: Path) -> list[Path]:
 
 def is_old(path: Path) -> bool:
     """Whether nothing in it has changed for so long that no process writes it."""
-    newest = max(file.lstat().st_mtime for file in (path, *path.rglob("*")))
-    return time.time() - newest > STILL_WRITTEN
+    return time.time() - last_change(path) > STILL_WRITTEN
+
+
+def last_change(path: Path) -> float:
+    """Of a file, or of anything in a folder, in seconds since 1970."""
+    return max(file.lstat().st_mtime for file in (path, *path.rglob("*")))
 
 
 def remove(path: Path) -> None:

@@ -31,8 +31,9 @@ MAKERS = {
 CHECK = "check_params"
 """The stage before all others."""
 
-UNLOCKED = {"train", "check", "folds"}
-"""Those that only look, and train: of its processes, the one that writes takes the lock."""
+UNLOCKED = {"train", "check", "folds", "pack"}
+"""Those that only look; train: of its processes, the one that writes takes the lock; and pack, of which each
+process writes a file of its own."""
 
 MODEL = "models/model.pt"
 """What train writes."""

@@ -2,7 +2,8 @@
 
     python -m stages.preprocess
 
-Reads data/raw; writes data/tensors/{train,val,test}, folders of `preprocess.shards` tensor files, and
+Reads data/raw, and data/packed, where `stages.pack` may have decoded images before, which changes no result.
+Writes data/tensors/{train,val,test}, folders of `preprocess.shards` tensor files, and
 reports/preprocess/{summary,problems}.json.
 """
 
@@ -14,17 +15,19 @@ from typing import Any
 from ssd.files import replacing_folder, write_json
 from ssd.layouts import SPLITS
 from ssd.params import Params
-from ssd.prepare.annotations import Found, Problem
+from ssd.prepare.annotations import Catalogue, Found, Problem
+from ssd.prepare.packed import PackedImages
 from ssd.prepare.preprocess import declared_classes, preprocess, raise_if_unusable
 from ssd.prepare.readers.folder_files import listing as first_names
 from ssd.prepare.sources import read_source
-from ssd.prepare.splits import make_splits
+from ssd.prepare.splits import Listing, make_splits
 from ssd.prepare.summary import every_problem, list_problems, summarise
 from ssd.tensor_writer import write_shards
 from stages.check import stop_if_incomplete
 from stages.command import command
 
 RAW = Path("data/raw")
+PACKED = Path("data/packed")
 TENSORS = Path("data/tensors")
 REPORTS = Path("reports/preprocess")
 NUM_PRINTED = 20
@@ -42,11 +45,11 @@ COLUMNS = {
 @command
 def main(params: Params) -> None:
     stop_if_incomplete(params)
-    catalogue = read_source(params.data, RAW)
+    catalogue, listing = read_listing(params)
     print_found(catalogue.found)
-    listing = make_splits(catalogue, params.data, params.preprocess)
     class_names = declared_classes(params.data, catalogue)
-    result = preprocess(listing, class_names, params.preprocess, scratch=RAW.parent)
+    packed = PackedImages(PACKED, params.preprocess)
+    result = preprocess(listing, class_names, params.preprocess, RAW.parent, packed)
     # The reports come before the refusal, which points to them.
     summary = summarise(result, catalogue.found)
     problems = every_problem(result, catalogue.found)
@@ -60,6 +63,16 @@ def main(params: Params) -> None:
         for split in SPLITS:
             shards = result.splits[split].shards(params.preprocess.shards)
             write_shards(folder / split, shards, result.class_names)
+
+
+def read_listing(params: Params) -> tuple[Catalogue, Listing]:
+    """What data/raw holds, and which image is in which split.
+
+    Raises:
+        UserError: it is missing, cannot be read, or the params do not fit it.
+    """
+    catalogue = read_source(params.data, RAW)
+    return catalogue, make_splits(catalogue, params.data, params.preprocess)
 
 
 def print_found(found: Found) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from ssd.params import Params
+from ssd.params import NOT_OF_A_RUN, Params
 from ssd.tracking.run import flat_params
 from ssd.tracking.run_name import Values, run_name
 from stages.recipe import DEFAULT, RECIPES, read_recipe
@@ -15,7 +15,7 @@ from stages.recipe import DEFAULT, RECIPES, read_recipe
 
 def name_of(params: Params) -> str:
     """See `ssd.tracking.run_name`. Where there is no git, or no recipe, nothing differs from it."""
-    values = flat_params(params.model_dump(exclude={"tracking"}))
+    values = flat_params(params.model_dump(exclude=NOT_OF_A_RUN))
     default = flat_params(read_recipe(DEFAULT)) if (RECIPES / f"{DEFAULT}.yaml").is_file() else {}
     return run_name(values, [committed_params(), default], os.environ.get("DVC_EXP_NAME", ""))
 

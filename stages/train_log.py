@@ -1,6 +1,11 @@
-"""Output of training: terminal, history table, MLflow. Nothing here changes the weights."""
+"""Output of training: terminal, history table, MLflow. Nothing here changes the weights.
+
+The environment variable SSD_HISTORY_COPY names a second file for the history, outside of the copy of an
+experiment, which DVC deletes; `python -m stages.tune` reads there how far a trial is.
+"""
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +18,7 @@ from tqdm import tqdm
 
 from ssd.files import sha256, write_bytes
 from ssd.loading.tensor_file import TensorFile
-from ssd.params import Params
+from ssd.params import NOT_OF_A_RUN, Params
 from ssd.tracking.opening import MODEL_TAG
 from ssd.tracking.run import Run, flat_params
 from ssd.training.history import Epoch, history_tsv
@@ -24,6 +29,7 @@ from stages.run import log_splits, stage_run
 from stages.run_name import name_of
 
 HISTORY = Path("reports/train/history.tsv")
+HISTORY_COPY = "SSD_HISTORY_COPY"
 RUN_FILE = "mlflow_run"
 """In the folder of checkpoints: the id of the MLflow run, which a resumed training continues."""
 
@@ -67,7 +73,7 @@ class TrainLog(Reporter):
             log = TrainLog(run, params.train.epochs, run_file)
             log.keep_run_id()
             if not run.resumed:
-                run.params(flat_params(params.model_dump(exclude={"tracking"})))
+                run.params(flat_params(params.model_dump(exclude=NOT_OF_A_RUN)))
             log_data(run, params, trainer.train_file, trainer.val_file)
             say_where(trainer, folder)
             try:
@@ -79,7 +85,7 @@ class TrainLog(Reporter):
     def resumed(self, history: list[Epoch]) -> None:
         """Write the history so far, to MLflow what it lacks: its server was down, or it is another run."""
         print(f"training resumes after epoch {len(history)}", flush=True)
-        write_bytes(HISTORY, history_tsv(history).encode())
+        write_history(history)
         self.run.missing_metrics("lr", {epoch.epoch: metrics_of(epoch) for epoch in history})
 
     def epoch_begins(self, epoch: int, first: int, num_batches: int) -> None:
@@ -100,7 +106,7 @@ class TrainLog(Reporter):
         """A line, the table, MLflow."""
         self.bar.close()
         print(line_of(history[-1]) + time_left(history, self.num_epochs), flush=True)
-        write_bytes(HISTORY, history_tsv(history).encode())
+        write_history(history)
         self.run.metrics(metrics_of(history[-1]), step=history[-1].epoch)
         self.keep_run_id()
 
@@ -118,6 +124,14 @@ class TrainLog(Reporter):
         self.run.metrics({f"priors/{key}": fit[key] for key in ("mean_best_iou", "recall50")})
         self.run.file(model, "model")
         self.run.file(HISTORY.parent, "train")
+
+
+def write_history(history: Sequence[Epoch]) -> None:
+    """The table so far, and its copy if one is wanted."""
+    table = history_tsv(history).encode()
+    write_bytes(HISTORY, table)
+    if copy := os.environ.get(HISTORY_COPY):
+        write_bytes(copy, table)
 
 
 def metrics_of(epoch: Epoch) -> dict[str, float | None]:

@@ -24,6 +24,7 @@ GROUND = {
     "params",
     "params_errors",
     "params_file",
+    "params_space",
     "seeding",
     "structures",
     "tensor_writer",
@@ -55,6 +56,7 @@ FLOORS: dict[str, set[str]] = {
     "compare": {"boxes", "metrics", "plots"},
     "audit": {"inference", "loading", "metrics", "plots"},
     "serving": {"inference", "plots", "prepare"},
+    "tuning": {"plots", "training"},
     "training": {"evaluation", "loading", "metrics", "models", "postprocess", "processes"},
 }
 

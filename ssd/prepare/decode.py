@@ -2,6 +2,7 @@
 
 import hashlib
 import mmap
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,9 +20,13 @@ from ssd.prepare.splits import Listing
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """A decoded image. digest: SHA-256 of the image file."""
+    """An image file that has been decoded.
 
-    packed: PackedImage
+    packed: or the reason why it does not decode or cannot be read; digest: SHA-256 of the file, empty if it
+    cannot be read.
+    """
+
+    packed: PackedImage | str
     digest: bytes
 
 
@@ -74,10 +79,19 @@ class Spool:
         return memoryview(mmap.mmap(self._file.fileno(), self._size, access=mmap.ACCESS_READ))
 
 
-def read_splits(
-    listing: Listing, params: PreprocessParams, spool: Spool
+def all_refs(listing: Listing) -> list[ImageRef]:
+    """The images of all splits, one split after the other."""
+    return [ref for members in listing.images.values() for ref in members]
+
+
+def keep_decodable(
+    listing: Listing, decoded: Iterable[DecodedImage], spool: Spool
 ) -> tuple[dict[str, list[KeptImage]], dict[str, list[Problem]]]:
-    """The decodable images of each split, and the problems found so far."""
+    """The decodable images of each split, and the problems found so far.
+
+    Args:
+        decoded: of each of `all_refs(listing)`.
+    """
     images: dict[str, list[KeptImage]] = {split: [] for split in listing.images}
     problems = {split: list(found) for split, found in listing.problems.items()}
     refs = [
@@ -85,13 +99,11 @@ def read_splits(
         for split, members in listing.images.items()
         for position, ref in enumerate(members)
     ]
-    decode = partial(decode_image, max_side=params.max_side, jpeg_quality=params.jpeg_quality)
-    decoded = ordered_map(decode, [ref.path for *_, ref in refs], params.workers, "preprocess")
     for (split, position, ref), result in zip(refs, decoded, strict=True):
-        if isinstance(result, str):
-            problems[split].append(dropped_image(ref, result))
-            continue
         packed = result.packed
+        if isinstance(packed, str):
+            problems[split].append(dropped_image(ref, packed))
+            continue
         images[split].append(
             KeptImage(
                 ref,
@@ -108,24 +120,35 @@ def read_splits(
     return images, problems
 
 
-def decode_image(path: Path, max_side: int, jpeg_quality: int) -> DecodedImage | str:
-    """Read, decode and pack an image file; return the reason if it is missing or damaged.
+def decode_images(paths: Sequence[Path], params: PreprocessParams) -> Generator[DecodedImage, None, None]:
+    """Read, decode and pack image files, in `params.workers` processes; the results are in order.
+
+    Raises:
+        UserError: a worker process was killed, or there is too little memory to decode an image.
+    """
+    decode = partial(decode_image, max_side=params.max_side, jpeg_quality=params.jpeg_quality)
+    return ordered_map(decode, paths, params.workers, "preprocess")
+
+
+def decode_image(path: Path, max_side: int, jpeg_quality: int) -> DecodedImage:
+    """Read, decode and pack an image file.
 
     Raises:
         UserError: there is too little memory to decode it.
     """
     try:
         content = path.read_bytes()
-        packed = pack_image(content, max_side, jpeg_quality)
     except OSError as error:
-        return f"not readable ({error.strerror})"
+        return DecodedImage(f"not readable ({error.strerror})", b"")
+    digest = hashlib.sha256(content).digest()
+    try:
+        return DecodedImage(pack_image(content, max_side, jpeg_quality), digest)
     except ImageError as error:
-        return str(error)
+        return DecodedImage(str(error), digest)
     except MemoryError:
         raise UserError(
             f"{path}: too little memory to decode it; free some, or set preprocess.workers to fewer"
         ) from None
-    return DecodedImage(packed, hashlib.sha256(content).digest())
 
 
 def dropped_image(ref: ImageRef, reason: str) -> Problem:

@@ -11,7 +11,7 @@ from ssd.layouts import OWN_SOURCES, SPLITS
 from ssd.params import DataParams, PreprocessParams
 from ssd.prepare.annotations import Box, Catalogue, Problem
 from ssd.prepare.checks import CheckedObject, check_annotation, drop_leaks
-from ssd.prepare.decode import KeptImage, Spool, dropped_image, read_splits
+from ssd.prepare.decode import KeptImage, Spool, all_refs, decode_images, dropped_image, keep_decodable
 from ssd.prepare.duplicates import (
     AnnotatedPicture,
     find_contradictions,
@@ -19,6 +19,7 @@ from ssd.prepare.duplicates import (
     warn_of_contradictions,
     warn_of_look_alikes,
 )
+from ssd.prepare.packed import PackedImages
 from ssd.prepare.splits import Listing, shard_of
 from ssd.tensor_writer import AnnotatedImage
 
@@ -78,23 +79,31 @@ def declared_classes(data: DataParams, catalogue: Catalogue) -> list[str]:
 
 
 def preprocess(
-    listing: Listing, class_names: Sequence[str], params: PreprocessParams, scratch: Path
+    listing: Listing,
+    class_names: Sequence[str],
+    params: PreprocessParams,
+    scratch: Path,
+    packed: PackedImages | None = None,
 ) -> Preprocessed:
     """Check and mend all annotations, and pack all images.
 
-    The result does not depend on `params.workers`.
+    The result does not depend on `params.workers`, nor on which images are packed already.
 
     Args:
         listing: see `ssd.prepare.splits.make_splits`.
         class_names: in label order; [] takes all names in the annotations of the train list, sorted.
         params: max_side, jpeg_quality and workers are used; `strict` is for `raise_if_unusable`.
         scratch: a folder with space for all images, which are kept there in an unnamed temporary file.
+        packed: images that need not be decoded.
 
     Raises:
-        UserError: a worker process was killed, or there is too little memory to decode an image.
+        UserError: a worker process was killed, there is too little memory to decode an image, or a packed
+            one is damaged.
     """
     spool = Spool(scratch)
-    images, problems = read_splits(listing, params, spool)
+    paths = [ref.path for ref in all_refs(listing)]
+    decoded = packed.decode(paths, params) if packed else decode_images(paths, params)
+    images, problems = keep_decodable(listing, decoded, spool)
     images, leaks = drop_leaks(images, key=lambda image: image.digest)
     for leak in leaks:
         reason = f"the same image as {leak.original.ref.image_file} in {leak.owner}"

@@ -31,6 +31,15 @@ class Listing:
     class_source_ids: frozenset[str]
     notes: tuple[str, ...]
 
+    def shard(self, number: int, num_shards: int) -> list[ImageRef]:
+        """The images of all splits that belong to one shard, by their places in the lists."""
+        return [
+            ref
+            for members in self.images.values()
+            for position, ref in enumerate(members)
+            if shard_of(position, len(members), num_shards) == number
+        ]
+
 
 def shard_of(position: int, num_listed: int, num_shards: int) -> int:
     """The shard, from 0, of the image at a position in the list of its split."""

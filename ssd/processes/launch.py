@@ -94,7 +94,7 @@ def _attempt(arguments: Sequence[str], num_processes: int, folder: Path, stop: S
     settings = {
         LAUNCHER: str(os.getpid()),
         ERRORS: str(folder),
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(_threads(num_processes)),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(threads_per_process(num_processes)),
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(GRACE_SECONDS),
         # Else gloo listens where the host's name resolves to, perhaps a network, without any password.
         "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME") or _loopback(),
@@ -173,7 +173,7 @@ def _loopback() -> str:
     return next(name for _, name in socket.if_nameindex() if name in ("lo", "lo0"))
 
 
-def _threads(num_processes: int) -> int:
+def threads_per_process(num_processes: int) -> int:
     """Threads per process, so that all cores are used and none is oversubscribed."""
     num_cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return max(1, num_cores // num_processes)

@@ -17,6 +17,7 @@ from torch import Tensor
 from ssd.errors import LostProcessError, UserError
 from ssd.interrupt import StopSignal
 from ssd.processes.child import end_with_launcher, report_errors
+from ssd.processes.keepalive import keep_alive
 
 T = TypeVar("T")
 
@@ -197,6 +198,13 @@ def _reason(error: RuntimeError) -> str | None:
     return f"another process has ended, or cannot be reached ({cause})"
 
 
+def _hint(reason: str, world: World) -> str:
+    """What to set where gloo of another machine has named a loopback address: it takes the host name's."""
+    if "remote=[127." not in reason or os.environ.get("LOCAL_WORLD_SIZE", "") in ("", str(world.size)):
+        return ""
+    return ", and set GLOO_SOCKET_IFNAME to the network's interface, such as eth0, on each machine"
+
+
 def _select_gpu(number: int) -> None:
     num_gpus = torch.cuda.device_count()
     if number >= num_gpus:
@@ -215,12 +223,14 @@ def _group(world: World, backend: str) -> Iterator[None]:
             dist.init_process_group(backend, timeout=TIMEOUT, rank=world.rank, world_size=world.size)
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        reason = str(error).splitlines()[0]
         raise UserError(
             f"environment: MASTER_ADDR: process {world.rank} of {world.size} cannot connect to the others at "
-            f"{where} ({str(error).splitlines()[0]}); check that all of them run and can reach that address"
+            f"{where} ({reason}); check that all of them run and can reach that address{_hint(reason, world)}"
         ) from error
     group = dist.group.WORLD
     assert group is not None, "it has just been made"
+    keep_alive()
     try:
         yield
         world.barrier()

@@ -20,11 +20,19 @@ def description(params: Mapping[str, str], metrics: Mapping[str, float]) -> str:
         params: of the run, as `section.key`; a child run has those of its stage alone.
         metrics: of the run.
     """
+    if objective := params.get("tune.objective"):
+        return f"{searched(objective, metrics)}\n\n{OURS}"
     parts = [trained(params, metrics), best(params, metrics), table(metrics), WHERE if metrics else "", OURS]
     return "\n\n".join(filter(None, parts))
 
 
 WHERE = "Under *Artifacts*: pictures in `report`, figures of each class in `per_class.json`."
+
+
+def searched(objective: str, metrics: Mapping[str, float]) -> str:
+    """Of the run of a search: its trials are runs of their own."""
+    best = f" Best trial so far: {metrics['trial/best']:.4g}." if "trial/best" in metrics else ""
+    return f"A search for the highest validation `{objective}`; its trials are the runs below it.{best}"
 
 
 def trained(params: Mapping[str, str], metrics: Mapping[str, float]) -> str:

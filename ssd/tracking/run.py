@@ -15,7 +15,7 @@ from ssd.params import TrackingParams
 from ssd.tracking.client import WRITER_TAG, brief_requests, mlflow, open_store, reason, server_of
 from ssd.tracking.datasets import Split, dataset_input
 from ssd.tracking.description import description
-from ssd.tracking.opening import Stage, open_run, run_of_model
+from ssd.tracking.opening import EXPERIMENT_TAG, Stage, open_run, run_of_model
 from ssd.tracking.outbox import Entry, Outbox
 from ssd.tracking.overview import NOTE_TAG, is_ours
 from ssd.tracking.registered import ONNX_TAG, logged_name, register, registered_name, update_versions
@@ -85,6 +85,15 @@ class Run:
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags of the run."""
         mlflow().set_tags(dict(values))
+
+    @_sent_in_order
+    def tag_below(self, experiment: str, values: Mapping[str, str]) -> None:
+        """Set tags of the runs below this one that belong to an experiment of DVC."""
+        client = mlflow().MlflowClient()
+        mine = f"tags.`mlflow.parentRunId` = '{self.id}' and tags.{EXPERIMENT_TAG} = '{experiment}'"
+        for run in client.search_runs([mlflow().active_run().info.experiment_id], mine):
+            for key, value in values.items():
+                client.set_tag(run.info.run_id, key, value)
 
     @_sent_in_order
     def datasets(self, *splits: Split) -> None:

@@ -70,4 +70,4 @@ def test_tests_benchmarks_and_pictures_stay_outside() -> None:
 
 def test_of_kubeflow_gets_in_what_runs_in_its_containers() -> None:
     found = {name for name in TRACKED if in_allow_list(name) and name.startswith("kubeflow/")}
-    assert found == {"kubeflow/step.py", "kubeflow/artifacts.py"}
+    assert found == {"kubeflow/step.py", "kubeflow/artifacts.py", "kubeflow/spread.py"}

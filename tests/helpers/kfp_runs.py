@@ -67,7 +67,10 @@ def quick_project(folder: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
     (folder / "params.yaml").write_text(default_text())
-    shutil.copy(Path(__file__).with_name("quick_stage.py"), folder)
+    (folder / "stages").mkdir()
+    (folder / "stages/__init__.py").touch()
+    for target in ("quick_stage.py", "stages/pack.py"):
+        shutil.copy(Path(__file__).with_name("quick_stage.py"), folder / target)
     stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
     for name, stage in stages.items():
         stage["cmd"] = f"{sys.executable} quick_stage.py {name}"

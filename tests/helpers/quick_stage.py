@@ -1,4 +1,7 @@
-"""Writes samples of what a stage writes: `python quick_stage.py STAGE`, in the folder of a project."""
+"""Writes samples of what a stage writes: `python quick_stage.py STAGE`, in the folder of a project.
+
+`python -m stages.pack K` is this file, too, in a folder `stages`.
+"""
 
 import json
 import sys
@@ -47,7 +50,14 @@ SAMPLES: dict[str, dict[str, str]] = {
     "report": {"reports/index.html": "<!DOCTYPE html>", **{f"reports/{name}.png": name for name in PICTURES}},
 }
 
+PACKED = "data/packed/0000{}-of-00002.safetensors"
+
 if __name__ == "__main__":
-    for name, content in SAMPLES[sys.argv[1]].items():
+    stage = sys.argv[1]
+    samples = {PACKED.format(stage): f"packed {stage}"} if stage.isdigit() else SAMPLES[stage]
+    if stage == "preprocess":
+        found = sorted(path.read_text() for path in Path("data").glob("packed/*.safetensors"))
+        sys.stdout.write(f"found: {', '.join(found)}\n")
+    for name, content in samples.items():
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(content)

@@ -26,8 +26,11 @@ from kfp_runs import LocalRun, kfp_python, ran, run_pipeline
 from manifests import container
 from waiting import Ended, finish, start, wait_until
 
+from ssd.files import sha256
+
 STAGES = ["check_params", "download", "preprocess", "train", "evaluate", "export", "report"]
-SETTINGS = ["train.epochs=2", "tracking.enabled=false"]
+SHARDS = "preprocess.shards=3"
+SETTINGS = ["train.epochs=2", "tracking.enabled=false", SHARDS]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +42,16 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def on_volume(project: Path, tmp_path_factory: pytest.TempPathFactory) -> LocalRun:
     folder = tmp_path_factory.mktemp("volume")
     store = f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
-    return run_pipeline(project, "pipeline.yaml", folder, settings=SETTINGS[:1], mlflow_uri=store)
+    settings = ["train.epochs=2", SHARDS]
+    return run_pipeline(project, "pipeline.yaml", folder, settings=settings, mlflow_uri=store)
+
+
+@pytest.fixture(scope="module")
+def on_one_machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which preprocess has decoded all images itself."""
+    project = make_project(tmp_path_factory.mktemp("alone"), **{"preprocess.shards": 3})
+    run_python(project, "dvc", "repro", "preprocess")
+    return project
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +94,21 @@ def test_the_pages_hold_the_pictures_and_the_account(on_volume: LocalRun) -> Non
     page = on_volume.artifact("report", "pictures").read_text()
     assert page.count('src="data:image/') == 7
     assert "| num_images_kept | 40 |" in on_volume.artifact("preprocess", "account").read_text()
-    assert on_volume.outputs("preprocess")["tensors"]["metadata"]["num_files"] == 3
+    assert on_volume.outputs("preprocess")["tensors"]["metadata"]["num_files"] == 3 * 3
+
+
+@pytest.mark.parametrize("state", ["volume", "remote"])
+def test_preprocess_decodes_no_image_that_was_packed_and_writes_what_one_machine_does(
+    state: str, request: pytest.FixtureRequest, on_one_machine: Path
+) -> None:
+    found = request.getfixturevalue(f"on_{state}")
+    run = found if state == "volume" else found[0]
+    assert sorted(re.findall(r"packed: data/packed/(\d+)-of-00003", run.log)) == ["00000", "00001", "00002"]
+    assert "40 of 40 images are packed already" in run.log
+    session = onnxruntime.InferenceSession(run.artifact("export", "onnx").read_bytes())
+    certificate = json.loads(session.get_modelmeta().custom_metadata_map["certificate"])
+    tensors = on_one_machine / "data/tensors"
+    assert certificate["data_sha256"] == {folder.name: sha256(folder) for folder in tensors.iterdir()}
 
 
 def test_a_second_run_with_the_same_remote_runs_nothing_and_has_the_same_artifacts(
@@ -92,6 +118,8 @@ def test_a_second_run_with_the_same_remote_runs_nothing_and_has_the_same_artifac
     assert (first.code, second.code) == (0, 0), first.log + second.log
     assert sorted(ran(first)) == sorted(STAGES)
     assert ran(second) == []
+    assert "packed: data/" in first.log
+    assert "packed: data/" not in second.log
     for stage, name in (
         ("train", "model"),
         ("export", "onnx"),

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from kfp import components, local
+from kfp.local.io import IOStore
 from kfp.local.subprocess_task_handler import SubprocessTaskHandler
 
 
@@ -20,6 +21,20 @@ def allow(self: object, full_command: list[str]) -> None:
 
 
 SubprocessTaskHandler.validate_not_container_component = allow
+
+input_of_parent = IOStore.get_parent_input
+
+
+def find_list(store: IOStore, name: str) -> object:
+    """In place of kfp's look-up of a loop's list, which finds no output of a container: `download-shards`."""
+    try:
+        return input_of_parent(store, name)
+    except ValueError:
+        task, _, output = name.removeprefix("pipelinechannel--").rpartition("-")
+        return store.get_task_output(task, output)
+
+
+IOStore.get_parent_input = find_list
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from graph import default_gpus, read_graph
 
 FILES = {"workspace": "pipeline.yaml", "remote": "pipeline-remote.yaml"}
 STAGES = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+LOOP = "for-loop-1"
 MEND = "kubeflow/ is not what dvc.yaml gives; `make kfp` writes it again"
 
 
@@ -23,6 +24,12 @@ def documents(state: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The pipeline, and what of it is for Kubernetes only."""
     pipeline, platforms = yaml.safe_load_all((REPOSITORY / "kubeflow" / FILES[state]).read_text())
     return pipeline, platforms["platforms"]["kubernetes"]
+
+
+def steps(pipeline: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The tasks, with those of the loop and without the loop itself."""
+    tasks = {**pipeline["root"]["dag"]["tasks"], **pipeline["components"][f"comp-{LOOP}"]["dag"]["tasks"]}
+    return {name: task for name, task in tasks.items() if name != LOOP}
 
 
 @pytest.fixture(scope="module")
@@ -40,27 +47,44 @@ def test_the_order_is_one_in_which_the_stages_can_run(graph: dict[str, list[str]
 @pytest.mark.parametrize("state", FILES)
 def test_there_is_a_step_for_each_stage_in_dvc_s_order(state: str, graph: dict[str, list[str]]) -> None:
     pipeline, _ = documents(state)
-    tasks = pipeline["root"]["dag"]["tasks"]
-    found = {task["taskInfo"]["name"]: task.get("dependentTasks", []) for task in tasks.values()}
+    found = {
+        task["taskInfo"]["name"]: [former for former in task.get("dependentTasks", []) if former != LOOP]
+        for task in steps(pipeline).values()
+    }
+    assert found.pop("pack") == []
     names = list(graph)
     on_one_volume = {name: names[:place][-1:] for place, name in enumerate(names)}
     expected = on_one_volume if state == "workspace" else graph
-    steps = {name: sorted(former.replace("_", "-") for former in after) for name, after in expected.items()}
-    assert found == steps, MEND
+    named = {name: sorted(former.replace("_", "-") for former in after) for name, after in expected.items()}
+    assert found == named, MEND
+
+
+@pytest.mark.parametrize("state", FILES)
+def test_each_shard_is_packed_after_download_and_all_of_them_before_preprocess(state: str) -> None:
+    pipeline, _ = documents(state)
+    tasks = pipeline["root"]["dag"]["tasks"]
+    items = tasks[LOOP]["parameterIterator"]["items"]["inputParameter"]
+    assert tasks[LOOP]["inputs"]["parameters"][items]["taskOutputParameter"] == {
+        "outputParameterKey": "shards",
+        "producerTask": "download",
+    }
+    assert list(pipeline["components"][f"comp-{LOOP}"]["dag"]["tasks"]) == ["pack"]
+    shard = steps(pipeline)["pack"]["inputs"]["parameters"]["shard"]["componentInputParameter"]
+    assert shard == tasks[LOOP]["parameterIterator"]["itemInput"]
+    packed = tasks["preprocess"]["inputs"]["parameters"]["packed"]["taskOutputParameter"]
+    assert packed == {"outputParameterKey": "pipelinechannel--pack-packed", "producerTask": LOOP}
 
 
 @pytest.mark.parametrize("state", FILES)
 def test_each_step_runs_its_stage_and_has_its_artifacts(state: str) -> None:
     pipeline, _ = documents(state)
-    for stage in STAGES:
+    for stage in (*STAGES, "pack"):
         name = stage.replace("_", "-")
         container = pipeline["deploymentSpec"]["executors"][f"exec-{name}"]["container"]
         assert container["command"] == ["python", "kubeflow/step.py"]
         place = "workspace:{{$.workspace_path}}" if state == "workspace" else "remote"
         assert container["args"] == [stage, place, "{{$}}"], MEND
-        outputs = pipeline["components"][f"comp-{name}"].get("outputDefinitions", {"artifacts": {}})[
-            "artifacts"
-        ]
+        outputs = pipeline["components"][f"comp-{name}"].get("outputDefinitions", {}).get("artifacts", {})
         kinds = {output: entry["artifactType"]["schemaTitle"] for output, entry in outputs.items()}
         assert kinds == {item.name: f"system.{item.kind}" for item in ARTIFACTS.get(stage, [])}, MEND
 
@@ -78,7 +102,7 @@ def test_every_artifact_is_an_output_of_its_stage() -> None:
 @pytest.mark.parametrize("state", FILES)
 def test_retries_are_on_and_caching_which_is_dvc_s_is_off(state: str) -> None:
     pipeline, _ = documents(state)
-    for task in pipeline["root"]["dag"]["tasks"].values():
+    for task in steps(pipeline).values():
         assert task["retryPolicy"]["maxRetryCount"] == 2
         assert not task["cachingOptions"].get("enableCache")
 

@@ -20,11 +20,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_all_steps_run_and_leave_their_typed_artifacts(project: Path, tmp_path: Path) -> None:
-    run = run_pipeline(project, "pipeline.yaml", tmp_path, settings=["train.lr=0.001"])
+    run = run_pipeline(project, "pipeline.yaml", tmp_path, settings=["train.lr=0.001", "preprocess.shards=2"])
     assert run.code == 0, run.log
     for stage in SAMPLES:
         assert run.log.count(f"Running stage '{stage}'") == 1
         assert set(run.outputs(stage)) == {artifact.name for artifact in ARTIFACTS.get(stage, [])}
+    assert "found: packed 0, packed 1\n" in run.log
     assert run.artifact("train", "model").read_text() == "weights"
     assert run.artifact("export", "onnx").read_text() == "onnx"
     assert run.outputs("train")["training"]["metadata"] == {"epoch": 2, "train_loss": 7.5, "val_map50": 0.25}

@@ -20,7 +20,7 @@ from ssd.processes import world as distributed
 from ssd.processes.world import World, exit_now, joined_world, launched, read_world
 
 COMPLETE = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
-VARIABLES = [*COMPLETE, "LOCAL_RANK", "PET_NNODES"]
+VARIABLES = [*COMPLETE, "LOCAL_RANK", "LOCAL_WORLD_SIZE", "PET_NNODES"]
 RESUMES = "the next run resumes from the last checkpoint"
 NO_ANSWER = (
     "process 0 of 2, epoch 2, validating: no answer from another process for 30 min; it hangs, or its "
@@ -127,6 +127,29 @@ def test_partners_that_do_not_come_are_one_line(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(UserError, match=message), joined_world("cpu"):
         pass
     assert not dist.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("remote", "on_this_machine", "hint"),
+    [
+        ("127.0.1.1", "1", "reach that address, and set GLOO_SOCKET_IFNAME to the network's interface, .*$"),
+        ("127.0.1.1", "2", "reach that address$"),
+        ("10.0.0.2", "1", "reach that address$"),
+    ],
+)
+def test_a_machine_whose_name_is_a_loopback_address_is_a_hint(
+    monkeypatch: pytest.MonkeyPatch, remote: str, on_this_machine: str, hint: str
+) -> None:
+    """As Debian's installer names it: gloo listens where the other machines cannot reach it."""
+
+    def refused(*arguments: object, **others: object) -> None:
+        raise RuntimeError(f"timed out connecting: SO_ERROR: Connection refused, remote=[{remote}]:21933$0")
+
+    monkeypatch.setattr(dist, "init_process_group", refused)
+    for name, value in {**COMPLETE, "LOCAL_WORLD_SIZE": on_this_machine}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=hint), joined_world("cpu"):
+        pass
 
 
 @pytest.mark.slow

@@ -16,17 +16,20 @@ def run_stage(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Iterator[Callable[..., Ended]]:
-    """run_stage("train", **{"train.lr": 0.1}): run a stage in `tmp_path` by params with changes."""
+    """run_stage("train", **{"train.lr": 0.1}): run a stage in `tmp_path` by params with changes.
+
+    What follows its name are its arguments: run_stage("pack", "0").
+    """
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for name in ("DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME"):
         monkeypatch.delenv(name, raising=False)
 
-    def run(name: str, **changes: object) -> Ended:
+    def run(name: str, *arguments: str, **changes: object) -> Ended:
         (tmp_path / "params.yaml").write_text(default_text(**{"tracking.enabled": False, **changes}))
         monkeypatch.chdir(tmp_path)
         code: object = 0
         try:
-            importlib.import_module(f"stages.{name}").main()
+            importlib.import_module(f"stages.{name}").main(arguments)
         except SystemExit as end:
             code = end.code
         assert isinstance(code, int)

@@ -243,3 +243,19 @@ def test_what_dvc_cannot_say_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
         clean.UserError, match="`json.tool nowhere` failed: .*; run from the repository's root"
     ):
         clean.run_module(["json.tool", "nowhere"], tmp_path)
+
+
+def test_packed_images_go_once_preprocess_has_run_after_them(root: Path) -> None:
+    write(root / "data/packed/00000-of-00002.safetensors", 5, minutes=90)
+    assert list(clean.packed_images(root)) == []
+    write(root / "data/tensors/train/00000-of-00001.safetensors", minutes=100)
+    os.utime(root / "data/tensors", (0, 0))
+    assert list(clean.packed_images(root)) == []
+    write(root / "data/tensors/train/00000-of-00001.safetensors", minutes=80)
+    (waste,) = clean.packed_images(root)
+    assert (waste.what, waste.num_bytes()) == (
+        "packed images, which preprocess has read: data/packed",
+        5,
+    )
+    waste.delete()
+    assert sorted(path.name for path in (root / "data").iterdir()) == ["tensors"]

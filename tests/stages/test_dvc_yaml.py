@@ -9,7 +9,7 @@ import yaml
 from imports import needed_modules
 
 from ssd.hardware import choose_hardware
-from ssd.params import Params
+from ssd.params import NOT_OF_A_RUN, Params
 from stages import train
 
 REPOSITORY = Path(__file__).parents[2]
@@ -27,6 +27,7 @@ PLUMBING = {
     "ssd/params.py",
     "ssd/params_errors.py",
     "ssd/params_file.py",
+    "ssd/params_space.py",
     "stages/__init__.py",
     "stages/command.py",
     "stages/dvc_process.py",
@@ -41,7 +42,7 @@ PLUMBING = {
 
 
 # Of these, what decides whether params are valid.
-DECIDING = {"stages/check_params.py", "ssd/params.py", "ssd/params_file.py"}
+DECIDING = {"stages/check_params.py", "ssd/params.py", "ssd/params_file.py", "ssd/params_space.py"}
 
 
 def code_deps(stage: str) -> set[str]:
@@ -108,7 +109,7 @@ def test_plumbing_is_there_and_is_nobody_s_dep() -> None:
 @pytest.mark.parametrize("stage", NAMES)
 def test_params_are_the_sections_that_a_stage_reads(stage: str) -> None:
     text = (REPOSITORY / "stages" / f"{stage}.py").read_text()
-    read = set(re.findall(r"params\.(\w+)", text)) & set(Params.model_fields) - {"tracking"}
+    read = set(re.findall(r"params\.(\w+)", text)) & set(Params.model_fields) - NOT_OF_A_RUN
     assert {name.split(".")[0] for name in STAGES[stage]["params"]} == read
 
 

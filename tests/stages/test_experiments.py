@@ -7,13 +7,21 @@ import sys
 from pathlib import Path
 
 import pytest
-from dvc_project import environment, make_project, mlflow_runs, run_python
+from dvc_project import environment, make_project, mlflow_runs, run_python, set_params
 from waiting import wait_until
+
+from ssd.interrupt import StopSignal
+from ssd.params import load_params
+from ssd.tuning.space import distributions
+from ssd.tuning.store import Store
+from stages.experiment import Ways
+from stages.pool import Pool
+from stages.search import Search
 
 
 @pytest.mark.slow
-def test_a_queued_experiment_is_in_the_store_of_the_original(
-    tmp_path: Path,
+def test_a_queued_experiment_and_a_search_are_in_the_store_of_the_original(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of two folds of a cross-validation; the command that sums up says that the other is missing."""
     project = make_project(tmp_path / "project")
@@ -36,6 +44,29 @@ def test_a_queued_experiment_is_in_the_store_of_the_original(
     run_python(project, "stages.folds")
     (summary,) = json.loads((project / "reports/folds.json").read_text())["cross_validations"]
     assert (summary["num_folds"], summary["missing"]) == (2, [0])
+    monkeypatch.chdir(project)
+    set_params(project, **changes, **{"tune.trials": 2, "tune.space": {"train.lr": [0.002, 0.001]}})
+    check_a_search(project)
+
+
+def check_a_search(project: Path) -> None:
+    """Trials by DVC: the start, whose training the queue has run before, and one with another rate."""
+    params = load_params()
+    store = Store(project / "checkpoints/tune/x/study.db", distributions(params))
+    pool = Pool(2, Ways(), lambda: {"MLFLOW_RUN_ID": "0" * 32, "OMP_NUM_THREADS": "1"})
+    for _ in Search(params, "tune-x", project / "checkpoints/tune/x", store, pool).run(StopSignal()):
+        pass
+    trials = store.trials()
+    store.close()
+    assert [trial.user_attrs for trial in trials] == [
+        {"values": {"train.lr": 0.002}},
+        {"values": {"train.lr": 0.001}},
+    ]
+    assert all(list(trial.intermediate_values.values()) == [trial.value] for trial in trials)
+    assert not (project / "models").exists(), "the workspace is left alone"
+    _, trained = mlflow_runs(project)
+    assert trained.data.tags["mlflow.parentRunId"] == "0" * 32
+    assert trained.data.tags["dvc_experiment"] == "tune-x-1"
 
 
 def finished(project: Path) -> list[str]:

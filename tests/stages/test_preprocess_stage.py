@@ -68,3 +68,41 @@ def test_problems_are_printed_and_strict_refuses_them_after_reporting(
     (line,) = strict.stderr.strip().splitlines()
     assert "1 problem(s), listed in reports/preprocess/problems.json" in line
     assert json.loads((workspace / "reports/preprocess/problems.json").read_text())["num_dropped"] == 1
+
+
+def test_shards_that_others_have_packed_give_the_same_bytes(
+    workspace: Path, run_stage: Callable[..., Any]
+) -> None:
+    changes = {"preprocess.workers": 1, "preprocess.shards": 3, "data.folds": 2}
+
+    def written() -> dict[str, bytes]:
+        done = run_stage("preprocess", **changes)
+        assert done.code == 0, done.stderr
+        files = [*workspace.glob("data/tensors/*/*"), *workspace.glob("reports/preprocess/*")]
+        return {str(path.relative_to(workspace)): path.read_bytes() for path in files}
+
+    alone = written()
+    assert len(alone) == 3 * 3 + 2
+    for shard in ("2", "0"):
+        done = run_stage("pack", shard, **changes)
+        assert done.code == 0, done.stderr
+        assert f"packed: data/packed/0000{shard}-of-00003.safetensors" in done.stdout
+    assert written() == alone
+    assert run_stage("pack", "1", **changes).code == 0
+    assert written() == alone
+
+
+@pytest.mark.parametrize(
+    ("shard", "shards", "code", "told"),
+    [
+        ("3", 3, 2, "shard 3: allowed: 0 to 2 (preprocess.shards - 1)\n"),
+        ("-1", 3, 2, "shard -1: allowed: 0 to 2 (preprocess.shards - 1)\n"),
+        ("0", 1, 0, "preprocess.shards is 1: there is nothing to spread; preprocess decodes all images\n"),
+    ],
+)
+def test_nothing_is_packed_of_a_shard_that_is_not_there_or_the_only_one(
+    workspace: Path, run_stage: Callable[..., Any], shard: str, shards: int, code: int, told: str
+) -> None:
+    done = run_stage("pack", shard, **{"preprocess.shards": shards})
+    assert (done.code, done.stdout + done.stderr) == (code, told)
+    assert not (workspace / "data/packed").exists()

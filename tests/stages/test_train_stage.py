@@ -13,6 +13,7 @@ from ssd.loading.tensor_file import TensorFile
 from ssd.params import Params
 from ssd.processes.world import World
 from stages import train
+from stages.train_log import HISTORY, HISTORY_COPY, write_history
 
 
 class StartedError(Exception):
@@ -73,3 +74,16 @@ def test_without_an_object_to_learn_from_no_training_starts(
     with pytest.raises(UserError, match=message):
         train.train_model(make_params(**{"train.device": "cpu"}), World())
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_the_history_is_written_a_second_time_where_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search reads it there while DVC's copy of the workspace, which has the first one, comes and goes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(HISTORY_COPY, raising=False)
+    write_history([])
+    monkeypatch.setenv(HISTORY_COPY, str(tmp_path / "outside/trial.tsv"))
+    write_history([])
+    assert (tmp_path / "outside/trial.tsv").read_bytes() == HISTORY.read_bytes()
+    assert len(list(tmp_path.rglob("*.tsv"))) == 2

@@ -43,6 +43,25 @@ def test_a_run_that_is_named_is_the_parent_of_ours(
     assert client.get_run(named).data.metrics == {}
 
 
+def test_a_run_tags_those_below_it_by_their_experiment_and_no_others(
+    settings: TrackingParams, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {}
+    with tracked_run(
+        settings, root, "tune", name="tune map50", stage_params={"tune.objective": "map50"}
+    ) as run:
+        found["parent"] = run.id
+    client = MlflowClient(f"sqlite:///{root / 'mlflow/mlflow.db'}")
+    for name in ("tune-x-1", "tune-x-2"):
+        tags = {"dvc_experiment": name, "mlflow.parentRunId": found["parent"]}
+        found[name] = client.create_run("1", tags=tags).info.run_id
+    with tracked_run(settings, root, "tune", name="", stage_params={}, resume=found["parent"]) as run:
+        run.tag_below("tune-x-1", {"pruned": "true"})
+    runs = {name: client.get_run(run_id).data.tags for name, run_id in found.items()}
+    assert [name for name, tags in runs.items() if tags.get("pruned") == "true"] == ["tune-x-1"]
+    assert "A search for the highest validation `map50`" in runs["parent"]["mlflow.note.content"]
+
+
 def test_the_server_that_is_named_holds_where_the_params_name_none(
     make_params: MakeParams, root: Path, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

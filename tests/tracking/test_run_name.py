@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from default_params import default_text
 
-from ssd.params import Params
+from ssd.params import NOT_OF_A_RUN, Params
 from ssd.tracking.run import flat_params
 from ssd.tracking.run_name import LONGEST, child_name, run_name
 from stages.run_name import committed_params, name_of
@@ -17,7 +17,7 @@ MakeParams = Callable[..., Params]
 
 @pytest.fixture
 def default(make_params: MakeParams) -> dict[str, object]:
-    return flat_params(make_params().model_dump())
+    return flat_params(make_params().model_dump(exclude=NOT_OF_A_RUN))
 
 
 def test_where_nothing_differs_the_name_is_what_was_trained_on_what(default: dict[str, object]) -> None:
