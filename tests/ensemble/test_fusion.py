@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
-from ssd.fusion import fuse, fuse_splits
+from ssd.ensemble.fusion import fuse, fuse_splits
 from ssd.structures import Detections
 
 
