@@ -19,7 +19,7 @@ from ssd.models.ssd import SSD
 from ssd.params import load_params
 from ssd.source.glyphs import GLYPHS
 from ssd.tensor_writer import write_tensor_file
-from stages.evaluate import detect
+from stages.detect import detect
 
 NUM_IMAGES = 128
 NUM_CANDIDATES = 150

@@ -26,7 +26,7 @@ from ssd.models.build import build_model
 from ssd.params import Params, load_params
 from ssd.training.checkpoints import CheckpointFolder
 from ssd.training.loop import Trainer
-from stages.evaluate import detect
+from stages.detect import detect
 
 CLASSES = ("Platelets", "RBC", "WBC")
 EPOCHS = (4,)

@@ -11,7 +11,7 @@ from ssd.models.saved import load_loss_settings, load_model
 from ssd.params import EvaluateParams
 from ssd.postprocess import PostProcessSettings
 from ssd.structures import Detections
-from stages.evaluate import detect
+from stages.detect import detect
 
 BATCH = 32
 """Images."""

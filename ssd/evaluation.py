@@ -1,5 +1,6 @@
 """Inference over a whole split: detections in pixels, and the loss of the same pass."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
@@ -22,13 +23,15 @@ class SplitResult:
     """Detections and losses of a network on a split.
 
     detections: one per image, in the order of the tensor file; loss, loc_loss, conf_loss: sums over the
-    split, divided as those of a training step, by its number of positives or of images, at least 1.
+    split, divided as those of a training step, by its number of positives or of images, at least 1; seconds:
+    of the whole pass in this process, with loading.
     """
 
     detections: list[Detections]
     loss: float
     loc_loss: float
     conf_loss: float
+    seconds: float
 
     @property
     def losses(self) -> tuple[float, float, float]:
@@ -58,6 +61,7 @@ def run_split(
         world: the processes that share the split.
         on_batch: called after each batch.
     """
+    began = time.perf_counter()
     file = cast(DetectionDataset, loader.dataset).file
     # Only the sums over the split are divided, so that the loss does not depend on the batch size.
     undivided = torch.ones((), device=hardware.device)
@@ -80,7 +84,8 @@ def run_split(
     model.train(training)
     *totals, divisor = world.sum_(sums).tolist()
     loss, loc_loss, conf_loss = (total / max(divisor, 1) for total in totals)
-    return SplitResult(gather_detections(detections, len(file), world), loss, loc_loss, conf_loss)
+    gathered = gather_detections(detections, len(file), world)
+    return SplitResult(gathered, loss, loc_loss, conf_loss, time.perf_counter() - began)
 
 
 def to_pixels(outputs: tuple[Tensor, Tensor, Tensor, Tensor], sizes: Tensor) -> list[Detections]:

@@ -95,6 +95,7 @@ def page_of(params: Params, metrics: dict[str, Any], pictures: list[str]) -> str
         setup,
         {"model": model.model_dump(), "augment": params.augment.model_dump(), "train": train.model_dump()},
         {name: (REPORTS / f"{name}.png").read_bytes() for name in pictures},
+        read_json(REPORTS / "evaluate/ensemble.json") if "ensemble" in metrics else None,
     )
 
 

@@ -1,5 +1,7 @@
 """Stage 3: train on the tensor files; writes models/model.pt, reports/train/history.tsv and priors.json.
 
+The next best weights (`train.keep_best`) are models/best/2.pt, 3.pt, ...
+
 All code that can change the weights is a dep of the stage in dvc.yaml. These deps, the settings and the data
 name the folder of the training's checkpoints. Output that changes no weights is in stages/train_log.py.
 """
@@ -13,7 +15,7 @@ from ruamel.yaml import YAML
 from torch import Tensor
 
 from ssd.errors import UserError
-from ssd.files import write_json
+from ssd.files import replacing_folder, write_json
 from ssd.hardware import Hardware, choose_hardware, choose_kernels
 from ssd.loading.tensor_file import TensorFile
 from ssd.models.build import build_model
@@ -31,6 +33,7 @@ from stages.only_one import only_one
 from stages.train_log import TrainLog
 
 MODEL = Path("models/model.pt")
+OTHERS = Path("models/best")
 PRIORS = Path("reports/train/priors.json")
 TRAIN_FILE, VAL_FILE = Path("data/tensors/train"), Path("data/tensors/val")
 
@@ -41,7 +44,6 @@ NOT_IN_FINGERPRINT = {
     "device",
     "devices",
     "restarts",
-    "keep_best",
     "checkpoint_minutes",
     "val_batch_size",
 }
@@ -82,8 +84,11 @@ def train_model(params: Params, world: World) -> None:
         write_json(PRIORS, describe_priors(model, boxes, params.model.priors))
         result = trainer.run(checkpoints, log, stop)
         assert result is not None, "the main process has a folder"
-        settings = trainer.step.loss_settings
-        save_model(MODEL, result.weights, model.config, train_file.class_names, settings)
+        criterion = trainer.step.loss_settings
+        save_model(MODEL, result.weights, model.config, train_file.class_names, criterion)
+        with replacing_folder(OTHERS) as folder:
+            for rank, others in enumerate(result.others, start=2):
+                save_model(folder / f"{rank}.pt", others, model.config, train_file.class_names, criterion)
         log.ended(result, MODEL, PRIORS)
 
 

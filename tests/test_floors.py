@@ -54,6 +54,7 @@ FLOORS: dict[str, set[str]] = {
     "inference": {"prepare", "loss", "models", "postprocess", "detector", "export", "plots"},
     "plots": {"loading", "metrics", "models"},
     "compare": {"boxes", "metrics", "plots"},
+    "ensemble": {"compare", "metrics"},
     "audit": {"inference", "loading", "metrics", "plots"},
     "serving": {"inference", "plots", "prepare"},
     "tuning": {"plots", "training"},

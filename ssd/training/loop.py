@@ -39,10 +39,12 @@ log = logging.getLogger(__name__)
 class TrainResult:
     """The weights of the best epoch by `select_by` (of the last where nothing was measured), on the CPU.
 
-    best_score: as measured, so a loss is positive; None where nothing was.
+    others: the next best, `keep_best` with the first; best_score: as measured, so a loss is positive; None
+    where nothing was.
     """
 
     weights: dict[str, Tensor]
+    others: list[dict[str, Tensor]]
     best_epoch: int
     best_score: float | None
     history: list[Epoch]
@@ -138,9 +140,10 @@ class Trainer:
             self._remaining_epochs()
         if folder is None:
             return None
-        best, history = folder.best[0], self.progress.history
+        (best, *others), history = folder.best, self.progress.history
         best_score = measured(history[best.epoch - 1], self.params.select_by)
-        return TrainResult(folder.read_weights(best), best.epoch, best_score, history)
+        weights, *more = (folder.read_weights(item) for item in (best, *others))
+        return TrainResult(weights, more, best.epoch, best_score, history)
 
     def _remaining_epochs(self) -> None:
         try:
