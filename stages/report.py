@@ -78,11 +78,12 @@ def page_of(params: Params, metrics: dict[str, Any], pictures: list[str]) -> str
     model, train = params.model, params.train
     network = f"{model.backbone} at {model.input_size} pixels"
     layout = f", read as {summary['layout']}" if summary["layout"] else ""
+    layers = f"; neck: {model.neck}; heads: {model.heads}" if model.family == "ssd" else ""
     setup = {
         "data": f"{params.data.source}{layout}; classes: {len(summary['class_names'])}",
         "images": ", ".join(f"{name} {split['num_images']}" for name, split in summary["splits"].items()),
-        "network": f"{network}; weights: {model.weights}; neck: {model.neck}; heads: {model.heads}",
-        "priors": model.priors,
+        "network": f"{model.family} on {network}; weights: {model.weights}{layers}",
+        "priors": model.priors if model.family == "ssd" else "anchors",
         "augmentation": params.augment.policy,
         "training": f"epochs: {train.epochs}; images a step: {train.batch_size}; {train.optimizer}, "
         f"lr {train.lr:g} ({train.schedule}); seed {train.seed}",

@@ -23,7 +23,7 @@ from ssd.models.family import Model
 from ssd.models.kmeans_priors import PAPER_SCALES, prior_fit
 from ssd.models.priors import make_priors, paper_levels
 from ssd.models.saved import save_model
-from ssd.params import Params
+from ssd.params import ModelParams, Params
 from ssd.processes.launch import launch, num_processes
 from ssd.processes.world import World, exit_now, joined_world, launched
 from ssd.training.checkpoints import CheckpointFolder, fingerprint
@@ -81,7 +81,7 @@ def train_model(params: Params, world: World) -> None:
             CheckpointFolder(checkpoint_folder(params, hardware), params.train.keep_best)
         )
         log = stack.enter_context(TrainLog.opened(params, trainer, checkpoints.folder))
-        write_json(PRIORS, describe_priors(model, boxes, params.model.priors))
+        write_json(PRIORS, describe_priors(model, boxes, params.model))
         result = trainer.run(checkpoints, log, stop)
         assert result is not None, "the main process has a folder"
         criterion = trainer.step.loss_settings
@@ -111,17 +111,17 @@ def raise_if_nothing_to_learn(train_file: TensorFile) -> None:
     raise UserError(f"{TRAIN_FILE}: no object to learn from: {reason}; annotate others")
 
 
-def describe_priors(model: Model, boxes: Tensor, kind: str) -> dict[str, object]:
+def describe_priors(model: Model, boxes: Tensor, params: ModelParams) -> dict[str, object]:
     """The content of priors.json: how well the priors cover the training boxes, beside the paper's table.
 
     Args:
         boxes: float32 [N, 4], xyxy, normalised.
-        kind: `model.priors`.
+        params: the `model` section.
     """
     levels = model.config.levels
     paper = make_priors(model.config.map_sizes(), paper_levels(len(levels), *PAPER_SCALES))
     return {
-        "kind": kind,
+        "kind": params.priors if params.family == "ssd" else "anchors",
         "paper": asdict(prior_fit(paper, boxes)),
         "model": asdict(prior_fit(model.priors, boxes)),
         "levels": [asdict(level) for level in levels],

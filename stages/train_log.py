@@ -24,7 +24,7 @@ from ssd.tracking.run import Run, flat_params
 from ssd.training.history import Epoch, history_tsv
 from ssd.training.loop import Trainer, TrainResult
 from ssd.training.progress import Reporter
-from ssd.unused_params import warn_of_unused_augmentation, warn_of_unused_training
+from ssd.unused_params import warn_of_unused_augmentation, warn_of_unused_by_family, warn_of_unused_training
 from stages.run import log_splits, stage_run
 from stages.run_name import name_of
 
@@ -68,6 +68,7 @@ class TrainLog(Reporter):
             trainer.hardware,
             trainer.world.size,
         )
+        warn_of_unused_by_family(params.model, params.train)
         warn_of_unused_augmentation(params.augment)
         with stage_run(params, "train", sections=sections, name=name_of(params), resume=resume) as run:
             log = TrainLog(run, params.train.epochs, run_file)

@@ -72,11 +72,12 @@ def _sample_map(x: Tensor, boxes: Tensor) -> Tensor:
     steps = (torch.arange(number, dtype=boxes.dtype, device=boxes.device) + 0.5) / number
     start, extent = boxes[..., :2], (boxes[..., 2:] - boxes[..., :2]).clamp(min=1)
     columns, rows = (start[..., None, :] + steps[:, None] * extent[..., None, :]).unbind(-1)
-    columns, rows = columns[..., None, :], rows[..., :, None]
+    columns = columns[..., None, :].expand(-1, -1, number, -1)
+    rows = rows[..., :, None].expand(-1, -1, -1, number)
     # Samples up to a cell past the last centre take its value, those farther out are 0.
     inside = (columns <= cells) & (rows <= cells)
-    both = torch.stack(torch.broadcast_tensors(columns, rows), dim=-1)
-    grid = (2 * both / (cells - 1) - 1).flatten(1, 2)
+    both = torch.stack([columns, rows], dim=-1).flatten(1, 2)
+    grid = 2 * both / (cells - 1) - 1
     sampled = F.grid_sample(x, grid.to(x.dtype), padding_mode="border", align_corners=True)
     sampled = sampled.view(num_images, -1, num_boxes, number, number)
     sampled = torch.where(inside[:, None], sampled, 0)
