@@ -154,6 +154,8 @@ class ModelParams(Section):
 
     @model_validator(mode="after")
     def check_tables(self) -> "ModelParams":
+        if self.family == "faster_rcnn" and self.priors == "table":
+            raise not_allowed("priors", "table with family: faster_rcnn", "paper or kmeans")
         if sorted(set(self.strides)) != self.strides:
             raise not_allowed("strides", self.strides, "increasing strides")
         extra = len(self.prior_scales) - len(self.prior_ratios)

@@ -21,8 +21,8 @@ from ssd.loading.dataset import DetectionDataset, SampleKey
 from ssd.loading.tensor_file import TensorFile
 from ssd.metrics.outcomes import Outcomes, outcomes
 from ssd.metrics.voc import judge_detections
-from ssd.models.kmeans_priors import PAPER_SCALES, PriorFit
-from ssd.models.priors import PriorLevel, paper_levels
+from ssd.models.kmeans_priors import PriorFit
+from ssd.models.priors import PriorLevel
 from ssd.params import AugmentParams, Params
 from ssd.plots.augmentation import AugmentedImage, Version, augmented_page
 from ssd.plots.confusion import confusion_figure
@@ -83,7 +83,7 @@ def page_of(params: Params, metrics: dict[str, Any], pictures: list[str]) -> str
         "data": f"{params.data.source}{layout}; classes: {len(summary['class_names'])}",
         "images": ", ".join(f"{name} {split['num_images']}" for name, split in summary["splits"].items()),
         "network": f"{model.family} on {network}; weights: {model.weights}{layers}",
-        "priors": model.priors if model.family == "ssd" else "anchors",
+        "priors": model.priors,
         "augmentation": params.augment.policy,
         "training": f"epochs: {train.epochs}; images a step: {train.batch_size}; {train.optimizer}, "
         f"lr {train.lr:g} ({train.schedule}); seed {train.seed}",
@@ -127,9 +127,9 @@ def priors_figure(described: dict[str, Any], train_file: TensorFile) -> Figure:
     boxes = train_file.normalised_boxes()
     sizes = boxes[:, 2:] - boxes[:, :2]
     fit, paper_fit = PriorFit(**described["model"]), PriorFit(**described["paper"])
-    levels = [PriorLevel(tuple(map(tuple, item["shapes"])), item["step"]) for item in described["levels"]]
+    levels, paper = (list(map(PriorLevel.from_state, described[key])) for key in ("levels", "paper_levels"))
     if described["kind"] == "kmeans":
-        return prior_figure(sizes, paper_levels(len(levels), *PAPER_SCALES), levels, paper_fit, fit)
+        return prior_figure(sizes, paper, levels, paper_fit, fit)
     return prior_figure(sizes, levels, None, fit, None)
 
 

@@ -19,11 +19,10 @@ from ssd.files import replacing_folder, write_json
 from ssd.hardware import Hardware, choose_hardware, choose_kernels
 from ssd.loading.tensor_file import TensorFile
 from ssd.models.build import build_model
-from ssd.models.family import Model
-from ssd.models.kmeans_priors import PAPER_SCALES, prior_fit
-from ssd.models.priors import make_priors, paper_levels
+from ssd.models.family import Model, paper_priors
+from ssd.models.kmeans_priors import prior_fit
 from ssd.models.saved import save_model
-from ssd.params import ModelParams, Params
+from ssd.params import Params
 from ssd.processes.launch import launch, num_processes
 from ssd.processes.world import World, exit_now, joined_world, launched
 from ssd.training.checkpoints import CheckpointFolder, fingerprint
@@ -81,7 +80,7 @@ def train_model(params: Params, world: World) -> None:
             CheckpointFolder(checkpoint_folder(params, hardware), params.train.keep_best)
         )
         log = stack.enter_context(TrainLog.opened(params, trainer, checkpoints.folder))
-        write_json(PRIORS, describe_priors(model, boxes, params.model))
+        write_json(PRIORS, describe_priors(model, boxes, params.model.priors))
         result = trainer.run(checkpoints, log, stop)
         assert result is not None, "the main process has a folder"
         criterion = trainer.step.loss_settings
@@ -111,20 +110,20 @@ def raise_if_nothing_to_learn(train_file: TensorFile) -> None:
     raise UserError(f"{TRAIN_FILE}: no object to learn from: {reason}; annotate others")
 
 
-def describe_priors(model: Model, boxes: Tensor, params: ModelParams) -> dict[str, object]:
+def describe_priors(model: Model, boxes: Tensor, kind: str) -> dict[str, object]:
     """The content of priors.json: how well the priors cover the training boxes, beside the paper's table.
 
     Args:
         boxes: float32 [N, 4], xyxy, normalised.
-        params: the `model` section.
+        kind: `model.priors`.
     """
-    levels = model.config.levels
-    paper = make_priors(model.config.map_sizes(), paper_levels(len(levels), *PAPER_SCALES))
+    paper, paper_levels = paper_priors(model.config)
     return {
-        "kind": params.priors if params.family == "ssd" else "anchors",
+        "kind": kind,
         "paper": asdict(prior_fit(paper, boxes)),
         "model": asdict(prior_fit(model.priors, boxes)),
-        "levels": [asdict(level) for level in levels],
+        "paper_levels": [asdict(level) for level in paper_levels],
+        "levels": [asdict(level) for level in model.config.levels],
     }
 
 

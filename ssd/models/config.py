@@ -71,9 +71,7 @@ class SSDConfig:
     @staticmethod
     def from_state(state: dict[str, Any]) -> "SSDConfig":
         """From `dataclasses.asdict` of a config."""
-        levels = tuple(
-            PriorLevel(tuple(map(tuple, level["shapes"])), level["step"]) for level in state["levels"]
-        )
+        levels = tuple(map(PriorLevel.from_state, state["levels"]))
         return SSDConfig(**{**state, "strides": tuple(state["strides"]), "levels": levels})
 
 

@@ -13,7 +13,7 @@ from ssd.models.saved import load_model
 
 log = logging.getLogger(__name__)
 
-MAY_DIFFER = {"input_size", "num_classes", "levels", "strides"}
+MAY_DIFFER = {"input_size", "num_classes", "levels", "anchor_levels", "strides"}
 """Fields of a config that do not decide which weights there are, or whose difference shapes tell."""
 
 

@@ -24,9 +24,9 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("family", ["ssd", "faster_rcnn"])
+@pytest.mark.parametrize(("family", "priors"), [("ssd", "paper"), ("faster_rcnn", "kmeans")])
 def test_it_is_trained_measured_and_reported(
-    family: str, run_stage: Callable[..., Ended], shapes_file: TensorFile, tmp_path: Path
+    family: str, priors: str, run_stage: Callable[..., Ended], shapes_file: TensorFile, tmp_path: Path
 ) -> None:
     for split in ("train", "val", "test"):
         (tmp_path / "data/tensors" / split).mkdir(parents=True)
@@ -34,7 +34,7 @@ def test_it_is_trained_measured_and_reported(
     (tmp_path / "reports/preprocess").mkdir(parents=True)
     (tmp_path / "reports/preprocess/problems.json").write_text('{"problems": []}')
     for stage in ("train", "evaluate"):
-        ended = run_stage(stage, **SMALL, **{"model.family": family})
+        ended = run_stage(stage, **SMALL, **{"model.family": family, "model.priors": priors})
         assert ended.code == 0, ended.stderr
     model, names = load_model("models/model.pt")
     assert (model.config.family, names) == (family, shapes_file.class_names)
@@ -43,6 +43,7 @@ def test_it_is_trained_measured_and_reported(
     assert loss["loss"] == pytest.approx(loss["loc_loss"] + loss["conf_loss"])
     assert 0 < loss["loc_loss"] < loss["loss"]
     described = json.loads(Path("reports/train/priors.json").read_text())
-    assert described["kind"] == ("paper" if family == "ssd" else "anchors")
-    (axes,) = priors_figure(described, shapes_file).axes
-    assert len(axes.collections) == 1 + len(described["levels"])
+    assert described["kind"] == priors
+    drawn = priors_figure(described, shapes_file).axes
+    assert len(drawn) == (2 if priors == "kmeans" else 1)
+    assert len(drawn[-1].collections) == 1 + len(described["levels"])

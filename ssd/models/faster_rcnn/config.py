@@ -1,6 +1,8 @@
 """The configuration of a Faster R-CNN: saved with its weights, sufficient to rebuild it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise, starmap
 from math import ceil
 from typing import Any, ClassVar, Literal
 
@@ -20,8 +22,8 @@ STRIDES = (4, 8, 16, 32)
 
 SIZES = (32.0, 64.0, 128.0, 256.0, 512.0)
 RATIOS = (0.5, 1.0, 2.0)
-"""The anchors of torchvision's Faster R-CNN on a feature pyramid: a side in pixels per level, each with three
-aspect ratios (here height / width)."""
+"""The table of anchors of the paper on feature pyramids, as torchvision has it: a side in pixels per level,
+each with three aspect ratios (here height / width)."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,11 @@ class FasterRCNNConfig:
     """The configuration of a network; the thresholds and counts are torchvision's.
 
     input_size: pixels. num_classes: with background. width: channels of the feature pyramid. anchor_sizes:
-    pixels, one per level; anchor_ratios: height / width, on each of them. rpn_*: proposals before and after
-    NMS in training and else, the IoU of their NMS, the IoU from which an anchor is positive and that below
-    which it is background, anchors sampled per image, the largest fraction of positives among them. roi_*:
-    the same of the second stage, whose representation has roi_width numbers.
+    pixels, one per level; anchor_ratios: height / width, on each of them. anchor_levels: what replaces that
+    table (k-means), normalised; () for the table. rpn_*: proposals before and after NMS in training and else,
+    the IoU of their NMS, the IoU from which an anchor is positive and that below which it is background,
+    anchors sampled per image, the largest fraction of positives among them. roi_*: the same of the second
+    stage, whose representation has roi_width numbers.
     """
 
     backbone: str
@@ -41,6 +44,7 @@ class FasterRCNNConfig:
     width: int = 256
     anchor_sizes: tuple[float, ...] = SIZES
     anchor_ratios: tuple[float, ...] = RATIOS
+    anchor_levels: tuple[PriorLevel, ...] = ()
     rpn_train_proposals: int = 2000
     rpn_proposals: int = 1000
     rpn_nms_iou: float = 0.7
@@ -60,7 +64,8 @@ class FasterRCNNConfig:
     def from_state(state: dict[str, Any]) -> "FasterRCNNConfig":
         """From `dataclasses.asdict` of a config."""
         lists = {key: tuple(state[key]) for key in ("anchor_sizes", "anchor_ratios")}
-        return FasterRCNNConfig(**{**state, **lists})
+        levels = tuple(map(PriorLevel.from_state, state["anchor_levels"]))
+        return FasterRCNNConfig(**{**state, **lists, "anchor_levels": levels})
 
     def backbone_shapes(self, side: int | None = None) -> tuple[Shape, ...]:
         """(channels, height, width) of the backbone's feature maps, finest first.
@@ -73,7 +78,19 @@ class FasterRCNNConfig:
 
     def anchors_per_level(self, side: int) -> list[int]:
         """The number of anchors of each level, for inputs of `side` pixels."""
-        return [height * width * len(self.anchor_ratios) for height, width in self.map_sizes(side)]
+        sizes = zip(self.map_sizes(side), self.rpn_outputs, strict=True)
+        return [height * width * (own.stop - own.start) for (height, width), own in sizes]
+
+    @property
+    def rpn_outputs(self) -> tuple[slice, ...]:
+        """Which outputs of the head of the region proposal network belong to the anchors of each level.
+
+        All levels share those of the table, whose shapes are the same in cells; others have their own.
+        """
+        if not self.anchor_levels:
+            return (slice(0, len(self.anchor_ratios)),) * len(self.anchor_sizes)
+        ends = list(accumulate(len(level.shapes) for level in self.anchor_levels))
+        return tuple(starmap(slice, pairwise([0, *ends])))
 
     def num_proposals(self, side: int, most: int) -> int:
         """How many proposals of at most `most` there are for inputs of `side` pixels, NMS aside."""
@@ -86,14 +103,21 @@ class FasterRCNNConfig:
 
     @property
     def cell_priors(self) -> tuple[PriorLevel, ...]:
-        """The anchors of a cell of each level, (width, height) in pixels: the same at every input size."""
-        generator = self._generator()
+        """The anchors of a cell of each level, the same at every input size.
+
+        (width, height), in pixels where they are those of the table, else normalised.
+        """
+        if self.anchor_levels:
+            return self.anchor_levels
+        generator = self._generator(self.input_size)
         shapes = [anchors[:, 2:] - anchors[:, :2] for anchors in generator.cell_anchors]
         return tuple(PriorLevel(tuple(map(tuple, level.tolist()))) for level in shapes)
 
     @property
     def levels(self) -> tuple[PriorLevel, ...]:
-        """The same, normalised by `input_size`."""
+        """The same, normalised to [0, 1] at `input_size`."""
+        if self.anchor_levels:
+            return self.anchor_levels
         side = self.input_size
         return tuple(
             PriorLevel(tuple((width / side, height / side) for width, height in level.shapes))
@@ -103,19 +127,25 @@ class FasterRCNNConfig:
     def anchors_at(self, side: int) -> Tensor:
         """All anchors of an input of `side` pixels, level by level, row by row, cell by cell.
 
-        As torchvision's: centred on the corners of the cells, with whole pixels as sides.
+        As torchvision's: centred on the corners of the cells, those of the table with whole pixels as sides.
+        These stay as large in pixels at other input sizes; others stay as large within the image.
 
         Returns:
             float32 [A, 4], cxcywh, normalised to [0, 1].
         """
         sizes = [list(size) for size in self.map_sizes(side)]
         strides = [[torch.tensor(stride, device="cpu")] * 2 for stride in level_strides(side)]
-        anchors = torch.cat(self._generator().grid_anchors(sizes, strides))
+        anchors = torch.cat(self._generator(side).grid_anchors(sizes, strides))
         return xyxy_to_cxcywh(anchors / side)
 
-    def _generator(self) -> AnchorGenerator:
+    def _generator(self, side: int) -> AnchorGenerator:
+        """torchvision's, with the anchors for inputs of `side` pixels."""
         ratios = (self.anchor_ratios,) * len(self.anchor_sizes)
-        return AnchorGenerator(tuple((size,) for size in self.anchor_sizes), ratios)
+        generator = AnchorGenerator(tuple((size,) for size in self.anchor_sizes), ratios)
+        if self.anchor_levels:
+            halves = [torch.tensor(level.shapes, device="cpu") * (side / 2) for level in self.anchor_levels]
+            generator.cell_anchors = [torch.cat([-half, half], dim=1) for half in halves]
+        return generator
 
 
 def level_strides(side: int) -> tuple[int, ...]:
@@ -128,12 +158,22 @@ def level_strides(side: int) -> tuple[int, ...]:
     return (*STRIDES, padded // ceil(padded / 64))
 
 
-def faster_rcnn_config(params: ModelParams, num_classes: int) -> FasterRCNNConfig:
+def faster_rcnn_config(
+    params: ModelParams, num_classes: int, kmeans: Sequence[PriorLevel] = ()
+) -> FasterRCNNConfig:
     """The configuration that the `model` section describes.
+
+    Args:
+        params: the section.
+        num_classes: with background.
+        kmeans: the anchors of each level, normalised, to use where `priors` is kmeans.
 
     Raises:
         UserError: there is no such backbone, or it has no feature maps of STRIDES.
     """
-    config = FasterRCNNConfig(params.backbone, params.input_size, num_classes, params.width)
+    levels = tuple(kmeans) if params.priors == "kmeans" else ()
+    config = FasterRCNNConfig(
+        params.backbone, params.input_size, num_classes, params.width, anchor_levels=levels
+    )
     config.backbone_shapes()
     return config

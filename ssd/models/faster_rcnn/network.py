@@ -41,7 +41,7 @@ class FasterRCNN(nn.Module):
         self.backbone = build_backbone(config.backbone, STRIDES)
         channels = [number for number, _, _ in config.backbone_shapes()]
         self.neck = FPN(channels, config.width)
-        self.rpn = RPNHead(config.width, len(config.anchor_ratios))
+        self.rpn = RPNHead(config.width, max(own.stop for own in config.rpn_outputs))
         self.box_head = TwoMLPHead(config.width * GRID**2, config.roi_width)
         self.predictor = FastRCNNPredictor(config.roi_width, config.num_classes)
         self.register_buffer("priors", config.anchors_at(config.input_size), persistent=False)
@@ -85,8 +85,11 @@ class FasterRCNN(nn.Module):
     def anchor_outputs(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
         """The region proposal network, of all levels: objectness [B, A], offsets [B, A, 4]."""
         objectness, offsets = self.rpn(maps)
-        logits = [x.permute(0, 2, 3, 1).flatten(1) for x in objectness]
-        loc = [x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, 4) for x in offsets]
+        logits, loc = [], []
+        for own, x, y in zip(self.config.rpn_outputs, objectness, offsets, strict=True):
+            logits.append(x[:, own].permute(0, 2, 3, 1).flatten(1))
+            y = y[:, 4 * own.start : 4 * own.stop]
+            loc.append(y.permute(0, 2, 3, 1).reshape(y.shape[0], -1, 4))
         return torch.cat(logits, dim=1), torch.cat(loc, dim=1)
 
     def anchors_at(self, side: int) -> Tensor:

@@ -28,6 +28,10 @@ _NAMES = {
 """Older versions of torchvision, which wrote the published file, have no `0.` in the convolutions."""
 
 
+RPN_OUTPUTS = ("rpn.cls_logits.", "rpn.bbox_pred.")
+"""What the anchors decide the shape of."""
+
+
 def is_faster_rcnn(state: dict[str, Tensor]) -> bool:
     """Whether a state dict is of a Faster R-CNN of torchvision's, by some of its names."""
     return all(
@@ -62,7 +66,7 @@ def convert_faster_rcnn(state: dict[str, Tensor], eps: float = EPS) -> dict[str,
 def load_faster_rcnn(
     model: torch.nn.Module, state: dict[str, Tensor], weights: str, *, published: bool
 ) -> None:
-    """Load torchvision's whole detector; where the number of classes differs, all but what predicts them.
+    """Load torchvision's whole detector, but for its heads for other classes or anchors than those here.
 
     Args:
         model: changed in place.
@@ -89,6 +93,13 @@ def load_faster_rcnn(
                 model.num_classes,
             )
             converted |= {key: value for key, value in own.items() if key.startswith("predictor.")}
+        if model.config.anchor_levels:
+            log.warning(
+                "model.weights: %s has other anchors than those of model.priors: what predicts proposals by "
+                "them is randomly initialised",
+                weights,
+            )
+            converted |= {key: value for key, value in own.items() if key.startswith(RPN_OUTPUTS)}
         # Frozen batch norms, as in the published file, have no count of batches.
         counts = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
         model.load_state_dict(counts | converted)
