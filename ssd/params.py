@@ -71,6 +71,8 @@ Source = Literal[
 
 SelectBy = Literal["map50", "map75", "map", "f1", "mean", "map50_f1", "val_loss", "train_loss"]
 
+Objective = Literal["map50", "map", "f1", "mean", "map50_f1", "fused_map50_f1"]
+
 NOT_OF_A_RUN = {"tracking", "tune"}
 """Sections that change nothing of what the stages write."""
 
@@ -312,12 +314,22 @@ class TrackingParams(Section):
 class TuneParams(Section):
     trials: Count
     workers: Count
-    objective: Literal["map50", "map", "f1", "mean", "map50_f1"]
+    objective: Objective
     seeds: Annotated[int, Field(ge=2, le=100)]  # one has no spread
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     startup_trials: CountOrZero
     prune_after: Count
     space: Annotated[dict[str, Axis], PlainValidator(read_space), PlainSerializer(as_content)]
+
+    @property
+    def select_by(self) -> SelectBy:
+        """The score of an epoch by which trials are pruned, and their best epochs are chosen."""
+        return "map50_f1" if self.objective == "fused_map50_f1" else self.objective
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether the objective is a score of the best models of a trial together."""
+        return self.objective == "fused_map50_f1"
 
 
 class Params(Section):

@@ -22,6 +22,7 @@ from ruamel.yaml import YAML
 
 from ssd.files import write_bytes
 from ssd.params_space import Value
+from stages.fused_best import FUSED
 from stages.report import read_table
 from stages.train_log import HISTORY, HISTORY_COPY
 
@@ -180,6 +181,12 @@ def final_history(experiment: Experiment, ways: Ways, revision: str) -> list[dic
     """The epochs of its training, from what it left; they replace those that were written while it ran."""
     write_bytes(experiment.history, ways.read(revision, HISTORY.as_posix()).encode())
     return read_table(experiment.history)
+
+
+def fused_scores(ways: Ways, revision: str) -> dict[str, float | None]:
+    """Those of the best models of its training on val, fused; None where val has no images, or no objects."""
+    found: dict[str, float | None] = json.loads(ways.read(revision, FUSED.as_posix()))
+    return found
 
 
 def last_words(experiment: Experiment) -> str:

@@ -28,6 +28,7 @@ from ssd.processes.world import World, exit_now, joined_world, launched
 from ssd.training.checkpoints import CheckpointFolder, fingerprint
 from ssd.training.loop import Trainer
 from stages.command import command, resolve_weights, stop, workspace
+from stages.fused_best import report_fused
 from stages.only_one import only_one
 from stages.train_log import TrainLog
 
@@ -88,7 +89,8 @@ def train_model(params: Params, world: World) -> None:
         with replacing_folder(OTHERS) as folder:
             for rank, others in enumerate(result.others, start=2):
                 save_model(folder / f"{rank}.pt", others, model.config, train_file.class_names, criterion)
-        log.ended(result, MODEL, PRIORS)
+        fused = report_fused(trainer, [result.weights, *result.others])
+        log.ended(result, MODEL, PRIORS, fused)
 
 
 def raise_if_nothing_to_learn(train_file: TensorFile) -> None:
