@@ -159,6 +159,7 @@ CLAIMS = {
 }
 # Their headers name no source.
 OWN = {"default", "bccd-ssd300-resnet18", "own-data-small"}
+FASTER_RCNN = {path.stem for path in FOLDER.glob("*faster-rcnn*.yaml")}  # see test_faster_rcnn_recipes.py
 DATA = {
     **{"voc0712": "voc0712", "voc07": "voc2007", "coco": "coco"},
     **{"penn-fudan": "penn_fudan", "bccd": "voc_dir"},
@@ -182,7 +183,7 @@ OBJECTS = Objects(
 
 
 def test_every_recipe_with_a_source_has_claims() -> None:
-    assert CLAIMS.keys() == {path.stem for path in FOLDER.glob("*.yaml")} - OWN
+    assert CLAIMS.keys() == {path.stem for path in FOLDER.glob("*.yaml")} - OWN - FASTER_RCNN
 
 
 @pytest.mark.parametrize("name", [*CLAIMS, "bccd-ssd300-resnet18"])
