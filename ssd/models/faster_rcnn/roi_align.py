@@ -47,7 +47,8 @@ def roi_align_by_level(maps: Sequence[Tensor], boxes: Tensor, side: int) -> Tens
     features = maps[0].new_zeros(len(rois), maps[0].shape[1], GRID, GRID)
     for level, (x, stride) in enumerate(zip(maps, STRIDES, strict=True)):
         own = (levels == level).nonzero()[:, 0]
-        features[own] = roi_align(x, rois[own].to(x.dtype), GRID, 1 / stride, SAMPLES).to(features.dtype)
+        # In float32: a coordinate in bfloat16 is off by a pixel in 300.
+        features[own] = roi_align(x.float(), rois[own], GRID, 1 / stride, SAMPLES).to(features.dtype)
     return features
 
 

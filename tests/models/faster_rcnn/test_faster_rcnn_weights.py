@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torchvision.models import shufflenet_v2_x0_5
+from torchvision.models import resnet18
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
 
 from ssd.errors import UserError
@@ -17,7 +17,7 @@ from ssd.models.saved import load_model, save_model
 from ssd.models.ssd import SSD
 from ssd.models.weights import load_weights
 
-CONFIG = FasterRCNNConfig("shufflenet_v2_x0_5", 64, 4, width=8, roi_width=16)
+CONFIG = FasterRCNNConfig("resnet18", 64, 4, width=8, roi_width=16)
 KNOWN = ["cat", "dog", "bird"]
 
 
@@ -53,7 +53,7 @@ def test_classes_keep_what_predicts_them_by_name(file: Path, caplog: pytest.LogC
 
 
 def test_a_model_of_another_family_is_refused(file: Path, tmp_path: Path) -> None:
-    other = SSD(paper_config("shufflenet_v2_x0_5", 64, 4))
+    other = SSD(paper_config("resnet18", 64, 4))
     with pytest.raises(UserError, match=r"base\.pt is of another family; set model\.family: faster_rcnn"):
         load_weights(other, str(file), KNOWN)
     save_model(tmp_path / "ssd.pt", other.state_dict(), other.config, KNOWN, {})
@@ -63,11 +63,11 @@ def test_a_model_of_another_family_is_refused(file: Path, tmp_path: Path) -> Non
 
 def test_its_backbone_takes_the_weights_of_a_classifier(tmp_path: Path) -> None:
     torch.manual_seed(2)
-    state = shufflenet_v2_x0_5().state_dict()
+    state = resnet18().state_dict()
     torch.save(state, tmp_path / "classifier.pth")
     model = build(0)
     load_weights(model, str(tmp_path / "classifier.pth"))
-    assert torch.equal(model.backbone.get_submodule("body.conv1.0").weight, state["conv1.0.weight"])
+    assert torch.equal(model.backbone.conv1.weight, state["conv1.weight"])
 
 
 def test_torchvision_s_detector_is_taken_whole_but_for_other_classes(
