@@ -13,14 +13,13 @@ from benchmarks.harness import Benchmark, Comparison
 from benchmarks.input_pipeline import shapes_sample
 from benchmarks.scenes import bias_to_background
 from ssd.loading.tensor_file import TensorFile
-from ssd.loss import LossSettings
 from ssd.metrics.scoring import Figures, score_split
 from ssd.models.config import paper_config
 from ssd.models.ssd import SSD
 from ssd.params import load_params
 from ssd.source.glyphs import GLYPHS
 from ssd.tensor_writer import write_tensor_file
-from stages.evaluate import detect
+from stages.detect import detect
 
 NUM_IMAGES = 128
 NUM_CANDIDATES = 150
@@ -69,7 +68,7 @@ def ours(split: Split) -> Callable[[], Figures]:
     objects = [split.file.objects(index) for index in range(len(split.file))]
 
     def step() -> Figures:
-        found = detect(model, LossSettings(), split.file, params).detections
+        found = detect(model, {}, split.file, params).detections
         return score_split(found, objects, GLYPHS, params.resamples)
 
     return step

@@ -21,13 +21,12 @@ from ssd.hardware import choose_hardware
 from ssd.inference.folder_split import pack_folder
 from ssd.layouts import SPLITS
 from ssd.loading.tensor_file import TensorFile
-from ssd.loss import LossSettings
 from ssd.metrics.coco import evaluate_coco
 from ssd.models.build import build_model
 from ssd.params import Params, load_params
 from ssd.training.checkpoints import CheckpointFolder
 from ssd.training.loop import Trainer
-from stages.evaluate import detect
+from stages.detect import detect
 
 CLASSES = ("Platelets", "RBC", "WBC")
 EPOCHS = (4,)
@@ -94,7 +93,7 @@ def train(
     cpu_seconds = time.process_time() - began
     network.load_state_dict(result.weights)
     test = files["test"]
-    found = detect(network, LossSettings(), test, params.evaluate).detections
+    found = detect(network, {}, test, params.evaluate).detections
     figures = evaluate_coco(found, [test.objects(index) for index in range(len(test))], CLASSES)
     assert figures.map is not None and figures.map50 is not None, "test has objects"
     return Training(start, epochs, lr, seed, cpu_seconds, result.best_score, figures.map50, figures.map)

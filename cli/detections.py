@@ -7,12 +7,11 @@ from tqdm import tqdm
 
 from ssd.inference.detector_file import DetectorFile, open_detector
 from ssd.loading.tensor_file import TensorFile
-from ssd.loss import LossSettings
 from ssd.models.saved import load_loss_settings, load_model
 from ssd.params import EvaluateParams
 from ssd.postprocess import PostProcessSettings
 from ssd.structures import Detections
-from stages.evaluate import detect
+from stages.detect import detect
 
 BATCH = 32
 """Images."""
@@ -33,7 +32,7 @@ def detect_split(detector: DetectorFile, file: TensorFile, device: str = "auto")
                 "workers": 0,
             }
         )
-        return detect(model, LossSettings(**load_loss_settings(detector.path)), file, settings).detections
+        return detect(model, load_loss_settings(detector.path), file, settings).detections
     return _detect_by_own_thresholds(detector, file)
 
 

@@ -49,25 +49,26 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
     return iou(a.unsqueeze(-2), b.unsqueeze(-3))
 
 
-def encode(boxes: Tensor, priors: Tensor) -> Tensor:
+def encode(boxes: Tensor, priors: Tensor, variances: tuple[float, float] = VARIANCES) -> Tensor:
     """Offsets of boxes from priors, the regression target (SSD, section 2.2, equation 2, with variances).
 
     Args:
         boxes: xyxy [..., 4], same units as the priors.
         priors: cxcywh [..., 4].
+        variances: 0.1 and 0.2 in the next line.
 
     Returns:
         [..., 4]: (dcx / w, dcy / h) / 0.1 and (log w ratio, log h ratio) / 0.2.
     """
     target = xyxy_to_cxcywh(boxes)
-    centre = (target[..., :2] - priors[..., :2]) / priors[..., 2:] / VARIANCES[0]
+    centre = (target[..., :2] - priors[..., :2]) / priors[..., 2:] / variances[0]
     smallest = torch.finfo(target.dtype).eps
-    size = (target[..., 2:].clamp(min=smallest) / priors[..., 2:]).log() / VARIANCES[1]
+    size = (target[..., 2:].clamp(min=smallest) / priors[..., 2:]).log() / variances[1]
     return torch.cat([centre, size], dim=-1)
 
 
-def decode(loc: Tensor, priors: Tensor) -> Tensor:
+def decode(loc: Tensor, priors: Tensor, variances: tuple[float, float] = VARIANCES) -> Tensor:
     """The inverse of `encode`: offsets [..., 4] and cxcywh priors [..., 4] to xyxy boxes [..., 4]."""
-    centre = priors[..., :2] + loc[..., :2] * VARIANCES[0] * priors[..., 2:]
-    size = priors[..., 2:] * (loc[..., 2:] * VARIANCES[1]).clamp(max=MAX_SIZE_OFFSET).exp()
+    centre = priors[..., :2] + loc[..., :2] * variances[0] * priors[..., 2:]
+    size = priors[..., 2:] * (loc[..., 2:] * variances[1]).clamp(max=MAX_SIZE_OFFSET).exp()
     return cxcywh_to_xyxy(torch.cat([centre, size], dim=-1))

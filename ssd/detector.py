@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssd.models.ssd import SSD
-from ssd.postprocess import NMS, PostProcessor, PostProcessSettings, nms_mask
+from ssd.models.family import Model
+from ssd.postprocess import NMS, PostProcessSettings, nms_mask
 from ssd.structures import MEAN, STD
 
 DETECTOR_FORMAT = "ssd-detector-1"
@@ -27,17 +27,17 @@ class Detector(nn.Module):
     Args:
         model: the network; its weights are shared, not copied.
         settings: thresholds and the number of detections K.
-        nms: see PostProcessor.
+        nms: see `ssd.postprocess.PostProcessor`.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: SSD, settings: PostProcessSettings, nms: NMS = nms_mask) -> None:
+    def __init__(self, model: Model, settings: PostProcessSettings, nms: NMS = nms_mask) -> None:
         super().__init__()
         self.model = model
         self.side = model.config.input_size
-        self.postprocessor = PostProcessor(model.priors, settings, nms)
+        self.postprocessor = model.postprocessor(settings, nms)
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
         self.eval()
@@ -56,11 +56,11 @@ class Detector(nn.Module):
         boxes, scores, labels, num_detections = self.postprocessor(*self.raw_outputs(images))
         return scale_boxes(boxes, height, width), scores, labels, num_detections
 
-    def raw_outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Raw outputs of the network for images as in `forward`: loc [N, P, 4] and logits [N, P, C]."""
+    def raw_outputs(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Raw outputs of the network for images as in `forward`, what its post-processor takes."""
         resized = F.interpolate(images.float(), (self.side, self.side), mode="bilinear", antialias=True)
-        loc, logits = self.model((resized - self.mean) / self.std)
-        return loc, logits
+        outputs: tuple[Tensor, ...] = self.model((resized - self.mean) / self.std)
+        return outputs
 
 
 def scale_boxes(boxes: Tensor, height: int, width: int) -> Tensor:

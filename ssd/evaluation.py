@@ -1,5 +1,6 @@
 """Inference over a whole split: detections in pixels, and the loss of the same pass."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
@@ -12,9 +13,7 @@ from tqdm import tqdm
 from ssd.hardware import Hardware
 from ssd.loading.batch_augment import normalise
 from ssd.loading.dataset import DetectionDataset, Sample
-from ssd.loss import MultiBoxLoss
-from ssd.models.ssd import SSD
-from ssd.postprocess import PostProcessor
+from ssd.models.family import Criterion, Model, Processor
 from ssd.processes.world import World
 from ssd.structures import Detections
 
@@ -24,13 +23,15 @@ class SplitResult:
     """Detections and losses of a network on a split.
 
     detections: one per image, in the order of the tensor file; loss, loc_loss, conf_loss: sums over the
-    split, divided by its number of positives, at least 1.
+    split, divided as those of a training step, by its number of positives or of images, at least 1; seconds:
+    of the whole pass in this process, with loading.
     """
 
     detections: list[Detections]
     loss: float
     loc_loss: float
     conf_loss: float
+    seconds: float
 
     @property
     def losses(self) -> tuple[float, float, float]:
@@ -40,9 +41,9 @@ class SplitResult:
 
 @torch.inference_mode()
 def run_split(
-    model: SSD,
-    criterion: MultiBoxLoss,
-    postprocessor: PostProcessor,
+    model: Model,
+    criterion: Criterion,
+    postprocessor: Processor,
     loader: DataLoader[Sample],
     hardware: Hardware,
     *,
@@ -60,6 +61,7 @@ def run_split(
         world: the processes that share the split.
         on_batch: called after each batch.
     """
+    began = time.perf_counter()
     file = cast(DetectionDataset, loader.dataset).file
     # Only the sums over the split are divided, so that the loss does not depend on the batch size.
     undivided = torch.ones((), device=hardware.device)
@@ -72,17 +74,18 @@ def run_split(
     ):
         images = normalise(batch.images.to(hardware.device, non_blocking=True))
         with hardware.autocast():
-            loc, logits = model(images)
+            outputs = model(images)
         matches = criterion.match(batch.targets.to(hardware.device))
-        losses = criterion(loc, logits, matches, undivided)
-        sums += torch.stack([losses.total, losses.loc, losses.conf, losses.num_positives])
-        found = to_pixels(postprocessor(loc, logits), file.sizes[batch.indices])
+        losses = criterion(*outputs, matches, undivided)
+        sums += torch.stack([losses.total, losses.loc, losses.conf, matches.divisor])
+        found = to_pixels(postprocessor(*outputs), file.sizes[batch.indices])
         detections.update(zip(batch.indices, found, strict=True))
         on_batch()
     model.train(training)
-    *totals, num_positives = world.sum_(sums).tolist()
-    loss, loc_loss, conf_loss = (total / max(num_positives, 1) for total in totals)
-    return SplitResult(gather_detections(detections, len(file), world), loss, loc_loss, conf_loss)
+    *totals, divisor = world.sum_(sums).tolist()
+    loss, loc_loss, conf_loss = (total / max(divisor, 1) for total in totals)
+    gathered = gather_detections(detections, len(file), world)
+    return SplitResult(gathered, loss, loc_loss, conf_loss, time.perf_counter() - began)
 
 
 def to_pixels(outputs: tuple[Tensor, Tensor, Tensor, Tensor], sizes: Tensor) -> list[Detections]:

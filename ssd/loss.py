@@ -78,8 +78,8 @@ class MultiBoxLoss(nn.Module):
         self.register_buffer("priors_xyxy", cxcywh_to_xyxy(priors), persistent=False)
         self.settings = settings
 
-    def match(self, targets: Targets) -> Matches:
-        """Match priors to objects."""
+    def match(self, targets: Targets, key: tuple[int, ...] = ()) -> Matches:
+        """Match priors to objects. key: not used, since nothing is drawn."""
         return match(targets, self.priors_xyxy, self.settings.match_iou)
 
     def forward(

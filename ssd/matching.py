@@ -88,6 +88,11 @@ class Matches:
         """Number of positive priors: int64 scalar, on the device, without a sync."""
         return self.positive.sum()
 
+    @property
+    def divisor(self) -> Tensor:
+        """What the losses are divided by, summed over a step: `num_positives`."""
+        return self.num_positives
+
     def rows(self, images: slice) -> "Matches":
         """The matches of some images of the batch; views, no copies."""
         return Matches(self.objects[images], self.ignored[images], self.targets.rows(images))
@@ -119,7 +124,7 @@ def match(targets: Targets, priors_xyxy: Tensor, iou_threshold: float) -> Matche
         priors_xyxy: float32 [P, 4], normalised to [0, 1].
         iou_threshold: 0.5 in the paper, above 0.
     """
-    targets = _with_a_column(targets)
+    targets = with_a_column(targets)
     wanted = (targets.labels > 0) & ~targets.ignored
     iou = pairwise_iou(targets.boxes, priors_xyxy)
     ignored_iou = iou.masked_fill(~targets.ignored[..., None], -1).amax(dim=1)
@@ -134,7 +139,7 @@ def match(targets: Targets, priors_xyxy: Tensor, iou_threshold: float) -> Matche
     return Matches(objects, (ignored_iou >= iou_threshold) & (objects < 0), targets)
 
 
-def _with_a_column(targets: Targets) -> Targets:
+def with_a_column(targets: Targets) -> Targets:
     """The same targets, with one column of padding where a batch has no objects at all."""
     if targets.labels.shape[1] > 0:
         return targets

@@ -71,6 +71,8 @@ Source = Literal[
 
 SelectBy = Literal["map50", "map75", "map", "f1", "mean", "map50_f1", "val_loss", "train_loss"]
 
+Objective = Literal["map50", "map", "f1", "mean", "map50_f1", "fused_map50_f1"]
+
 NOT_OF_A_RUN = {"tracking", "tune"}
 """Sections that change nothing of what the stages write."""
 
@@ -127,6 +129,7 @@ class PreprocessParams(Section):
 
 
 class ModelParams(Section):
+    family: Literal["ssd", "faster_rcnn"]
     backbone: Annotated[str, Field(pattern=r"^(timm/)?[a-z0-9_.]+$")]
     weights: Annotated[PathText, Field(min_length=1)]
     input_scale: Literal["auto", "imagenet", "caffe"]
@@ -153,6 +156,8 @@ class ModelParams(Section):
 
     @model_validator(mode="after")
     def check_tables(self) -> "ModelParams":
+        if self.family == "faster_rcnn" and self.priors == "table":
+            raise not_allowed("priors", "table with family: faster_rcnn", "paper or kmeans")
         if sorted(set(self.strides)) != self.strides:
             raise not_allowed("strides", self.strides, "increasing strides")
         extra = len(self.prior_scales) - len(self.prior_ratios)
@@ -163,7 +168,14 @@ class ModelParams(Section):
 
     @model_validator(mode="after")
     def check_weights(self) -> "ModelParams":
-        if self.weights == "coco" and (self.backbone, self.input_size) != ("vgg16", 300):
+        if self.weights != "coco":
+            return self
+        if self.family == "faster_rcnn" and (self.backbone, self.width) != ("resnet50", 256):
+            found = f"coco with {self.backbone} of width {self.width}"
+            raise not_allowed(
+                "weights", found, "coco with resnet50 of width 256; else none, imagenet, a file"
+            )
+        if self.family == "ssd" and (self.backbone, self.input_size) != ("vgg16", 300):
             found = f"coco with {self.backbone} at {self.input_size}"
             raise not_allowed("weights", found, "coco with vgg16 at 300; else none, imagenet, a file")
         return self
@@ -272,6 +284,7 @@ class EvaluateParams(Section):
     score_threshold: Annotated[float, Field(ge=0, lt=1)]
     nms_iou: Annotated[float, Field(gt=0, le=1)]
     max_detections: Annotated[int, Field(ge=1, le=10_000)]
+    ensemble: Annotated[int, Field(ge=1, le=20)]
     resamples: Annotated[int, Field(ge=0, le=100_000)]
     device: Literal["auto", "cpu", "cuda"]
     workers: CountOrZero
@@ -301,12 +314,22 @@ class TrackingParams(Section):
 class TuneParams(Section):
     trials: Count
     workers: Count
-    objective: Literal["map50", "map", "f1", "mean", "map50_f1"]
+    objective: Objective
     seeds: Annotated[int, Field(ge=2, le=100)]  # one has no spread
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     startup_trials: CountOrZero
     prune_after: Count
     space: Annotated[dict[str, Axis], PlainValidator(read_space), PlainSerializer(as_content)]
+
+    @property
+    def select_by(self) -> SelectBy:
+        """The score of an epoch by which trials are pruned, and their best epochs are chosen."""
+        return "map50_f1" if self.objective == "fused_map50_f1" else self.objective
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether the objective is a score of the best models of a trial together."""
+        return self.objective == "fused_map50_f1"
 
 
 class Params(Section):

@@ -71,11 +71,95 @@ def nms_mask(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshol
     return keep
 
 
-class PostProcessor(nn.Module):
-    """Decoding, top candidates per class, NMS per class, top detections per image.
+@dataclass(frozen=True)
+class Candidates:
+    """What a network proposes for a batch, before NMS.
+
+    scores: float32 [B, P, C - 1], without background; boxes: gives float32 [B, P, 1 or C - 1, 4], xyxy,
+    normalised and clipped to [0, 1], one for all classes or one for each; boxes_of: gives those of some
+    triples (image, row, class), int64 [N] each: [N, 4]; num_rows: P, a number in a traced graph, too.
+    """
+
+    scores: Tensor
+    boxes: Callable[[], Tensor]
+    boxes_of: Callable[[Tensor, Tensor, Tensor], Tensor]
+    num_rows: int
+
+
+Found = tuple[Tensor, Tensor, Tensor, Tensor]
+"""boxes, scores, labels, num_detections, as `best_detections` describes them."""
+
+
+def best_detections(candidates: Candidates, settings: PostProcessSettings, nms: NMS) -> Found:
+    """Top candidates per class, NMS per class, top detections per image, best first, K = max_detections.
 
     GPU and exported graphs: one NMS call for all images and classes, with static shapes. CPU: torchvision's
     NMS per image, on the few candidates above the score threshold, which is up to ten times as fast there.
+
+    Returns:
+        boxes float32 [B, K, 4], xyxy, normalised to [0, 1] and clipped to it; scores float32 [B, K];
+        labels int64 [B, K]; num_detections int64 [B]. Rows past num_detections are 0.
+    """
+    if eager_on_cpu(candidates.scores) and nms is nms_mask:
+        return _image_by_image(candidates, settings)
+    return _batched(candidates, settings, nms)
+
+
+def _batched(candidates: Candidates, settings: PostProcessSettings, nms: NMS) -> Found:
+    """All images and classes at once, with static shapes."""
+    num_classes = candidates.scores.shape[2]
+    per_class = min(settings.max_per_class, candidates.num_rows)
+    all_boxes = candidates.boxes().transpose(1, 2).expand(-1, num_classes, -1, -1)
+    scores, row = candidates.scores.transpose(1, 2).topk(per_class, dim=2)
+    boxes = all_boxes.gather(2, row[..., None].expand(-1, -1, -1, 4))
+
+    keep = nms(boxes.flatten(0, 1), scores.flatten(0, 1), settings.nms_iou, settings.score_threshold)
+    scores = torch.where(keep.view_as(scores), scores, 0).flatten(1)
+    boxes = boxes.flatten(1, 2)
+    # Pad to K rows where the network has few candidates and one class; score 0 marks an unused row.
+    missing = settings.max_detections - per_class
+    if missing > 0:
+        scores, boxes = F.pad(scores, (0, missing)), F.pad(boxes, (0, 0, 0, missing))
+    best, index = scores.topk(settings.max_detections, dim=1)
+    boxes = boxes.gather(1, index[..., None].expand(-1, -1, 4))
+    labels = index // per_class + 1
+    used = best > 0
+    return boxes * used[..., None], best, labels * used, used.sum(1)
+
+
+def _image_by_image(candidates: Candidates, settings: PostProcessSettings) -> Found:
+    """The same for a CPU, with data-dependent shapes: only candidates above the threshold need a box."""
+    num_images, num_rows = len(candidates.scores), settings.max_detections
+    boxes = candidates.scores.new_zeros(num_images, num_rows, 4)
+    scores = candidates.scores.new_zeros(num_images, num_rows)
+    labels = torch.zeros_like(scores, dtype=torch.int64)
+    num_detections = torch.zeros(num_images, dtype=torch.int64)
+    image, row, all_labels, all_scores = _above_threshold(candidates.scores, settings)
+    # In float64: batched_nms adds an offset per class to the boxes, which loses precision in float32.
+    all_boxes = candidates.boxes_of(image, row, all_labels).double()
+    counts = image.bincount(minlength=num_images).tolist()
+    parts = (torch.split(values, counts) for values in (all_boxes, all_scores.double(), all_labels))
+    for i, (box, score, label) in enumerate(zip(*parts, strict=True)):
+        kept = batched_nms(box, score, label, settings.nms_iou)[:num_rows]
+        n = len(kept)
+        boxes[i, :n], scores[i, :n], labels[i, :n] = box[kept], score[kept], label[kept] + 1
+        num_detections[i] = n
+    return boxes, scores, labels, num_detections
+
+
+def _above_threshold(scores: Tensor, settings: PostProcessSettings) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What goes into NMS, from scores [B, P, C - 1]: image (ascending), row, class, score, each [N]."""
+    above = scores > settings.score_threshold
+    per_class = min(settings.max_per_class, scores.shape[1])
+    for image in (above.sum(1) > per_class).any(1).nonzero()[:, 0].tolist():
+        lowest = scores[image].topk(per_class, dim=0).values[-1]
+        above[image] &= scores[image] >= lowest
+    image, row, label = above.nonzero(as_tuple=True)
+    return image, row, label, scores[image, row, label]
+
+
+class PostProcessor(nn.Module):
+    """Decoding of offsets from priors, then `best_detections`.
 
     Args:
         priors: float32 [P, 4], cxcywh, normalised to [0, 1].
@@ -90,71 +174,21 @@ class PostProcessor(nn.Module):
         self.register_buffer("priors", priors, persistent=False)
         self.settings = settings
         self.nms = nms
-        self.per_class = min(settings.max_per_class, priors.shape[0])
+        self.num_priors = len(priors)
 
-    def forward(self, loc: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Detections of a batch, best first, K = max_detections rows per image.
+    def forward(self, loc: Tensor, logits: Tensor) -> Found:
+        """Detections of a batch, as `best_detections` gives them.
 
         Args:
             loc: [B, P, 4]; logits: [B, P, C], background first.
-
-        Returns:
-            boxes float32 [B, K, 4], xyxy, normalised to [0, 1] and clipped to it; scores float32 [B, K];
-            labels int64 [B, K]; num_detections int64 [B]. Rows past num_detections are 0.
         """
         loc, logits = loc.detach().float(), logits.detach().float()
-        if eager_on_cpu(logits) and self.nms is nms_mask:
-            return self._image_by_image(loc, logits)
-        return self._batched(loc, logits)
 
-    def _batched(self, loc: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """All images and classes at once, with static shapes."""
-        settings = self.settings
-        num_classes = logits.shape[2] - 1
-        boxes = decode(loc, self.priors).clamp(0, 1)
-        scores = logits.softmax(-1)[..., 1:].transpose(1, 2)
-        scores, prior = scores.topk(self.per_class, dim=2)
-        candidates = boxes[:, None].expand(-1, num_classes, -1, -1)
-        candidates = candidates.gather(2, prior[..., None].expand(-1, -1, -1, 4))
+        def boxes() -> Tensor:
+            return decode(loc, self.priors).clamp(0, 1)[:, :, None]
 
-        keep = self.nms(
-            candidates.flatten(0, 1), scores.flatten(0, 1), settings.nms_iou, settings.score_threshold
-        )
-        scores = torch.where(keep.view_as(scores), scores, 0).flatten(1)
-        candidates = candidates.flatten(1, 2)
-        # Pad to K rows where the network has few priors and one class; score 0 marks an unused row.
-        missing = settings.max_detections - self.per_class
-        if missing > 0:
-            scores, candidates = F.pad(scores, (0, missing)), F.pad(candidates, (0, 0, 0, missing))
-        best, index = scores.topk(settings.max_detections, dim=1)
-        boxes = candidates.gather(1, index[..., None].expand(-1, -1, 4))
-        labels = index // self.per_class + 1
-        used = best > 0
-        return boxes * used[..., None], best, labels * used, used.sum(1)
+        def boxes_of(image: Tensor, row: Tensor, label: Tensor) -> Tensor:
+            return decode(loc[image, row], self.priors[row]).clamp(0, 1)
 
-    def _image_by_image(self, loc: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The same for a CPU, with data-dependent shapes: only candidates above the threshold are decoded."""
-        num_images, num_rows = len(loc), self.settings.max_detections
-        boxes, scores = loc.new_zeros(num_images, num_rows, 4), loc.new_zeros(num_images, num_rows)
-        labels = torch.zeros_like(scores, dtype=torch.int64)
-        num_detections = torch.zeros(num_images, dtype=torch.int64)
-        image, prior, all_labels, all_scores = self._candidates(logits.softmax(-1)[..., 1:])
-        # In float64: batched_nms adds an offset per class to the boxes, which loses precision in float32.
-        all_boxes = decode(loc[image, prior], self.priors[prior]).clamp(0, 1).double()
-        counts = image.bincount(minlength=num_images).tolist()
-        parts = (torch.split(values, counts) for values in (all_boxes, all_scores.double(), all_labels))
-        for i, (box, score, label) in enumerate(zip(*parts, strict=True)):
-            kept = batched_nms(box, score, label, self.settings.nms_iou)[:num_rows]
-            n = len(kept)
-            boxes[i, :n], scores[i, :n], labels[i, :n] = box[kept], score[kept], label[kept] + 1
-            num_detections[i] = n
-        return boxes, scores, labels, num_detections
-
-    def _candidates(self, scores: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """NMS candidates from scores [B, P, C - 1]: image (ascending), prior, class, score, each [N]."""
-        above = scores > self.settings.score_threshold
-        for image in (above.sum(1) > self.per_class).any(1).nonzero()[:, 0].tolist():
-            lowest = scores[image].topk(self.per_class, dim=0).values[-1]
-            above[image] &= scores[image] >= lowest
-        image, prior, label = above.nonzero(as_tuple=True)
-        return image, prior, label, scores[image, prior, label]
+        candidates = Candidates(logits.softmax(-1)[..., 1:], boxes, boxes_of, self.num_priors)
+        return best_detections(candidates, self.settings, self.nms)

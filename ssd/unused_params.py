@@ -3,7 +3,7 @@
 import logging
 
 from ssd.hardware import Hardware
-from ssd.params import AugmentParams, TrainParams
+from ssd.params import AugmentParams, ModelParams, TrainParams
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,29 @@ def _warn_of_unused_loss(params: TrainParams) -> None:
         log.warning("train.negatives_by: not used by train.conf_loss: focal")
     if params.box_loss != "smooth_l1" and params.smooth_l1_beta != 1:
         log.warning("train.smooth_l1_beta: not used by train.box_loss: %s", params.box_loss)
+
+
+# Of SSD alone, with the values that mean nothing special.
+SSD_MODEL = {"strides": [], "neck": "none", "heads": "conv3x3", "prior_steps": []}
+SSD_TRAIN = {
+    "match_iou": 0.5,
+    "conf_loss": "cross_entropy",
+    "negatives": 3.0,
+    "negatives_by": "loss",
+    "min_negatives": 8,
+    "box_loss": "smooth_l1",
+    "smooth_l1_beta": 1.0,
+}
+
+
+def warn_of_unused_by_family(model: ModelParams, train: TrainParams) -> None:
+    """Log one line per parameter that was set by the user and that `model.family` does not use."""
+    if model.family == "ssd":
+        return
+    for name, section, usual in (("model", model, SSD_MODEL), ("train", train, SSD_TRAIN)):
+        for key, value in usual.items():
+            if getattr(section, key) != value:
+                log.warning("%s.%s: not used by model.family: %s", name, key, model.family)
 
 
 # Parameters that are 0 by default and that policy none disables.

@@ -22,6 +22,7 @@ MAKERS = {
     "data/tensors": "preprocess",
     "reports/preprocess": "preprocess",
     "models/model.pt": "train",
+    "models/best": "train",
     "reports/train": "train",
     "reports/metrics.json": "evaluate",
     "reports/evaluate": "evaluate",

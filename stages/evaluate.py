@@ -1,4 +1,4 @@
-"""Stage 4: measure models/model.pt on the test split.
+"""Stage 4: measure models/model.pt on the test split, and what fusing the best models gains.
 
 Writes reports/metrics.json and, in reports/evaluate, all detections that were scored, and the curves and the
 confusion matrix as tables. metrics.json says what each of its figures is.
@@ -15,24 +15,19 @@ from typing import Any
 
 from ssd.detections_file import write_detections
 from ssd.errors import UserError
-from ssd.evaluation import SplitResult, run_split
+from ssd.evaluation import SplitResult
 from ssd.files import sha256, write_bytes, write_json
-from ssd.hardware import choose_hardware
-from ssd.loading.batches import EpochBatches
-from ssd.loading.dataset import DetectionDataset
-from ssd.loading.loader import make_loader
 from ssd.loading.tensor_file import TensorFile
-from ssd.loss import LossSettings, MultiBoxLoss
 from ssd.metrics.confusion import matrix_rows
 from ssd.metrics.scoring import score_split
 from ssd.metrics.summary import summarise
 from ssd.metrics.voc import VocResult, mean_precision, sampled_curve
 from ssd.models.saved import load_loss_settings, load_model
-from ssd.models.ssd import SSD
-from ssd.params import EvaluateParams, Params
-from ssd.postprocess import PostProcessor, PostProcessSettings
+from ssd.params import Params
 from ssd.tracking.run import Run
 from stages.command import command
+from stages.detect import detect
+from stages.ensemble import fuse_models, other_models
 from stages.run import log_splits, stage_run
 
 MODEL = Path("models/model.pt")
@@ -59,8 +54,9 @@ def main(params: Params) -> None:
         raise UserError(f"{MODEL} was trained on other classes than {file.path} has", path=MODEL)
     mends = count_mends(PROBLEMS)
     objects = [file.objects(index) for index in range(len(file))]
+    others = other_models(params.evaluate.ensemble)
     with stage_run(params, "evaluate", sections={"evaluate"}, model=MODEL) as run:
-        result = detect(model, LossSettings(**load_loss_settings(MODEL)), file, params.evaluate)
+        result = detect(model, load_loss_settings(MODEL), file, params.evaluate)
         # Written before they are scored: if the evaluators disagree, these are what to look at.
         write_detections(REPORTS / "detections.json", result.detections, file.image_ids)
         figures = score_split(result.detections, objects, class_names, params.evaluate.resamples)
@@ -68,34 +64,17 @@ def main(params: Params) -> None:
         summary = summarise(figures, losses, {**count(file, result), **mends})
         # What was measured, as `sha256sum` says it; a list, which DVC leaves out of its tables.
         summary["sha256"] = [f"{sha256(path)}  {path}" for path in (MODEL, *file.shards)]
+        if others:
+            fused = fuse_models(result, others, file, params.evaluate)
+            summary["ensemble"] = fused.gain
+            seconds = {"seconds_per_image": fused.seconds_per_image}
+            write_json(REPORTS / "ensemble.json", fused.gain | seconds)
         write_json(METRICS, summary)
         write_curves(figures.voc, class_names)
         header, *rows = matrix_rows(figures.operating_point, class_names)
         write_table("confusion_matrix.tsv", header, rows)
         log_figures(run, summary)
         log_splits(run, params, file)
-
-
-def detect(model: SSD, loss: LossSettings, file: TensorFile, params: EvaluateParams) -> SplitResult:
-    """Run the model over the split, in float32 so that the figures do not depend on the machine."""
-    hardware = choose_hardware(params.device, "fp32", "evaluate.device")
-    model = model.to(hardware.device)
-    side = model.config.input_size
-    settings = PostProcessSettings(
-        params.score_threshold, params.nms_iou, max_detections=params.max_detections
-    )
-    return run_split(
-        model,
-        MultiBoxLoss(model.priors, loss),
-        PostProcessor(model.priors, settings),
-        make_loader(
-            DetectionDataset(file, side),
-            EpochBatches(range(len(file)), params.batch_size, side, seed=None),
-            params.workers,
-            pin_memory=hardware.device.type == "cuda",
-        ),
-        hardware,
-    )
 
 
 def count(file: TensorFile, result: SplitResult) -> dict[str, int]:
@@ -150,6 +129,8 @@ def log_figures(run: Run, summary: dict[str, Any]) -> None:
                 interval = summary[group].get(f"{key}_interval")
                 print(f"{f'test/{group}_{key}':34s} {in_words(value, interval)}")
             scalars |= in_columns(f"test/{group}_{key}", value)
+    if "ensemble" in summary:
+        scalars |= say_ensemble(summary["ensemble"])
     print("by class; precision, recall and F1 at test/operating_point_score:")
     print_classes(summary["per_class"])
     mended, dropped = summary["num_mended"], summary["num_dropped"]
@@ -167,6 +148,14 @@ def log_figures(run: Run, summary: dict[str, Any]) -> None:
     run.table({column: [row[column] for row in rows] for column in rows[0]}, "per_class.json")
     run.file(METRICS)
     run.file(REPORTS, "evaluate")
+
+
+def say_ensemble(gain: dict[str, Any]) -> dict[str, float | None]:
+    """Print what fusing gained over the best model; the figures for MLflow."""
+    for key in ("map50", "map"):
+        fused, by = gain[key], in_words(gain[f"{key}_gain"], gain[f"{key}_gain_interval"])
+        print(f"{gain['num_models']} models fused: {key} {in_words(fused, None)}, gain {by}")
+    return {f"test/ensemble_{key}": gain[key] for key in ("map50", "map", "f1", "map50_gain")}
 
 
 def print_classes(per_class: Sequence[dict[str, Any]]) -> None:

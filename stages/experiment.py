@@ -25,6 +25,7 @@ from ssd.files import write_bytes
 from ssd.params import Params
 from ssd.params_space import Value
 from ssd.tracking.run import flat_params
+from stages.fused_best import FUSED
 from stages.report import read_table
 from stages.revision import place_in_git
 from stages.train import NOT_IN_FINGERPRINT
@@ -223,6 +224,12 @@ def final_history(experiment: Experiment, ways: Ways, revision: str) -> list[dic
     """The epochs of its training, from what it left; they replace those that were written while it ran."""
     write_bytes(experiment.history, ways.read(revision, HISTORY.as_posix()).encode())
     return read_table(experiment.history)
+
+
+def fused_scores(ways: Ways, revision: str) -> dict[str, float | None]:
+    """Those of the best models of its training on val, fused; None where val has no images, or no objects."""
+    found: dict[str, float | None] = json.loads(ways.read(revision, FUSED.as_posix()))
+    return found
 
 
 def failure_reason(experiment: Experiment) -> str:

@@ -14,9 +14,16 @@ from ssd.errors import UserError
 from ssd.interrupt import StopSignal
 from ssd.params import Params
 from ssd.params_space import Value
-from ssd.tuning.study import epoch_scores
+from ssd.tuning.study import training_value
 from ssd.tuning.verdict import Verdict, figure_on_test
-from stages.experiment import Experiment, failure_reason, final_history, is_alive, other_params
+from stages.experiment import (
+    Experiment,
+    failure_reason,
+    final_history,
+    fused_scores,
+    is_alive,
+    other_params,
+)
 from stages.pool import Pool
 
 METRICS = "reports/metrics.json"
@@ -42,7 +49,9 @@ def seed_experiments(
         folder: for their logs.
     """
     seeds = [params.train.seed + 1 + number for number in range(params.tune.seeds)]
-    judged = {**values, "train.select_by": params.tune.objective}
+    judged = {**values, "train.select_by": params.tune.select_by}
+    if params.tune.is_fused:
+        judged["evaluate.ensemble"] = params.train.keep_best
     return [
         Experiment(f"{name}-seed{seed}", {**judged, "train.seed": seed}, "evaluate", folder) for seed in seeds
     ]
@@ -87,12 +96,14 @@ def read_figures(experiment: Experiment, params: Params, pool: Pool) -> Figures:
     assert revision is not None, "it has ended well"
     if others := other_params(experiment, params, pool.ways, revision):
         raise UserError(f"{experiment.name} {others}; `dvc exp remove {experiment.name}`, then start again")
-    scores = epoch_scores(final_history(experiment, pool.ways, revision), params.tune.objective)
+    tune = params.tune
+    fused = fused_scores(pool.ways, revision) if tune.is_fused else None
+    val = training_value(final_history(experiment, pool.ways, revision), fused, tune)
+    assert val is not None, "trials of the same data have one"
     metrics = json.loads(pool.ways.read(revision, METRICS))
     seed = experiment.changes["train.seed"]
     assert isinstance(seed, int)
-    test = figure_on_test(metrics, params.tune.objective)
-    return Figures(seed, max(scores.values()), test, experiment.name)
+    return Figures(seed, val, figure_on_test(metrics, tune), experiment.name)
 
 
 def table(found: Mapping[str, Sequence[Figures]], objective: str) -> str:

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] = ()) -> None:
 def list_recipes() -> None:
     """Print each recipe's name and the first sentence of its header."""
     for path in sorted(RECIPES.glob("*.yaml")):
-        print(f"{path.stem:28s} {title_of(path)}")
+        print(f"{path.stem:32s} {title_of(path)}")
     print("\nmake recipe NAME=... writes one of them into params.yaml")
 
 
@@ -115,7 +115,12 @@ def align_comments(section: CommentedMap) -> None:
 
 
 def in_one_line(value: Any) -> Any:
-    """A list as params.yaml has them, in brackets."""
+    """A list as params.yaml has them, in brackets; a mapping in braces, one of several in a line each."""
+    if isinstance(value, Mapping):
+        keys = CommentedMap({key: in_one_line(item) for key, item in value.items()})
+        if not any(isinstance(item, Mapping | list) for item in value.values()):
+            keys.fa.set_flow_style()
+        return keys
     if not isinstance(value, list):
         return value
     items = CommentedSeq([in_one_line(item) for item in value])

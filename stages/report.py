@@ -21,8 +21,8 @@ from ssd.loading.dataset import DetectionDataset, SampleKey
 from ssd.loading.tensor_file import TensorFile
 from ssd.metrics.outcomes import Outcomes, outcomes
 from ssd.metrics.voc import judge_detections
-from ssd.models.kmeans_priors import PAPER_SCALES, PriorFit
-from ssd.models.priors import PriorLevel, paper_levels
+from ssd.models.kmeans_priors import PriorFit
+from ssd.models.priors import PriorLevel
 from ssd.params import AugmentParams, Params
 from ssd.plots.augmentation import AugmentedImage, Version, augmented_page
 from ssd.plots.confusion import confusion_figure
@@ -78,10 +78,11 @@ def page_of(params: Params, metrics: dict[str, Any], pictures: list[str]) -> str
     model, train = params.model, params.train
     network = f"{model.backbone} at {model.input_size} pixels"
     layout = f", read as {summary['layout']}" if summary["layout"] else ""
+    layers = f"; neck: {model.neck}; heads: {model.heads}" if model.family == "ssd" else ""
     setup = {
         "data": f"{params.data.source}{layout}; classes: {len(summary['class_names'])}",
         "images": ", ".join(f"{name} {split['num_images']}" for name, split in summary["splits"].items()),
-        "network": f"{network}; weights: {model.weights}; neck: {model.neck}; heads: {model.heads}",
+        "network": f"{model.family} on {network}; weights: {model.weights}{layers}",
         "priors": model.priors,
         "augmentation": params.augment.policy,
         "training": f"epochs: {train.epochs}; images a step: {train.batch_size}; {train.optimizer}, "
@@ -95,6 +96,7 @@ def page_of(params: Params, metrics: dict[str, Any], pictures: list[str]) -> str
         setup,
         {"model": model.model_dump(), "augment": params.augment.model_dump(), "train": train.model_dump()},
         {name: (REPORTS / f"{name}.png").read_bytes() for name in pictures},
+        read_json(REPORTS / "evaluate/ensemble.json") if "ensemble" in metrics else None,
     )
 
 
@@ -125,9 +127,9 @@ def priors_figure(described: dict[str, Any], train_file: TensorFile) -> Figure:
     boxes = train_file.normalised_boxes()
     sizes = boxes[:, 2:] - boxes[:, :2]
     fit, paper_fit = PriorFit(**described["model"]), PriorFit(**described["paper"])
-    levels = [PriorLevel(tuple(map(tuple, item["shapes"])), item["step"]) for item in described["levels"]]
+    levels, paper = (list(map(PriorLevel.from_state, described[key])) for key in ("levels", "paper_levels"))
     if described["kind"] == "kmeans":
-        return prior_figure(sizes, paper_levels(len(levels), *PAPER_SCALES), levels, paper_fit, fit)
+        return prior_figure(sizes, paper, levels, paper_fit, fit)
     return prior_figure(sizes, levels, None, fit, None)
 
 

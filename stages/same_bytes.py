@@ -13,8 +13,9 @@ from ssd.files import sha256
 CLOCK = {"images_per_s", "data_wait", "seconds"}
 """The columns of the history that the clock decides."""
 
-NOT_OF_THE_RESULT = {"latency_ms", "bytes"}
-"""Of export.json: what the clock decides, and the length of files that name a commit and if it is dirty."""
+NOT_OF_THE_RESULT = {"latency_ms", "seconds_per_image", "bytes"}
+"""Of export.json and ensemble.json: what the clock decides, and the length of files that name a commit and if
+it is dirty."""
 
 
 def lasting_sha256(path: Path) -> str:
@@ -34,7 +35,7 @@ def lasting(path: Path) -> bytes | None:
             from ssd.export.certificate import without_origin
 
             return without_origin(path)
-        case "export.json":
+        case "export.json" | "ensemble.json":
             return json.dumps(_lasting_part(json.loads(path.read_bytes()))).encode()
     return None
 

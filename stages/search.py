@@ -9,17 +9,18 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ssd.errors import UserError
 from ssd.interrupt import StopSignal
-from ssd.params import Params
+from ssd.params import Params, TuneParams
 from ssd.params_space import Value
 from ssd.tuning.space import distributions, named, start_values
 from ssd.tuning.store import CUT, NOTE, SAME_AS, VALUES, Store
-from ssd.tuning.study import epoch_scores, should_prune, suggest
+from ssd.tuning.study import epoch_scores, should_prune, suggest, training_value
 from stages.command import workspace
 from stages.experiment import (
     Experiment,
     Ways,
     failure_reason,
     final_history,
+    fused_scores,
     is_alive,
     live_history,
     other_params,
@@ -90,7 +91,7 @@ class Search:
     def experiment(self, trial: FrozenTrial) -> Experiment:
         """Of a trial, or of the one that had its values: train alone, so that no test image is read."""
         number = trial.user_attrs.get(SAME_AS, trial.number)
-        changes = {**trial.user_attrs[VALUES], "train.select_by": self.params.tune.objective}
+        changes = {**trial.user_attrs[VALUES], "train.select_by": self.params.tune.select_by}
         return Experiment(f"{self.name}-{number}", changes, "train", self.folder)
 
     def next_number(self, ended: Sequence[FrozenTrial]) -> int | None:
@@ -138,13 +139,13 @@ class Search:
             if name in self.cut:
                 self.pool.interrupt(name)
 
-    def keep_scores(self, trial: FrozenTrial, rows: list[dict[str, float | None]]) -> dict[int, float]:
+    def keep_scores(self, trial: FrozenTrial, rows: list[dict[str, float | None]]) -> None:
         """Keep those of the epochs that are new, up to one after which the trial is not worth going on.
 
         That one depends on scores alone, not on how far the training got until it was looked at.
         """
         tune = self.params.tune
-        scores = epoch_scores(rows, tune.objective)
+        scores = epoch_scores(rows, tune.select_by)
         for epoch, score in scores.items():
             if epoch in trial.intermediate_values:
                 continue
@@ -157,7 +158,6 @@ class Search:
             ):
                 self.store.cut(trial.number, epoch)
                 break
-        return scores
 
     def num_epochs(self, trial: FrozenTrial) -> int:
         """Of a trial, where they are searched, too."""
@@ -176,13 +176,17 @@ class Search:
         if others := other_params(experiment, self.params, self.ways, revision):
             self.store.fail(trial.number, others)
             return self.trial_of(experiment)
-        scores: dict[int, float] = {}
+        rows: list[dict[str, float | None]] = []
         if CUT not in trial.user_attrs:
-            scores = self.keep_scores(trial, final_history(experiment, self.ways, revision))
+            rows = final_history(experiment, self.ways, revision)
+            self.keep_scores(trial, rows)
         if CUT in self.trial_of(experiment).user_attrs:
             self.store.prune(trial.number)
-        elif scores:
-            self.store.complete(trial.number, max(scores.values()))
+            return self.trial_of(experiment)
+        tune = self.params.tune
+        value = training_value(rows, fused_scores(self.ways, revision) if tune.is_fused else None, tune)
+        if value is not None:
+            self.store.complete(trial.number, value)
         else:
             self.store.fail(trial.number, "no epoch has a validation score: val has no images, or no objects")
         return self.trial_of(experiment)
@@ -204,14 +208,14 @@ def stop_if_all_failed(ended: Sequence[FrozenTrial]) -> None:
         raise UserError(f"the first {len(ended)} trials have failed, the last with: {note}")
 
 
-def line_of(trial: FrozenTrial, objective: str) -> str:
+def line_of(trial: FrozenTrial, tune: TuneParams) -> str:
     """What to say of a trial that has begun or ended."""
     values = named(trial.user_attrs[VALUES])
     text = {
         TrialState.RUNNING: lambda: f"begins: {values}",
-        TrialState.COMPLETE: lambda: f"{objective} {trial.value:.4f}",
+        TrialState.COMPLETE: lambda: f"{tune.objective} {trial.value:.4f}",
         TrialState.PRUNED: lambda: (
-            f"pruned after epoch {trial.last_step}, {objective} {best_score(trial):.4f}"
+            f"pruned after epoch {trial.last_step}, {tune.select_by} {best_score(trial):.4f}"
         ),
         TrialState.FAIL: lambda: f"failed: {trial.user_attrs.get(NOTE, '')}",
     }[trial.state]()

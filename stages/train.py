@@ -1,5 +1,7 @@
 """Stage 3: train on the tensor files; writes models/model.pt, reports/train/history.tsv and priors.json.
 
+The next best weights (`train.keep_best`) are models/best/2.pt, 3.pt, ...
+
 All code that can change the weights is a dep of the stage in dvc.yaml. These deps, the settings and the data
 name the folder of the training's checkpoints. Output that changes no weights is in stages/train_log.py.
 """
@@ -13,24 +15,25 @@ from ruamel.yaml import YAML
 from torch import Tensor
 
 from ssd.errors import UserError
-from ssd.files import write_json
+from ssd.files import replacing_folder, write_json
 from ssd.hardware import Hardware, choose_hardware, choose_kernels
 from ssd.loading.tensor_file import TensorFile
 from ssd.models.build import build_model
-from ssd.models.kmeans_priors import PAPER_SCALES, prior_fit
-from ssd.models.priors import make_priors, paper_levels
+from ssd.models.family import Model, paper_priors
+from ssd.models.kmeans_priors import prior_fit
 from ssd.models.saved import save_model
-from ssd.models.ssd import SSD
 from ssd.params import Params
 from ssd.processes.launch import launch, num_processes
 from ssd.processes.world import World, exit_now, joined_world, launched
 from ssd.training.checkpoints import CheckpointFolder, fingerprint
 from ssd.training.loop import Trainer
 from stages.command import command, resolve_weights, stop, workspace
+from stages.fused_best import report_fused
 from stages.only_one import only_one
 from stages.train_log import TrainLog
 
 MODEL = Path("models/model.pt")
+OTHERS = Path("models/best")
 PRIORS = Path("reports/train/priors.json")
 TRAIN_FILE, VAL_FILE = Path("data/tensors/train"), Path("data/tensors/val")
 
@@ -41,7 +44,6 @@ NOT_IN_FINGERPRINT = {
     "device",
     "devices",
     "restarts",
-    "keep_best",
     "checkpoint_minutes",
     "val_batch_size",
 }
@@ -82,9 +84,13 @@ def train_model(params: Params, world: World) -> None:
         write_json(PRIORS, describe_priors(model, boxes, params.model.priors))
         result = trainer.run(checkpoints, log, stop)
         assert result is not None, "the main process has a folder"
-        criterion = asdict(trainer.step.settings)
+        criterion = trainer.step.loss_settings
         save_model(MODEL, result.weights, model.config, train_file.class_names, criterion)
-        log.ended(result, MODEL, PRIORS)
+        with replacing_folder(OTHERS) as folder:
+            for rank, others in enumerate(result.others, start=2):
+                save_model(folder / f"{rank}.pt", others, model.config, train_file.class_names, criterion)
+        fused = report_fused(trainer, [result.weights, *result.others])
+        log.ended(result, MODEL, PRIORS, fused)
 
 
 def raise_if_nothing_to_learn(train_file: TensorFile) -> None:
@@ -106,20 +112,20 @@ def raise_if_nothing_to_learn(train_file: TensorFile) -> None:
     raise UserError(f"{TRAIN_FILE}: no object to learn from: {reason}; annotate others")
 
 
-def describe_priors(model: SSD, boxes: Tensor, kind: str) -> dict[str, object]:
+def describe_priors(model: Model, boxes: Tensor, kind: str) -> dict[str, object]:
     """The content of priors.json: how well the priors cover the training boxes, beside the paper's table.
 
     Args:
         boxes: float32 [N, 4], xyxy, normalised.
         kind: `model.priors`.
     """
-    levels = model.config.levels
-    paper = make_priors(model.config.map_sizes(), paper_levels(len(levels), *PAPER_SCALES))
+    paper, paper_levels = paper_priors(model.config)
     return {
         "kind": kind,
         "paper": asdict(prior_fit(paper, boxes)),
         "model": asdict(prior_fit(model.priors, boxes)),
-        "levels": [asdict(level) for level in levels],
+        "paper_levels": [asdict(level) for level in paper_levels],
+        "levels": [asdict(level) for level in model.config.levels],
     }
 
 

@@ -24,7 +24,8 @@ from ssd.tracking.run import Run, flat_params
 from ssd.training.history import Epoch, history_tsv
 from ssd.training.loop import Trainer, TrainResult
 from ssd.training.progress import Reporter
-from ssd.unused_params import warn_of_unused_augmentation, warn_of_unused_training
+from ssd.training.selection import Scores
+from ssd.unused_params import warn_of_unused_augmentation, warn_of_unused_by_family, warn_of_unused_training
 from stages.run import log_splits, stage_run
 from stages.run_name import name_of
 
@@ -68,6 +69,7 @@ class TrainLog(Reporter):
             trainer.hardware,
             trainer.world.size,
         )
+        warn_of_unused_by_family(params.model, params.train)
         warn_of_unused_augmentation(params.augment)
         with stage_run(params, "train", sections=sections, name=name_of(params), resume=resume) as run:
             log = TrainLog(run, params.train.epochs, run_file)
@@ -116,10 +118,16 @@ class TrainLog(Reporter):
             write_bytes(self.run_file, self.run.id.encode())
             self.kept_id = self.run.id
 
-    def ended(self, result: TrainResult, model: Path, priors: Path) -> None:
-        """Log the files that training wrote; later stages find the run by the model's digest."""
+    def ended(self, result: TrainResult, model: Path, priors: Path, fused: Scores | None) -> None:
+        """Log the files that training wrote; later stages find the run by the model's digest.
+
+        fused: of the best models together, where several are kept.
+        """
         self.run.tags({MODEL_TAG: sha256(model)})
         self.run.metrics({"best/epoch": result.best_epoch, "best/score": result.best_score})
+        if fused is not None:
+            self.run.metrics({f"fused/{name}": value for name, value in asdict(fused).items()})
+            print(f"the best {1 + len(result.others)} fused:{line_of_scores(fused)}", flush=True)
         fit = json.loads(priors.read_text())["model"]
         self.run.metrics({f"priors/{key}": fit[key] for key in ("mean_best_iou", "recall50")})
         self.run.file(model, "model")
@@ -172,6 +180,12 @@ def line_of(epoch: Epoch) -> str:
     map50 = "" if epoch.val_map50 is None else f"  val mAP@0.5 {epoch.val_map50:.3f}"
     speed = f"{epoch.images_per_s:.0f} images/s, {epoch.data_wait:.0%} waiting for data"
     return f"epoch {epoch.epoch:3d}  loss {epoch.train_loss:.3f}{map50}  {speed}"
+
+
+def line_of_scores(scores: Scores) -> str:
+    """Those of a validation for the terminal."""
+    found = {"mAP@0.5": scores.map50, "F1": scores.f1}
+    return "".join(f"  val {name} {value:.3f}" for name, value in found.items() if value is not None)
 
 
 def time_left(history: Sequence[Epoch], num_epochs: int) -> str:

@@ -160,7 +160,7 @@ def run_search(search: Search, run: Run) -> None:
                 write_bytes(REPORTS / "trials.tsv", trials_table(search, trials).encode())
                 bar.update()
             tail = f"  (best: {best.value:.4f}, trial {best.number})" if best else ""
-            bar.write(line_of(trial, tune.objective) + (tail if trial.state.is_finished() else ""))
+            bar.write(line_of(trial, tune) + (tail if trial.state.is_finished() else ""))
             sys.stdout.flush()
     write_bytes(REPORTS / "trials.tsv", trials_table(search, trials).encode())
     save_figure(search_figure(points(trials), tune.objective), REPORTS / "history.png")

@@ -46,18 +46,19 @@ FLOORS: dict[str, set[str]] = {
     "loss": {"boxes", "matching"},
     "postprocess": {"boxes", "matching"},
     "loading": {"boxes"},
-    "models": {"boxes"},
+    "models": {"boxes", "loss", "matching", "postprocess"},
     "preflight": {"source", "prepare", "models", "processes"},
     "detector": {"models", "postprocess"},
-    "evaluation": {"loading", "loss", "models", "postprocess", "processes"},
+    "evaluation": {"loading", "models", "processes"},
     "export": {"boxes", "models", "postprocess", "detector"},
     "inference": {"prepare", "loss", "models", "postprocess", "detector", "export", "plots"},
     "plots": {"loading", "metrics", "models"},
     "compare": {"boxes", "metrics", "plots"},
+    "ensemble": {"compare", "metrics"},
     "audit": {"inference", "loading", "metrics", "plots"},
     "serving": {"inference", "plots", "prepare"},
     "tuning": {"plots", "training"},
-    "training": {"evaluation", "loading", "loss", "metrics", "models", "postprocess", "processes"},
+    "training": {"evaluation", "loading", "metrics", "models", "postprocess", "processes"},
 }
 
 

@@ -1,6 +1,7 @@
 """params.yaml: every mistake is one line that names the key, what was found and what is allowed."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ def load(text: str, folder: Path) -> Params:
 def test_the_repository_s_params_are_valid_and_every_key_has_a_comment() -> None:
     load_params(REPOSITORY / "params.yaml")
     lines = (REPOSITORY / "params.yaml").read_text().splitlines()
-    keys = [line for line in lines if line.startswith("  ")]
+    keys = [line for line in lines if line[:2] == "  " != line[2:4]]  # not the axes of tune.space
     assert all("#" in line for line in keys)
 
 
@@ -251,3 +252,14 @@ def test_params_cannot_be_changed(tmp_path: Path) -> None:
     params = load(TEXT, tmp_path)
     with pytest.raises(ValueError, match="frozen"):
         params.train.lr = 1.0
+
+
+def test_published_detectors_are_of_one_backbone_each(make_params: Callable[..., Params]) -> None:
+    fits = {"model.weights": "coco", "model.family": "faster_rcnn", "model.backbone": "resnet50"}
+    assert make_params(**fits).model.weights == "coco"
+    for change, found in (
+        ({"model.width": 128}, "coco with resnet50 of width 128; allowed: coco with resnet50 of width 256"),
+        ({"model.family": "ssd"}, "coco with resnet50 at 128; allowed: coco with vgg16 at 300"),
+    ):
+        with pytest.raises(UserError, match=found):
+            make_params(**{**fits, **change})

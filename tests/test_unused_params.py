@@ -8,7 +8,11 @@ from default_params import augment_params
 
 from ssd.hardware import choose_hardware
 from ssd.params import Params
-from ssd.unused_params import warn_of_unused_augmentation, warn_of_unused_training
+from ssd.unused_params import (
+    warn_of_unused_augmentation,
+    warn_of_unused_by_family,
+    warn_of_unused_training,
+)
 
 CPU = choose_hardware("cpu", "fp32")
 
@@ -133,3 +137,18 @@ def test_a_target_that_may_be_less_visible_than_others_is_warned_of(caplog: pyte
     caplog.clear()
     warn_of_unused_augmentation(augment_params("ssd", target_visible=0.2, others_visible=0.5))
     assert not caplog.records
+
+
+def test_settings_of_ssd_alone_are_warned_of_in_another_family(
+    make_params: Callable[..., Params], caplog: pytest.LogCaptureFixture
+) -> None:
+    changes = {"model.heads": "ssdlite", "model.strides": [8, 16, 32], "train.conf_loss": "focal"}
+    for family, number in (("ssd", 0), ("faster_rcnn", 3)):
+        params = make_params(**changes, **{"model.family": family})
+        warn_of_unused_by_family(params.model, params.train)
+        assert len(caplog.messages) == number
+    assert all(f"{key}: not used by model.family: faster_rcnn" in caplog.text for key in changes)
+    caplog.clear()
+    params = make_params(**{"model.family": "faster_rcnn"})
+    warn_of_unused_by_family(params.model, params.train)
+    assert caplog.messages == []

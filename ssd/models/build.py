@@ -5,17 +5,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ssd.models.config import map_sides, model_config
+from ssd.models.family import Model, config_from_params, kmeans_priors, new_model
 from ssd.models.input_scale import resolve_input_scale
-from ssd.models.kmeans_priors import kmeans_levels
-from ssd.models.ssd import SSD
 from ssd.models.weights import load_weights
 from ssd.params import ModelParams
 
 
 def build_model(
     params: ModelParams, class_names: Sequence[str], boxes: Tensor, seed: int, weights: str
-) -> SSD:
+) -> Model:
     """A network to train.
 
     Args:
@@ -31,10 +29,7 @@ def build_model(
     """
     input_scale = resolve_input_scale(params.input_scale, params.backbone, weights)
     torch.manual_seed(seed)
-    levels = []
-    if params.priors == "kmeans":
-        sides = map_sides(params.backbone, tuple(params.strides), params.heads, params.input_size)
-        levels = kmeans_levels(boxes[:, 2:] - boxes[:, :2], sides, params.prior_clusters, seed)
-    model = SSD(model_config(params, len(class_names) + 1, levels, input_scale))
+    levels = kmeans_priors(params, boxes[:, 2:] - boxes[:, :2], seed) if params.priors == "kmeans" else ()
+    model = new_model(config_from_params(params, len(class_names) + 1, levels, input_scale))
     load_weights(model, weights, class_names)
     return model

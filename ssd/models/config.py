@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from ssd.errors import UserError
 from ssd.models.auxiliary import NORMED, PLAIN, SSDLITE, TAPERED, Auxiliary
@@ -26,6 +26,7 @@ class SSDConfig:
     (see `ssd.models.vgg`); imagenet for every other backbone.
     """
 
+    family: ClassVar = "ssd"
     backbone: str
     strides: tuple[int, ...]
     input_size: int
@@ -62,12 +63,15 @@ class SSDConfig:
         levels = self.levels[: len(self.map_sizes(side))]
         return levels if side == self.input_size else tuple(replace(level, step=None) for level in levels)
 
+    @property
+    def cell_priors(self) -> tuple[PriorLevel, ...]:
+        """What two networks with the same priors have in common, at any two input sizes."""
+        return self.levels
+
     @staticmethod
     def from_state(state: dict[str, Any]) -> "SSDConfig":
         """From `dataclasses.asdict` of a config."""
-        levels = tuple(
-            PriorLevel(tuple(map(tuple, level["shapes"])), level["step"]) for level in state["levels"]
-        )
+        levels = tuple(map(PriorLevel.from_state, state["levels"]))
         return SSDConfig(**{**state, "strides": tuple(state["strides"]), "levels": levels})
 
 

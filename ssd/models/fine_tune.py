@@ -4,24 +4,20 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import cast
-
-from torch import Tensor, nn
 
 from ssd.errors import UserError
-from ssd.models.config import SSDConfig
+from ssd.models.family import Config, Model
 from ssd.models.priors import alike
 from ssd.models.published import KEY
 from ssd.models.saved import load_model
-from ssd.models.ssd import SSD
 
 log = logging.getLogger(__name__)
 
-MAY_DIFFER = {"input_size", "num_classes", "levels", "strides"}
-"""Fields of SSDConfig that do not decide which weights there are, or whose difference shapes tell."""
+MAY_DIFFER = {"input_size", "num_classes", "levels", "anchor_levels", "strides"}
+"""Fields of a config that do not decide which weights there are, or whose difference shapes tell."""
 
 
-def check_fits(config: SSDConfig, path: Path) -> None:
+def check_fits(config: Config, path: Path) -> None:
     """Compare a network with that of a model.pt.
 
     Raises:
@@ -30,7 +26,7 @@ def check_fits(config: SSDConfig, path: Path) -> None:
     _raise_if_other(config, load_model(path)[0].config, path)
 
 
-def load_own_model(model: SSD, path: Path, class_names: Sequence[str]) -> None:
+def load_own_model(model: Model, path: Path, class_names: Sequence[str]) -> None:
     """Load a model.pt into a network, in place.
 
     A class that both know keeps its filters, background too. The others, and levels that the file does not
@@ -47,11 +43,11 @@ def load_own_model(model: SSD, path: Path, class_names: Sequence[str]) -> None:
     source, known = load_model(path)
     _raise_if_other(model.config, source.config, path)
     own, given = model.state_dict(), source.state_dict()
-    heads = ("heads.conf.",) if list(class_names) != known else ()
+    heads = model.class_heads().keys() if list(class_names) != known else set()
     fits = {
         key: value
         for key, value in given.items()
-        if key in own and own[key].shape == value.shape and not key.startswith(heads)
+        if key in own and own[key].shape == value.shape and key.rpartition(".")[0] not in heads
     }
     model.load_state_dict(fits, strict=False)
     copied = set(fits)
@@ -62,7 +58,7 @@ def load_own_model(model: SSD, path: Path, class_names: Sequence[str]) -> None:
         log.info("model.weights: %s: class heads kept for %s", path, ", ".join(kept) or "no class")
         if fresh:
             log.info("model.weights: class heads randomly initialised for %s", ", ".join(fresh))
-    if not alike(source.config.levels, model.config.levels):
+    if not alike(source.config.cell_priors, model.config.cell_priors):
         log.warning("model.weights: %s was trained with other priors than those of `model`", path)
     missing = sorted({key.rpartition(".")[0] for key in own.keys() - copied})
     if missing:
@@ -75,7 +71,7 @@ def load_own_model(model: SSD, path: Path, class_names: Sequence[str]) -> None:
         )
 
 
-def _copy_classes(model: SSD, source: SSD, class_names: Sequence[str], known: Sequence[str]) -> set[str]:
+def _copy_classes(model: Model, source: Model, class_names: Sequence[str], known: Sequence[str]) -> set[str]:
     """Copy the confidence filters of background and of common classes; return the names of what was loaded.
 
     The bias of a class that is new is the mean of those that are kept: a trained detector gives any object a
@@ -87,9 +83,11 @@ def _copy_classes(model: SSD, source: SSD, class_names: Sequence[str], known: Se
     new = [label for label, name in enumerate(class_names, 1) if name not in known]
     to, from_ = ([pair[side] for pair in pairs] for side in (0, 1))
     loaded = set()
-    heads = zip(model.heads.conf, source.heads.conf, strict=False)
-    for level, (head, given) in enumerate(heads):
-        ours, theirs = _by_class(head, model.num_classes), _by_class(given, source.num_classes)
+    given = source.class_heads()
+    for name, ours in model.class_heads().items():
+        if name not in given:
+            continue
+        theirs = given[name]
         if any(
             a.shape[0] != b.shape[0] or a.shape[2:] != b.shape[2:] for a, b in zip(ours, theirs, strict=True)
         ):
@@ -98,22 +96,19 @@ def _copy_classes(model: SSD, source: SSD, class_names: Sequence[str], known: Se
             own[:, to] = other[:, from_]
         if new and len(to) > 1:
             ours[1][:, new] = theirs[1][:, from_[1:]].mean(dim=1, keepdim=True)
-        loaded |= {f"heads.conf.{level}.weight", f"heads.conf.{level}.bias"}
+        loaded |= {f"{name}.weight", f"{name}.bias"}
     return loaded
 
 
-def _by_class(head: nn.Module, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Weight [A, C, in, k, k] and bias [A, C] of a confidence head; views, not copies."""
-    convolution = cast(nn.Conv2d, head)
-    assert convolution.bias is not None, "created with a bias"
-    weight, bias = convolution.weight.data, convolution.bias.data
-    return weight.view(-1, num_classes, *weight.shape[1:]), bias.view(-1, num_classes)
-
-
-def _raise_if_other(config: SSDConfig, found: SSDConfig, path: Path) -> None:
+def _raise_if_other(config: Config, found: Config, path: Path) -> None:
+    if config.family != found.family:
+        raise UserError(
+            f"{path} is of another family; set model.family: {found.family}, or take other weights",
+            key=KEY,
+        )
     wanted, given = asdict(config), asdict(found)
     other = [key for key in wanted if key not in MAY_DIFFER and wanted[key] != given[key]]
-    if found.neck == "none" and found.heads != "conv1x1":
+    if given.get("neck") == "none" and given["heads"] != "conv1x1":
         other = [key for key in other if key != "width"]  # no layer of the file has it
     if other:
         settings = ", ".join(f"model.{key}: {given[key]}" for key in other)

@@ -80,6 +80,14 @@ def _both(loc_head: nn.Conv2d, conf_head: nn.Conv2d, x: Tensor) -> tuple[Tensor,
     return loc, logits
 
 
+def by_class(head: nn.Module, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Weight [A, C, in, k, k] and bias [A, C] of a confidence head; views, not copies."""
+    convolution = cast(nn.Conv2d, head)
+    assert convolution.bias is not None, "created with a bias"
+    weight, bias = convolution.weight.data, convolution.bias.data
+    return weight.view(-1, num_classes, *weight.shape[1:]), bias.view(-1, num_classes)
+
+
 def _projection(channels: int, width: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, product
 from math import isclose, sqrt
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,11 @@ class PriorLevel:
 
     shapes: tuple[tuple[float, float], ...]
     step: float | None = None
+
+    @staticmethod
+    def from_state(state: dict[str, Any]) -> "PriorLevel":
+        """From `dataclasses.asdict` of one, also as JSON has it."""
+        return PriorLevel(tuple(map(tuple, state["shapes"])), state["step"])
 
 
 def paper_levels(num_levels: int, first: float, second: float, last: float) -> list[PriorLevel]:

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import torch
 from torchvision.models import VGG16_Weights, WeightsEnum, get_model_weights
-from torchvision.models.detection import SSD300_VGG16_Weights
+from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights, SSD300_VGG16_Weights
 
 from ssd.errors import UserError
 from ssd.fetch import RemoteFile, fetch
@@ -14,6 +14,7 @@ from ssd.models.backbones import CONV4
 
 KEY = "model.weights"
 COCO_WEIGHTS: WeightsEnum = SSD300_VGG16_Weights.COCO_V1
+FASTER_RCNN_WEIGHTS: WeightsEnum = FasterRCNN_ResNet50_FPN_Weights.COCO_V1
 
 SHA256 = {
     "mobilenet_v3_large-8738ca79.pth": "8738ca797c879b547d18bbd15da5736ff2557b2036a9af72225393ca61759a04",
@@ -48,7 +49,7 @@ def published_file(backbone: str, weights: str) -> RemoteFile:
             "the model.safetensors of its page on Hugging Face",
             key=KEY,
         )
-    published = COCO_WEIGHTS if weights == "coco" else imagenet_weights(backbone)
+    published = _detector_weights(backbone) if weights == "coco" else imagenet_weights(backbone)
     name = PurePosixPath(urlsplit(published.url).path).name
     digits = re.search(torch.hub.HASH_REGEX, name)
     if digits is None:
@@ -56,6 +57,11 @@ def published_file(backbone: str, weights: str) -> RemoteFile:
             f"torchvision states no digest of {published.url}; download it and name the file here", key=KEY
         )
     return RemoteFile(name, 0, SHA256.get(name, digits[1]), (published.url,))
+
+
+def _detector_weights(backbone: str) -> WeightsEnum:
+    """torchvision's detector on a backbone: Faster R-CNN on resnet50, SSD on vgg16 (see `ssd.params`)."""
+    return FASTER_RCNN_WEIGHTS if backbone == "resnet50" else COCO_WEIGHTS
 
 
 def hub_folder() -> Path:

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from ssd.errors import UserError, first_line, is_out_of_memory
 from ssd.files import write_bytes
-from ssd.models.config import SSDConfig
-from ssd.models.ssd import SSD
+from ssd.models.family import Config, Model, config_from_state, new_model
 
 FORMATS = b"ssd-model-"
 """Beginning of the seal of every version."""
@@ -30,15 +29,15 @@ DIGEST_LENGTH = 64  # hex digits of SHA-256
 def save_model(
     path: str | Path,
     weights: dict[str, Tensor],
-    config: SSDConfig,
+    config: Config,
     class_names: Sequence[str],
     loss_settings: Mapping[str, float | str],
 ) -> None:
     """Write a model file atomically. The same content gives the same bytes, whatever the file's name.
 
     Args:
-        class_names: without background; loss_settings: the fields of the `ssd.loss.LossSettings` that the
-            network was trained with.
+        class_names: without background; loss_settings: those of the criterion that the network was
+            trained with.
     """
     content = {
         "format": MODEL_FORMAT,
@@ -52,7 +51,7 @@ def save_model(
     write_bytes(path, sealed_zip(buffer.getvalue(), SEAL))
 
 
-def load_model(path: str | Path) -> tuple[SSD, list[str]]:
+def load_model(path: str | Path) -> tuple[Model, list[str]]:
     """Rebuild a network, in eval mode on the CPU, and its class names (without background).
 
     Raises:
@@ -60,7 +59,7 @@ def load_model(path: str | Path) -> tuple[SSD, list[str]]:
             its network in another way.
     """
     content = _read(Path(path))
-    model = SSD(SSDConfig.from_state(content["config"]))
+    model = new_model(config_from_state(content["config"]))
     try:
         model.load_state_dict(content["weights"])
     except RuntimeError as error:

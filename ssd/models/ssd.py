@@ -1,14 +1,22 @@
 """The SSD network: backbone, auxiliary convolutions, neck, heads. Raw outputs, the same in train and eval."""
 
-from torch import Tensor, nn
-from torch.nn import functional as F
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
 
+from torch import Tensor, nn
+
+from ssd.loss import LossSettings, MultiBoxLoss
+from ssd.matching import Matches
 from ssd.models.auxiliary import auxiliary_stage
 from ssd.models.backbones import build_backbone
 from ssd.models.config import SSDConfig
 from ssd.models.feature_maps import feature_maps
-from ssd.models.heads import Heads
+from ssd.models.fpn import FPN
+from ssd.models.heads import Heads, by_class
 from ssd.models.priors import make_priors
+from ssd.params import TrainParams
+from ssd.postprocess import NMS, PostProcessor, PostProcessSettings, nms_mask
 
 
 class SSD(nn.Module):
@@ -44,12 +52,13 @@ class SSD(nn.Module):
                     nn.init.zeros_(module.bias)
         self.heads.initialise()
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, matches: Matches | None = None) -> tuple[Tensor, Tensor]:
         """Raw outputs.
 
         Args:
             images: [B, 3, S, S], normalised; S is the configured input size, or in training another one
                 (see `priors_at`).
+            matches: not used: the outputs of SSD do not depend on the targets.
 
         Returns:
             loc [B, P, 4], offsets from the priors; logits [B, P, C], background first.
@@ -66,31 +75,22 @@ class SSD(nn.Module):
         """
         return make_priors(self.config.map_sizes(side), self.config.levels_at(side))
 
+    @staticmethod
+    def loss_settings(params: TrainParams) -> dict[str, Any]:
+        """The fields of `LossSettings`, from the `train` section."""
+        return params.model_dump(include={field.name for field in fields(LossSettings)})
 
-class FPN(nn.Module):
-    """Feature pyramid network (Lin et al., CVPR 2017, section 3).
+    def criterion(self, settings: Mapping[str, Any], side: int) -> MultiBoxLoss:
+        """The criterion for inputs of `side` pixels, on the CPU; settings: the fields of `LossSettings`."""
+        return MultiBoxLoss(self.priors_at(side), LossSettings(**settings))
 
-    Unlike torchvision's, it also accepts fewer feature maps, the finest ones, as a smaller input has.
+    def postprocessor(self, settings: PostProcessSettings, nms: NMS = nms_mask) -> PostProcessor:
+        """The post-processor for inputs of the configured size, on the model's device."""
+        return PostProcessor(self.priors, settings, nms)
 
-    Args:
-        channels: of each feature map, finest first.
-        width: channels of every output map.
-    """
-
-    def __init__(self, channels: list[int], width: int) -> None:
-        super().__init__()
-        self.lateral = nn.ModuleList(nn.Conv2d(number, width, 1) for number in channels)
-        self.output = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in channels)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_uniform_(module.weight, a=1)
-                assert module.bias is not None, "created with a bias"
-                nn.init.zeros_(module.bias)
-
-    def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Feature maps [B, C_i, H_i, W_i], finest first, to feature maps [B, width, H_i, W_i]."""
-        laterals = [lateral(x) for lateral, x in zip(self.lateral, maps, strict=False)]
-        for level in range(len(laterals) - 2, -1, -1):
-            coarser = F.interpolate(laterals[level + 1], size=laterals[level].shape[-2:], mode="nearest")
-            laterals[level] = laterals[level] + coarser
-        return [output(x) for output, x in zip(self.output, laterals, strict=False)]
+    def class_heads(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """What predicts the classes: weight [A, C, ...] and bias [A, C] of layers by name; views."""
+        return {
+            f"heads.conf.{level}": by_class(head, self.num_classes)
+            for level, head in enumerate(self.heads.conf)
+        }

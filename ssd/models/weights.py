@@ -10,12 +10,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ssd.errors import UserError, first_line, is_out_of_memory
+from ssd.files import sha256
+from ssd.models.config import SSDConfig
 from ssd.models.extractors import ExtractedFeatures, timm_network
+from ssd.models.family import Model
+from ssd.models.faster_rcnn import torchvision_weights as faster_rcnn
 from ssd.models.fine_tune import load_own_model
 from ssd.models.priors import alike
-from ssd.models.published import KEY, fetch_weights
+from ssd.models.published import KEY, fetch_weights, published_file
 from ssd.models.saved import is_model_file
-from ssd.models.ssd import SSD
 from ssd.models.torchvision_ssd import (
     convert_ssd300_vgg16,
     is_ssd300_vgg16,
@@ -28,15 +31,15 @@ from ssd.params import PUBLISHED_WEIGHTS
 log = logging.getLogger(__name__)
 
 
-def load_weights(model: SSD, weights: str, class_names: Sequence[str] = ()) -> None:
+def load_weights(model: Model, weights: str, class_names: Sequence[str] = ()) -> None:
     """Load `weights` into a network, in place.
 
     Args:
         model: with randomly initialised weights.
         weights: "none" keeps these; "imagenet" takes torchvision's weights of the backbone, "coco" those of
-            its `ssd300_vgg16` (both from torch's hub folder, downloaded if they are missing; their digest is
+            its detector (both from torch's hub folder, downloaded if they are missing; their digest is
             checked every time); anything else is a file: a model.pt of this project (see
-            `ssd.models.fine_tune`), or a state dict of torchvision's backbone or `ssd300_vgg16`, as
+            `ssd.models.fine_tune`), or a state dict of torchvision's backbone or detector, as
             .safetensors, or as .pth loaded without pickle.
         class_names: of the data set, without background; a model.pt keeps the heads of those it knows.
 
@@ -50,14 +53,18 @@ def load_weights(model: SSD, weights: str, class_names: Sequence[str] = ()) -> N
         load_own_model(model, Path(weights), class_names)
         return
     if weights in PUBLISHED_WEIGHTS:
-        state = read_state(fetch_weights(name, weights))
+        path = fetch_weights(name, weights)
     elif name.startswith("timm/"):
         _load_timm(model, weights)
         return
     else:
-        state = read_state(Path(weights))
+        path = Path(weights)
+    state = read_state(path)
     if is_ssd300_vgg16(state):
         _load_detector(model, state, weights)
+    elif faster_rcnn.is_faster_rcnn(state):
+        published = sha256(path).startswith(published_file("resnet50", "coco").sha256)
+        faster_rcnn.load_faster_rcnn(model, state, weights, published=published)
     else:
         _load_backbone(model.backbone, name, state, weights)
 
@@ -119,11 +126,11 @@ def _is_unused(key: str, own: dict[str, Tensor]) -> bool:
     return part in ("fc", "layer3", "layer4") and not any(name.split(".")[0] == part for name in own)
 
 
-def _load_detector(model: SSD, state: dict[str, Tensor], weights: str) -> None:
+def _load_detector(model: Model, state: dict[str, Tensor], weights: str) -> None:
     """Load torchvision's whole detector; where the number of classes differs, all but the class heads."""
     expected = ssd300_vgg16_config(model.num_classes)
     config = model.config
-    same = all(
+    same = isinstance(config, SSDConfig) and all(
         getattr(config, name) == getattr(expected, name)
         for name in ("backbone", "input_size", "neck", "heads")
     )
@@ -131,7 +138,7 @@ def _load_detector(model: SSD, state: dict[str, Tensor], weights: str) -> None:
     if not same or counts[0] != counts[1]:
         raise UserError(
             f"{weights} is torchvision's ssd300_vgg16; it fits backbone: vgg16, "
-            f"input_size: 300, neck: none, heads: conv3x3 and {counts[1]} priors per cell",
+            f"input_size: 300, neck: none, heads: conv3x3 and {counts[1]} priors per cell, of family ssd",
             key=KEY,
         )
     if not alike(config.levels, expected.levels):
@@ -158,7 +165,7 @@ def _load_detector(model: SSD, state: dict[str, Tensor], weights: str) -> None:
         raise UserError(f"{weights} does not fit torchvision's ssd300_vgg16: {reason}", key=KEY) from None
 
 
-def _load_timm(model: SSD, weights: str) -> None:
+def _load_timm(model: Model, weights: str) -> None:
     """Load a file of timm's; timm maps its parameter names to those of the feature extractor.
 
     It passes over names that it does not find, on either side. So the file is loaded twice, first with NaN
@@ -178,7 +185,7 @@ def _load_timm(model: SSD, weights: str) -> None:
     model.backbone.get_submodule("body").load_state_dict(_timm_state(model, state, weights))
 
 
-def _timm_state(model: SSD, state: dict[str, Tensor], weights: str) -> dict[str, Tensor]:
+def _timm_state(model: Model, state: dict[str, Tensor], weights: str) -> dict[str, Tensor]:
     """What timm makes of a state dict for the feature extractor of `model`.
 
     timm is given the state dict and not its file, which some of its versions load with pickle. Without
@@ -193,7 +200,14 @@ def _timm_state(model: SSD, state: dict[str, Tensor], weights: str) -> dict[str,
     return network.state_dict()
 
 
-def _timm_places(model: SSD) -> list[int]:
+def _timm_places(model: Model) -> list[int]:
     """Indices of the feature maps that a timm network returns."""
     info = model.backbone.get_submodule("body").feature_info
     return list(info.out_indices)  # type: ignore[union-attr,arg-type]
+
+
+def num_detector_classes(state: dict[str, Tensor]) -> int | None:
+    """Number of classes, with background, of a detector of torchvision's; None of any other state dict."""
+    if is_ssd300_vgg16(state):
+        return num_classes_of(state)
+    return faster_rcnn.num_classes_of(state) if faster_rcnn.is_faster_rcnn(state) else None

@@ -93,6 +93,7 @@ def run_page(
     setup: Mapping[str, object],
     settings: Mapping[str, Mapping[str, object]],
     pictures: Mapping[str, bytes],
+    ensemble: Mapping[str, Any] | None = None,
 ) -> str:
     """The page as HTML.
 
@@ -101,6 +102,7 @@ def run_page(
             the list in reports/preprocess/problems.json.
         setup: what was trained on what, in words; settings: all of them, by section and key.
         pictures: the bytes of a PNG for each of CHARTS.
+        ensemble: the content of reports/evaluate/ensemble.json, where models were fused.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
@@ -110,6 +112,7 @@ def run_page(
     return environment.get_template("page.html.j2").render(
         title=title,
         metrics=metrics,
+        ensemble=ensemble,
         headline=headline(metrics),
         summary=summary,
         columns=SPLIT_COLUMNS,

@@ -18,7 +18,7 @@ def check_network(model: ModelParams, weights: str) -> list[Finding]:
         model: the `model` section.
         weights: `model.weights`, a file's path made absolute.
     """
-    usual = model.priors == "paper" and not model.prior_steps and not model.strides
+    usual = model.family == "ssd" and model.priors == "paper" and not model.prior_steps and not model.strides
     if usual and weights == "none" and model.backbone in BUILT_IN_BACKBONES and model.input_scale != "caffe":
         return []
     findings: list[Finding] = []
@@ -39,9 +39,9 @@ def _check_config(model: ModelParams) -> None:
         UserError: there is no such backbone, it has no maps of these strides or does not take images of this
             size, it needs timm, or the lists of priors do not fit its maps.
     """
-    from ssd.models.config import model_config
+    from ssd.models.family import config_from_params
 
-    model_config(_without_kmeans(model), num_classes=2)
+    config_from_params(_without_kmeans(model), num_classes=2)
 
 
 def _check_input_scale(model: ModelParams, weights: str) -> None:
@@ -96,22 +96,20 @@ def _check_file(model: ModelParams, weights: str) -> None:
     """
     import torch
 
-    from ssd.models.config import model_config
+    from ssd.models.family import config_from_params, new_model
     from ssd.models.fine_tune import check_fits
     from ssd.models.input_scale import resolve_input_scale
     from ssd.models.saved import is_model_file
-    from ssd.models.ssd import SSD
-    from ssd.models.torchvision_ssd import is_ssd300_vgg16, num_classes_of
-    from ssd.models.weights import load_weights, read_state
+    from ssd.models.weights import load_weights, num_detector_classes, read_state
 
     if is_model_file(weights):
         scale = resolve_input_scale(model.input_scale, model.backbone, weights)
-        check_fits(model_config(_without_kmeans(model), 2, input_scale=scale), Path(weights))
+        check_fits(config_from_params(_without_kmeans(model), 2, input_scale=scale), Path(weights))
         return
     state = read_state(Path(weights))
-    num_classes = num_classes_of(state) if is_ssd300_vgg16(state) else 2
+    num_classes = num_detector_classes(state) or 2
     with torch.device("meta"):
-        network = SSD(model_config(_without_kmeans(model), num_classes))
+        network = new_model(config_from_params(_without_kmeans(model), num_classes))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter")
         load_weights(network, weights)

@@ -20,9 +20,9 @@ from ssd.loading.cache import DecodedCache
 from ssd.loading.dataset import Batch, DetectionDataset
 from ssd.loading.loader import make_loader
 from ssd.loading.tensor_file import TensorFile
-from ssd.models.ssd import SSD
+from ssd.models.family import Model
 from ssd.params import AugmentParams, TrainParams
-from ssd.postprocess import PostProcessor, PostProcessSettings
+from ssd.postprocess import PostProcessSettings
 from ssd.processes.world import World
 from ssd.training.checkpoints import CheckpointFolder
 from ssd.training.history import Epoch
@@ -39,10 +39,12 @@ log = logging.getLogger(__name__)
 class TrainResult:
     """The weights of the best epoch by `select_by` (of the last where nothing was measured), on the CPU.
 
-    best_score: as measured, so a loss is positive; None where nothing was.
+    others: the next best, `keep_best` with the first; best_score: as measured, so a loss is positive; None
+    where nothing was.
     """
 
     weights: dict[str, Tensor]
+    others: list[dict[str, Tensor]]
     best_epoch: int
     best_score: float | None
     history: list[Epoch]
@@ -65,7 +67,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: SSD,
+        model: Model,
         train_file: TensorFile,
         val_file: TensorFile,
         params: TrainParams,
@@ -78,7 +80,7 @@ class Trainer:
         self.input_size = model.config.input_size
         self.step = TrainStep(model, params, augment, hardware, self.world)
         # The paper's settings, not those of `evaluate`, which must not affect training.
-        self.postprocessor = PostProcessor(self.step.model.priors, PostProcessSettings())
+        self.postprocessor = self.step.model.postprocessor(PostProcessSettings())
         cache = DecodedCache(train_file, self.world.size) if params.cache == "ram" else None
         dataset = DetectionDataset(train_file, self.input_size, augment, params.seed, cache)
         world_size, rank = self.world.size, self.world.rank
@@ -138,9 +140,10 @@ class Trainer:
             self._remaining_epochs()
         if folder is None:
             return None
-        best, history = folder.best[0], self.progress.history
+        (best, *others), history = folder.best, self.progress.history
         best_score = measured(history[best.epoch - 1], self.params.select_by)
-        return TrainResult(folder.read_weights(best), best.epoch, best_score, history)
+        weights, *more = (folder.read_weights(item) for item in (best, *others))
+        return TrainResult(weights, more, best.epoch, best_score, history)
 
     def _remaining_epochs(self) -> None:
         try:

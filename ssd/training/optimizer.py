@@ -8,11 +8,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from ssd.models.ssd import SSD
+from ssd.models.family import Model
 from ssd.params import TrainParams
 
 
-def build_optimizer(model: SSD, params: TrainParams) -> Optimizer:
+def build_optimizer(model: Model, params: TrainParams) -> Optimizer:
     """SGD with momentum, Adam or AdamW over the parameters that require a gradient.
 
     Normalisation layers and biases (every parameter of fewer than two dimensions) have no weight decay. Each
@@ -52,7 +52,7 @@ def _sgd(param_groups: list[dict[str, Any]], params: TrainParams) -> torch.optim
     return optimizer
 
 
-def lr_scales(model: SSD, params: TrainParams) -> dict[str, float]:
+def lr_scales(model: Model, params: TrainParams) -> dict[str, float]:
     """The factor of the learning rate of each parameter, by its name.
 
     1 outside the backbone; `backbone_lr` for the backbone's last stage, multiplied by `layer_decay` for each
@@ -66,7 +66,7 @@ def lr_scales(model: SSD, params: TrainParams) -> dict[str, float]:
     return scales
 
 
-def freeze(model: SSD, num_stages: int, norms: bool) -> list[nn.Module]:
+def freeze(model: Model, num_stages: int, norms: bool) -> list[nn.Module]:
     """Freeze the first stages of the backbone, and optionally all of its batch norms.
 
     Args:
@@ -110,13 +110,13 @@ class EMA:
         num_updates: so far; part of a checkpoint, beside the state of `model`.
     """
 
-    def __init__(self, model: SSD, decay: float) -> None:
+    def __init__(self, model: Model, decay: float) -> None:
         self.decay = decay
         self.num_updates = 0
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
 
     @torch.no_grad()
-    def update(self, model: SSD) -> None:
+    def update(self, model: Model) -> None:
         """Update the average by one step of `model`."""
         self.num_updates += 1
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import fields
 from itertools import pairwise
 from typing import Any
 
@@ -14,8 +13,7 @@ from ssd.errors import UserError
 from ssd.hardware import Hardware, check_compiler
 from ssd.loading.batch_augment import augment_batch
 from ssd.loading.dataset import Batch
-from ssd.loss import LossSettings, MultiBoxLoss
-from ssd.models.ssd import SSD
+from ssd.models.family import Criterion, Model
 from ssd.params import AugmentParams, TrainParams
 from ssd.processes.world import World
 from ssd.structures import Targets
@@ -34,7 +32,7 @@ class TrainStep:
 
     def __init__(
         self,
-        model: SSD,
+        model: Model,
         params: TrainParams,
         augment: AugmentParams,
         hardware: Hardware,
@@ -47,8 +45,8 @@ class TrainStep:
         self.frozen_norms = freeze(self.model, params.freeze_stages, params.freeze_bn)
         if world.size > 1 and params.sync_bn and device.type == "cuda":
             self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)  # type: ignore[no-untyped-call]
-        self.settings = loss_settings(params)
-        self._criteria: dict[int, MultiBoxLoss] = {}
+        self.loss_settings = model.loss_settings(params)
+        self._criteria: dict[int, Criterion] = {}
         self.optimizer = build_optimizer(self.model, params)
         self.scaler = torch.amp.GradScaler(device.type, enabled=hardware.dtype == torch.float16)
         self.ema = EMA(self.model, params.ema) if params.ema > 0 else None
@@ -56,7 +54,7 @@ class TrainStep:
         norms = [m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         self._statistics = [b for norm in norms for b in norm.buffers() if b.is_floating_point()]
 
-    def _wrapped(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    def _wrapped(self) -> Callable[..., tuple[Tensor, ...]]:
         """The network as steps call it: distributed over the processes, compiled if `train.compile`."""
         network: nn.Module = self.model
         if self.world.size > 1:
@@ -72,11 +70,11 @@ class TrainStep:
             network.compile()
         return network
 
-    def criterion_at(self, side: int) -> MultiBoxLoss:
+    def criterion_at(self, side: int) -> Criterion:
         """The criterion for inputs of `side` pixels; the priors follow the size."""
         if side not in self._criteria:
-            priors = self.model.priors_at(side).to(self.hardware.device)
-            self._criteria[side] = MultiBoxLoss(priors, self.settings)
+            criterion = self.model.criterion(self.loss_settings, side)
+            self._criteria[side] = criterion.to(self.hardware.device)
         return self._criteria[side]
 
     def __call__(self, batch: Batch, epoch: int, index: int, lr: float) -> Tensor:
@@ -96,8 +94,8 @@ class TrainStep:
             group["lr"] = lr * group["lr_scale"]
         images, targets = self._inputs(batch, epoch, index)
         criterion = self.criterion_at(images.shape[-1])
-        matches = criterion.match(targets)
-        num_positives = self.world.sum_(matches.num_positives)
+        matches = criterion.match(targets, self._key(epoch, index))
+        divisor = self.world.sum_(matches.divisor)
         statistics = [value.clone() for value in self._statistics]
 
         self.optimizer.zero_grad(set_to_none=True)
@@ -106,8 +104,8 @@ class TrainStep:
         for number, rows in enumerate(micro_batches):
             with self._without_exchange(last=number == len(micro_batches) - 1):
                 with self.hardware.autocast():
-                    loc, logits = self.network(images[rows])
-                part = criterion(loc, logits, matches.rows(rows), num_positives)
+                    outputs = self.network(images[rows], matches.rows(rows))
+                part = criterion(*outputs, matches.rows(rows), divisor)
                 # DistributedDataParallel averages gradients over processes, but the loss is a sum.
                 self.scaler.scale(part.total * self.world.size).backward()
             losses += torch.stack([part.total, part.loc, part.conf]).detach()
@@ -120,10 +118,14 @@ class TrainStep:
 
     def _inputs(self, batch: Batch, epoch: int, index: int) -> tuple[Tensor, Targets]:
         """The batch on the device, augmented and normalised."""
-        device, key = self.hardware.device, (self.params.seed, epoch, index, self.world.rank)
+        device, key = self.hardware.device, self._key(epoch, index)
         images, targets = batch.images.to(device, non_blocking=True), batch.targets.to(device)
         images, targets = augment_batch(images, targets, self.augment, key)
         return images.contiguous(memory_format=self.memory_format), targets
+
+    def _key(self, epoch: int, index: int) -> tuple[int, ...]:
+        """What determines the randomness of a step."""
+        return self.params.seed, epoch, index, self.world.rank
 
     def _micro_batches(self, num_images: int) -> list[slice]:
         """Gradient accumulation: the rows of each micro-batch; two images at least, for batch norm."""
@@ -186,7 +188,7 @@ class TrainStep:
                 buffer.zero_()
             self.world.sum_(buffer)
 
-    def best_model(self) -> SSD:
+    def best_model(self) -> Model:
         """The model that is validated and saved: the EMA where there is one."""
         return self.ema.model if self.ema else self.model
 
@@ -208,8 +210,3 @@ class TrainStep:
         if self.ema:
             self.ema.model.load_state_dict(state["ema"])
             self.ema.num_updates = state["ema_updates"]
-
-
-def loss_settings(params: TrainParams) -> LossSettings:
-    """The criterion's part of the `train` section."""
-    return LossSettings(**params.model_dump(include={field.name for field in fields(LossSettings)}))

@@ -34,6 +34,9 @@ NOT_TRIED = {
 }
 """Keys of train that decide how a model is judged, or how the machine is used."""
 
+MOST_FUSED = 20
+"""`evaluate.ensemble`, by which the end of a search measures on the test split, allows no more."""
+
 DIGITS = 4
 """Of a number that is drawn: those that a person reads, and that are trained with."""
 
@@ -61,6 +64,37 @@ def check_space(params: Params) -> None:
             raise UserError(
                 f"found {step}; allowed: a whole number, as {key} is", key=f"tune.space.{key}.step"
             )
+    if params.tune.is_fused:
+        check_kept(params)
+
+
+def check_kept(params: Params) -> None:
+    """Raise UserError where trials will not have the models that the objective fuses.
+
+    A trial has one for each validation, which are those of every `val_every`-th epoch and of its last.
+    """
+    train = params.train
+    if not 2 <= train.keep_best <= MOST_FUSED:
+        raise UserError(
+            f"found {train.keep_best}; tune.objective: fused_map50_f1 fuses 2 to {MOST_FUSED} models",
+            key="train.keep_best",
+        )
+    fewest = -(-min(_all_of(params, "train.epochs")) // train.val_every)
+    stops = [number + 1 for number in _all_of(params, "train.early_stop") if number > 0]
+    fewest = min([fewest, *stops])
+    if fewest < train.keep_best:
+        raise UserError(
+            f"found {train.keep_best}, but a trial may have only {fewest} models to fuse (by train.epochs, "
+            "val_every and early_stop)",
+            key="train.keep_best",
+        )
+
+
+def _all_of(params: Params, key: str) -> list[int]:
+    """The value of a key of whole numbers, and the ends or choices of its axis if it is searched."""
+    axis = params.tune.space.get(key, ())
+    searched = (axis.low, axis.high) if isinstance(axis, Range) else axis
+    return [int(value) for value in (value_of(params, key), *searched)]
 
 
 def with_values(params: Params, values: Mapping[str, Value]) -> Params:

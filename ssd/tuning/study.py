@@ -6,6 +6,7 @@ was.
 
 import logging
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import optuna
@@ -15,7 +16,7 @@ from optuna.pruners import MedianPruner
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from ssd.params import SelectBy
+from ssd.params import SelectBy, TuneParams
 from ssd.params_space import Value
 from ssd.training.selection import MEASURES
 from ssd.tuning.space import rounded
@@ -77,16 +78,34 @@ def best_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
     return max(finished, key=lambda trial: (trial.value, -trial.number), default=None)
 
 
-def epoch_scores(rows: Sequence[Mapping[str, float | None]], objective: SelectBy) -> dict[int, float]:
+def epoch_scores(rows: Sequence[Mapping[str, float | None]], select_by: SelectBy) -> dict[int, float]:
     """The validation score of each epoch that has one, by epoch, from the rows of a training's history."""
     scores: dict[int, float] = {}
     for row in rows:
-        values = [row[name] for name in MEASURES[objective]]
+        values = [row[name] for name in MEASURES[select_by]]
         known = [value for value in values if value is not None]
         epoch = row["epoch"]
         if epoch is not None and len(known) == len(values):
             scores[int(epoch)] = sum(known) / len(known)
     return scores
+
+
+def training_value(
+    rows: Sequence[Mapping[str, float | None]], fused: Mapping[str, float | None] | None, tune: TuneParams
+) -> float | None:
+    """The objective on val of a training that has ended; None where val has no images, or no objects.
+
+    Args:
+        rows: of its history.
+        fused: the scores of its best models, fused, where the objective is of these.
+        tune: the `tune` section.
+    """
+    if not tune.is_fused:
+        return max(epoch_scores(rows, tune.select_by).values(), default=None)
+    assert fused is not None, "the objective is of these"
+    values = [fused[name.removeprefix("val_")] for name in MEASURES[tune.select_by]]
+    known = [value for value in values if value is not None]
+    return fmean(known) if len(known) == len(values) else None
 
 
 def _study(trials: Sequence[FrozenTrial], sampler: Any = None) -> optuna.Study:

@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 
 from scipy.stats import t
 
-from ssd.params import SelectBy
+from ssd.params import TuneParams
 from ssd.training.selection import MEASURES
 
 CONFIDENCE = 0.95
@@ -16,9 +16,11 @@ ON_TEST = {"val_map50": ("coco", "map50"), "val_map": ("coco", "map"), "val_f1":
 """Section and key of metrics.json that are on the test split what a field of the history is on val."""
 
 
-def figure_on_test(metrics: Mapping[str, Mapping[str, float]], objective: SelectBy) -> float:
+def figure_on_test(metrics: Mapping[str, Mapping[str, float]], tune: TuneParams) -> float:
     """What the objective is on the test split, by the content of reports/metrics.json."""
-    places = [ON_TEST[name] for name in MEASURES[objective]]
+    places = [ON_TEST[name] for name in MEASURES[tune.select_by]]
+    if tune.is_fused:
+        return fmean(metrics["ensemble"][key] for _, key in places)
     return fmean(metrics[section][key] for section, key in places)
 
 

@@ -30,6 +30,7 @@ SAMPLES: dict[str, dict[str, str]] = {
     },
     "train": {
         "models/model.pt": "weights",
+        "models/best/2.pt": "other weights",
         "reports/train/history.tsv": "epoch\ttrain_loss\tval_map50\tval_f1\n1\t9.5\t0.1\t\n2\t7.5\t0.25\t\n",
     },
     "evaluate": {

@@ -13,6 +13,9 @@ from ssd.hardware import choose_hardware
 from ssd.interrupt import StopSignal
 from ssd.loading.tensor_file import TensorFile
 from ssd.models.config import paper_config
+from ssd.models.family import Model
+from ssd.models.faster_rcnn.config import FasterRCNNConfig
+from ssd.models.faster_rcnn.network import FasterRCNN
 from ssd.models.ssd import SSD
 from ssd.params import Params
 from ssd.processes.world import World
@@ -45,11 +48,18 @@ def _built(side: int, backbone: str) -> SSD:
     return SSD(paper_config(backbone, side, 9, 0.1, 0.2, 1.05))
 
 
+def build_faster_rcnn() -> FasterRCNN:
+    """One with few channels, proposals and samples, with the initial weights of seed 0."""
+    torch.manual_seed(0)
+    few = {"rpn_train_proposals": 60, "rpn_proposals": 60, "rpn_samples": 64, "roi_samples": 32}
+    return FasterRCNN(FasterRCNNConfig("shufflenet_v2_x0_5", 64, 9, width=16, roi_width=32, **few))
+
+
 def trainer(
     params: Params,
     file: TensorFile,
     val: TensorFile | None = None,
-    model: SSD | None = None,
+    model: Model | None = None,
     mosaic: float = 0.0,
     mixup: float = 0.0,
     colours: float = 0.5,

@@ -19,8 +19,9 @@ def score(lr: float, epoch: int, seed: int = 0) -> float:
 
 
 def table(lr: float, num_epochs: int, seed: int) -> str:
-    rows = [f"{epoch}\t{score(lr, epoch, seed)}" for epoch in range(1, num_epochs + 1)]
-    return "\n".join(["epoch\tval_map50", *rows, ""])
+    scores = {epoch: score(lr, epoch, seed) for epoch in range(1, num_epochs + 1)}
+    rows = [f"{epoch}\t{value}\t{value}" for epoch, value in scores.items()]
+    return "\n".join(["epoch\tval_map50\tval_f1", *rows, ""])
 
 
 def main() -> None:

@@ -11,7 +11,10 @@ SCRIPT = Path(__file__).with_name("stub_experiment.py")
 
 
 def stub_ways(folder: Path) -> Ways:
-    """To run this in place of DVC; test figures are those of val less 0.1."""
+    """To run this in place of DVC; test figures are those of val less 0.1.
+
+    Those of fused models are 0.02 more on val, 0.02 less on test.
+    """
 
     def content(revision: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((folder / "done" / revision).read_text())
@@ -21,7 +24,11 @@ def stub_ways(folder: Path) -> Ways:
         history = str(content(revision)["history"])
         if path.endswith(".tsv"):
             return history
-        return json.dumps({"coco": {"map50": float(history.split()[-1]) - 0.1}})
+        value = float(history.split()[-1])
+        if path.endswith("ensemble.json"):
+            return json.dumps({"map50": value + 0.03, "f1": value + 0.01})
+        fused = {"map50": value - 0.01, "f1": value - 0.03}
+        return json.dumps({"coco": {"map50": value - 0.1}, "ensemble": fused})
 
     def command(experiment: Experiment) -> list[str]:
         changes = json.dumps(dict(experiment.changes))

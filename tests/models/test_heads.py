@@ -8,7 +8,8 @@ from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 from torchvision.ops import FeaturePyramidNetwork
 
 from ssd.models.config import paper_config
-from ssd.models.ssd import FPN, SSD
+from ssd.models.fpn import FPN
+from ssd.models.ssd import SSD
 
 
 def build(neck: str, heads: str, backbone: str = "resnet18") -> SSD:

@@ -141,6 +141,33 @@ def test_the_errors_that_the_report_marks_are_those_of_the_confusion_matrix(
     assert errors[chosen].tolist() == sorted(errors.tolist(), reverse=True)[: len(chosen)]
 
 
+def test_the_best_models_are_fused_and_the_gain_is_measured(
+    workspace: Path, run_stage: Run, shapes_file: TensorFile
+) -> None:
+    """Copies of one model gain nothing: fusing what agrees changes no score or box."""
+    (workspace / "models/best").mkdir()
+    for rank in (2, 3):
+        shutil.copy(workspace / "models/model.pt", workspace / f"models/best/{rank}.pt")
+    changes = {**PLAIN, "evaluate.ensemble": 3, "evaluate.nms_iou": 0.3}
+    ended = run_stage("evaluate", **changes)
+    assert ended.code == 0, ended.stderr
+    gain = metrics(workspace)["ensemble"]
+    assert gain["num_models"] == 3
+    assert gain["map50"] == pytest.approx(metrics(workspace)["coco"]["map50"], abs=0.02)
+    assert "3 models fused: map50 0." in ended.stdout
+    written = json.loads((workspace / "reports/evaluate/ensemble.json").read_text())
+    seconds = written.pop("seconds_per_image")
+    assert written == gain
+    assert 0 < seconds["first"] < seconds["all"] and 0 < seconds["fusion"] < seconds["all"]
+
+    (workspace / "models/best/3.pt").unlink()
+    ended = run_stage("evaluate", **changes)
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(
+        "params.yaml: evaluate.ensemble: found 3, but training kept 2 (models/best/3.pt is"
+    )
+
+
 @pytest.mark.parametrize("num_classes", [25, 27])
 def test_the_terminal_has_a_table_of_the_first_classes(
     num_classes: int, capsys: pytest.CaptureFixture[str]

@@ -193,6 +193,24 @@ def test_values_that_another_trial_had_are_not_trained_again(place: Place) -> No
     assert all(trial.value == trials[trial.user_attrs[SAME_AS]].value for trial in same)
 
 
+def test_a_trial_is_pruned_by_its_epochs_and_valued_by_its_models_together(place: Place) -> None:
+    changes = {"tune.objective": "fused_map50_f1", "train.keep_best": 3}
+    search = place.search(**changes)
+    trials = [trial for trial in search.run(StopSignal()) if trial.state.is_finished()]
+    search.store.close()
+    for trial in trials:
+        rate = trial.user_attrs[VALUES]["train.lr"]
+        assert trial.intermediate_values[1] == score(rate, 1)
+        assert trial.value == (
+            None if trial.state == TrialState.PRUNED else pytest.approx(score(rate, 3) + 0.02)
+        )
+    assert any(trial.state == TrialState.PRUNED for trial in trials)
+    changes_of_one = search.experiment(trials[0]).changes
+    assert changes_of_one["train.select_by"] == "map50_f1"
+    pruned = next(trial for trial in trials if trial.state == TrialState.PRUNED)
+    assert "pruned after epoch" in (line := line_of(pruned, search.params.tune)) and ", map50_f1 0." in line
+
+
 def test_a_trial_that_fails_is_noted_and_the_search_goes_on(place: Place) -> None:
     found = place.run(**{"tune.space": {"train.lr": [0.3, 0.5, 1.5]}, "tune.trials": 6})
     failed = [values for values, state, _, _ in found if state == "FAIL"]
@@ -266,7 +284,7 @@ def test_dvc_is_told_the_params_in_hydras_grammar() -> None:
 
 def test_what_is_said_of_a_trial_is_one_line(place: Place) -> None:
     search = place.search(**{"tune.trials": 2})
-    lines = [line_of(trial, "map50") for trial in search.run(StopSignal())]
+    lines = [line_of(trial, search.params.tune) for trial in search.run(StopSignal())]
     search.store.close()
     assert lines[:2] == ["trial 0  begins: lr=0.3", f"trial 0  map50 {score(0.3, 3):.4f}"]
     assert all("\n" not in line for line in lines)

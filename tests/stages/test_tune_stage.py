@@ -80,6 +80,17 @@ def test_a_last_training_with_other_params_is_refused(
         read_figures(experiment, make_params(), Pool(1, stub_ways(tmp_path), dict, 0))
 
 
+def test_fused_models_are_fused_on_the_test_split_too(search: Search, tmp_path: Path) -> None:
+    objective = {"tune.objective": "fused_map50_f1", "train.keep_best": 3}
+    search(**objective, **{"tune.space": {"train.lr": [0.3, 0.1]}, "tune.trials": 2})
+    summary = json.loads((tmp_path / "reports/tune/summary.json").read_text())
+    for found in summary["seeds"]["start"]:
+        assert found["val"] == pytest.approx(score(0.3, 3, found["seed"]) + 0.02)
+        assert found["test"] == pytest.approx(found["val"] - 0.04)
+        params = json.loads((tmp_path / "done" / found["experiment"]).read_text())["params"]
+        assert (params["evaluate.ensemble"], params["train.select_by"]) == (3, "map50_f1")
+
+
 def test_where_the_start_is_the_best_it_alone_is_trained_again(search: Search, tmp_path: Path) -> None:
     said = search(**{"tune.space": {"train.lr": [0.5, 0.1]}, "train.lr": 0.5, "tune.trials": 3})
     summary = json.loads((tmp_path / "reports/tune/summary.json").read_text())

@@ -70,8 +70,9 @@ def test_as_many_of_the_best_are_kept_as_asked_for(
     values = iter([0.2, 0.5, 0.1, 0.4, 0.3])
     monkeypatch.setattr("ssd.training.loop.validation_scores", lambda *_: Scores(f1=next(values)))
     changes = {"train.epochs": 5, "train.keep_best": 3, "train.select_by": "f1"}
-    run(trainer(make_params(**{**SMALL, **changes}), shapes_file), tmp_path / "run")
+    result = run(trainer(make_params(**{**SMALL, **changes}), shapes_file), tmp_path / "run")
     files = sorted(path.name for path in (tmp_path / "run").glob("*.pt"))
+    assert (result.best_epoch, len(result.others)) == (2, 2)
     assert files == ["best-0002.pt", "best-0004.pt", "best-0005.pt", "step-00000020.pt"]
 
 
@@ -135,7 +136,7 @@ def test_the_lowest_validation_loss_is_the_best(
     values = iter([2.0, 0.5, 0.7])
     found = [Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))] * 16
     monkeypatch.setattr(
-        "ssd.training.loop.run_split", lambda *_, **__: SplitResult(found, next(values), 0.0, 0.0)
+        "ssd.training.loop.run_split", lambda *_, **__: SplitResult(found, next(values), 0.0, 0.0, 0.0)
     )
     changes = {"train.epochs": 3, "train.select_by": "val_loss"}
     result = run(trainer(make_params(**{**SMALL, **changes}), shapes_file), tmp_path / "run")

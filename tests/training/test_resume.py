@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_training import SMALL, Recorder, build, results_of, run, same_weights, trainer
+from small_training import SMALL, Recorder, build, build_faster_rcnn, results_of, run, same_weights, trainer
 
 from ssd.interrupt import StopSignal
 from ssd.loading.tensor_file import TensorFile
@@ -18,7 +18,7 @@ from ssd.training.progress import random_state, set_random_state
 
 MakeParams = Callable[..., Params]
 
-# Everything that has a state, in two trainings.
+# Everything that has a state, in two trainings, and another family of detectors.
 EVERYTHING = {
     "ema": {
         "train.ema": 0.9,
@@ -42,6 +42,7 @@ EVERYTHING = {
         "train.repeat_threshold": 0.5,
         "train.lr": 0.001,
     },
+    "faster_rcnn": {"train.epochs": 2, "train.accumulate": 2, "train.multi_scale": 0.5, "train.lr": 0.001},
 }
 
 
@@ -65,7 +66,7 @@ def test_stopped_at_several_steps_it_ends_as_if_it_never_was(
     parts = params.train.accumulate
 
     def start() -> Trainer:
-        model = build(32, "shufflenet_v2_x0_5")
+        model = build_faster_rcnn() if name == "faster_rcnn" else build(32, "shufflenet_v2_x0_5")
         return trainer(params, shapes_file, model=model, mosaic=0.3, mixup=0.5)
 
     whole = run(start(), tmp_path / "whole")

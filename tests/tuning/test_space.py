@@ -71,6 +71,28 @@ def test_a_key_or_value_that_no_trial_could_have_is_one_line(space: object, mess
     assert line.startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train.keep_best": 1}, "train.keep_best: found 1; tune.objective: fused_map50_f1 fuses 2 to 20"),
+        ({"train.keep_best": 21, "train.epochs": 40}, "train.keep_best: found 21; tune.objective"),
+        ({"train.val_every": 4}, "train.keep_best: found 3, but a trial may have only 2 models to fuse"),
+        ({"train.early_stop": 1}, "train.keep_best: found 3, but a trial may have only 2 models"),
+        ({"tune.space": {"train.epochs": [2, 9]}}, "train.keep_best: found 3, but a trial may have only 2"),
+    ],
+)
+def test_an_objective_of_fused_models_needs_as_many_in_every_trial(
+    changes: dict[str, object], message: str
+) -> None:
+    usual = {"tune.objective": "fused_map50_f1", "train.keep_best": 3, "train.epochs": 5}
+    check_space(default_params(**usual))
+    check_space(default_params(**usual, **{"train.val_every": 2}))
+    with pytest.raises(UserError) as error:
+        check_space(default_params(**(usual | changes)))
+    (line,) = str(error.value).splitlines()
+    assert line.startswith(message)
+
+
 def test_the_space_of_the_repository_can_be_searched_from_its_start() -> None:
     params = default_params()
     check_space(params)

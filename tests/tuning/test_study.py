@@ -3,11 +3,12 @@
 import math
 
 import pytest
+from default_params import default_params
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ssd.params_space import Value
-from ssd.tuning.study import best_trial, epoch_scores, importances, should_prune, suggest
+from ssd.tuning.study import best_trial, epoch_scores, importances, should_prune, suggest, training_value
 
 SPACE = {"lr": FloatDistribution(1e-5, 1e-1, log=True), "kind": CategoricalDistribution(["a", "b"])}
 
@@ -91,6 +92,21 @@ def test_an_epoch_has_a_score_where_all_parts_of_the_objective_were_measured() -
     assert epoch_scores(rows, "map50") == {1: 0.2, 3: 0.6}
     assert epoch_scores(rows, "mean") == {3: pytest.approx(0.4)}
     assert epoch_scores(rows, "map50_f1") == {3: pytest.approx(0.45)}
+
+
+def test_the_value_of_a_training_is_its_best_epoch_or_that_of_its_models_together() -> None:
+    rows: list[dict[str, float | None]] = [
+        {"epoch": epoch, "val_map50": score, "val_f1": score}
+        for epoch, score in ((1, 0.2), (2, 0.6), (3, 0.4))
+    ]
+    fused = {"num_models": 2, "map50": 0.7, "f1": 0.8, "map": 0.1}
+    alone, together = (
+        default_params(**{"tune.objective": name}).tune for name in ("map50_f1", "fused_map50_f1")
+    )
+    assert training_value(rows, None, alone) == pytest.approx(0.6)
+    assert training_value(rows, fused, together) == pytest.approx(0.75)
+    assert training_value([], None, alone) is None
+    assert training_value([], fused | {"f1": None}, together) is None
 
 
 def test_the_best_trial_is_the_first_with_the_highest_value() -> None:

@@ -1,6 +1,7 @@
 """Better is what lies beyond the spread over seeds; and what was searched is compared on the test split."""
 
 import pytest
+from default_params import default_params
 from scipy.stats import ttest_ind
 
 from ssd.tuning.verdict import figure_on_test, verdict
@@ -29,7 +30,9 @@ def test_without_any_spread_the_difference_decides() -> None:
 
 
 def test_the_objective_on_test_is_read_where_evaluate_writes_it() -> None:
-    metrics = {"coco": {"map50": 0.6, "map": 0.3}, "voc": {"f1": 0.9}}
-    assert figure_on_test(metrics, "map50") == 0.6
-    assert figure_on_test(metrics, "f1") == 0.9
-    assert figure_on_test(metrics, "mean") == pytest.approx(0.6)
+    fused = {"map50": 0.7, "f1": 0.9, "map": 0.2}
+    metrics = {"coco": {"map50": 0.6, "map": 0.3}, "voc": {"f1": 0.9}, "ensemble": fused}
+    wanted = {"map50": 0.6, "f1": 0.9, "mean": 0.6, "map50_f1": 0.75, "fused_map50_f1": 0.8}
+    for objective, figure in wanted.items():
+        tune = default_params(**{"tune.objective": objective}).tune
+        assert figure_on_test(metrics, tune) == pytest.approx(figure)

@@ -1,0 +1,91 @@
+"""The families of detectors: the only place, beside the initial weights, that knows them by name.
+
+Both give the same contract, and nothing else of the package tells them apart:
+
+    model(images, matches)               raw outputs, a tuple of tensors; `matches` in training alone
+    model.criterion(settings, side)      a criterion; its `match(targets, key)` gives `matches`, with
+                                         `rows(slice)` and `divisor`; called with (*outputs,
+                                         matches, divisor): `Losses`
+    model.postprocessor(settings, nms)   called with (*outputs): boxes, scores, labels, num_detections
+    model.priors, model.class_heads(), model.backbone.stages(), model.config
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from ssd.loss import MultiBoxLoss
+from ssd.models.config import SSDConfig, map_sides, model_config
+from ssd.models.faster_rcnn.config import FasterRCNNConfig, faster_rcnn_config
+from ssd.models.faster_rcnn.kmeans_anchors import kmeans_anchors
+from ssd.models.faster_rcnn.loss import FasterRCNNLoss
+from ssd.models.faster_rcnn.network import FasterRCNN
+from ssd.models.faster_rcnn.postprocess import RoIPostProcessor
+from ssd.models.kmeans_priors import PAPER_SCALES, kmeans_levels
+from ssd.models.priors import PriorLevel, make_priors, paper_levels
+from ssd.models.ssd import SSD
+from ssd.models.vgg import InputScale
+from ssd.params import ModelParams
+from ssd.postprocess import PostProcessor
+
+Model = SSD | FasterRCNN
+Config = SSDConfig | FasterRCNNConfig
+Criterion = MultiBoxLoss | FasterRCNNLoss
+Processor = PostProcessor | RoIPostProcessor
+
+
+def new_model(config: Config) -> Model:
+    """A network with randomly initialised weights."""
+    return SSD(config) if isinstance(config, SSDConfig) else FasterRCNN(config)
+
+
+def config_from_state(state: dict[str, Any]) -> Config:
+    """From `dataclasses.asdict` of a config; one without `family` is of SSD."""
+    family = state.get("family", SSDConfig.family)
+    return SSDConfig.from_state(state) if family == SSDConfig.family else FasterRCNNConfig.from_state(state)
+
+
+def config_from_params(
+    params: ModelParams,
+    num_classes: int,
+    kmeans: Sequence[PriorLevel] = (),
+    input_scale: InputScale = "imagenet",
+) -> Config:
+    """The configuration that the `model` section describes; see `ssd.models.config.model_config`."""
+    if params.family == SSDConfig.family:
+        return model_config(params, num_classes, kmeans, input_scale)
+    return faster_rcnn_config(params, num_classes, kmeans)
+
+
+def kmeans_priors(params: ModelParams, sizes: Tensor, seed: int) -> Sequence[PriorLevel]:
+    """The levels for `config_from_params` where `priors` is kmeans.
+
+    Args:
+        params: the `model` section.
+        sizes: float [M, 2], (width, height) of the training boxes, normalised.
+        seed: of k-means.
+
+    Raises:
+        UserError: no box has an area, or there is no such backbone.
+    """
+    if params.family == SSDConfig.family:
+        sides = map_sides(params.backbone, tuple(params.strides), params.heads, params.input_size)
+        return kmeans_levels(sizes, sides, params.prior_clusters, seed)
+    return kmeans_anchors(sizes, params.input_size, params.prior_clusters, seed)
+
+
+def paper_priors(config: Config) -> tuple[Tensor, tuple[PriorLevel, ...]]:
+    """The priors of the family's paper for a network of this configuration, to compare its own with.
+
+    SSD's table, or that of Faster R-CNN on a feature pyramid.
+
+    Returns:
+        All of them, float32 [P, 4], cxcywh, normalised; and those of a cell of each level, normalised.
+    """
+    if isinstance(config, SSDConfig):
+        levels = tuple(paper_levels(len(config.levels), *PAPER_SCALES))
+        return make_priors(config.map_sizes(), levels), levels
+    table = replace(config, anchor_levels=())
+    return table.anchors_at(config.input_size), table.levels
