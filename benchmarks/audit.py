@@ -5,7 +5,7 @@ of them; three in a hundred of their objects are broken, a quarter in each way. 
 a broken object, or if what it sees is where a broken object was.
 
 python -m benchmarks --model models/model.pt audit
-python -m benchmarks.audit data/tensors/train.safetensors broken.safetensors  # to train on broken labels
+python -m benchmarks.audit data/tensors/train broken.safetensors  # to train on broken labels
 """
 
 import argparse

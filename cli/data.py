@@ -36,6 +36,8 @@ def opened_data(
     if data is None or is_tensors(expand_home(data)):
         yield open_tensors(tensor_path(data, split), class_names)
         return
+    if inside := [name for name in SPLITS if is_tensors(expand_home(data) / name)]:
+        raise UserError(f"--data: {data} has a folder for each split; name one, as {Path(data) / inside[-1]}")
     split = split or "all"
     with tempfile.TemporaryDirectory(prefix="ssd-data-") as folder:
         raw = Path(folder) / "raw"
@@ -64,6 +66,11 @@ def tensor_path(data: str | None, split: str | None) -> Path:
             raise UserError(f"--split all: {TENSORS} has a folder for each split; name {', '.join(SPLITS)}")
         return TENSORS / (split or "test")
     path = expand_home(data)
+    if (shard := SHARD_NAME.fullmatch(path.name)) and int(shard[2]) > 1:
+        print(
+            f"{path}: one of {int(shard[2])} tensor files of a split; all of it is {path.parent}",
+            file=sys.stderr,
+        )
     if split not in (None, "all", path.stem):
         raise UserError(f"--split {split}: {path} is one split; leave out --split, or name the other")
     return path

@@ -86,11 +86,12 @@ def write_json(path: str | Path, content: object) -> None:
 def sha256(path: str | Path) -> str:
     """Hex SHA-256 of a file's content, or of a folder's: of its only file, else of the digests of its files.
 
-    The files of a folder count in the order of their names, which do not count themselves.
+    The files of a folder count in the order of their names, which do not count themselves; hidden ones, as a
+    file manager leaves them, do not count.
     """
     path = Path(path)
     if path.is_dir():
-        digests = [sha256(file) for file in sorted(path.iterdir())]
+        digests = [sha256(file) for file in sorted(path.iterdir()) if not file.name.startswith(".")]
         return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -77,6 +77,11 @@ def _read_range(key: str, content: Mapping[str, Any]) -> Range:
         raise not_allowed(f"{key}.high", found.high, f"above low ({found.low})")
     if found.log and found.low <= 0:
         raise not_allowed(f"{key}.low", found.low, "above 0 where log is true")
-    if found.step is not None and (found.log or not 0 < found.step <= found.high - found.low):
-        raise not_allowed(f"{key}.step", found.step, "above 0, at most high - low, and not with log")
+    if found.step is not None and (found.log or not _divides(found.step, found.high - found.low)):
+        raise not_allowed(f"{key}.step", found.step, "a part of high - low without a rest, and not with log")
     return found
+
+
+def _divides(step: float, width: float) -> bool:
+    number = width / step if step > 0 else 0.0
+    return number >= 1 and abs(number - round(number)) < 1e-6

@@ -27,12 +27,13 @@ from ssd.tracking.disk import absolute_location, check_database, database
 from ssd.training.checkpoints import CheckpointFolder
 from stages.command import parser_of
 from stages.only_one import LOCKS, only_one
+from stages.revision import place_in_git
 
 STAGES = ("download", "preprocess", "train", "evaluate", "export", "report")
 CHECKPOINTS, RAW = Path("checkpoints"), Path("data/raw")
 PACKED, TENSORS = Path("data/packed"), Path("data/tensors")
-COPIES = (".dvc/tmp/exps/*/.dvc", ".dvc/tmp/exps/standalone/*/.dvc")
-"""Of the project, in which DVC runs `dvc queue start` and `dvc exp run --temp`; its DVC folder."""
+COPIES = (".dvc/tmp/exps/*", ".dvc/tmp/exps/standalone/*")
+"""Of git's whole repository, in which DVC runs `dvc queue start` and `dvc exp run --temp`."""
 
 HALF_WRITTEN = re.compile(r"\..+\.(part|old)")
 STILL_WRITTEN = 3600.0
@@ -109,8 +110,10 @@ def clean(root: Path, delete: bool) -> None:
 
 
 def copies(root: Path) -> list[Path]:
-    """The folders of experiments that run, or that were killed: DVC deletes those of experiments that end."""
-    return sorted(folder.parent for pattern in COPIES for folder in root.glob(pattern))
+    """The project in the copy of each experiment that runs or was killed; DVC deletes those that end."""
+    place = place_in_git(root)
+    projects = (copy / place for pattern in COPIES for copy in root.glob(pattern))
+    return sorted(project for project in projects if (project / ".dvc").is_dir())
 
 
 def check_copies(root: Path) -> None:

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,13 +22,20 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from ssd.files import write_bytes
+from ssd.params import Params
 from ssd.params_space import Value
+from ssd.tracking.run import flat_params
 from stages.fused_best import FUSED
 from stages.report import read_table
+from stages.revision import place_in_git
+from stages.train import NOT_IN_FINGERPRINT
 from stages.train_log import HISTORY, HISTORY_COPY
 
 BEGUN = "Reproducing experiment"
 """What DVC says when the experiment's copy of the workspace is there; before, it works in the workspace."""
+
+SECTIONS = {"model", "augment", "train"}
+"""Of params.yaml, those that decide a training."""
 
 REFERENCE = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/([^/]+)")
 INFO = ".dvc/tmp/exps/run/*/*.run"
@@ -69,10 +77,11 @@ def _setting(key: str, value: Value) -> str:
 
 
 def read_output(revision: str, path: str) -> str:
-    """The text of a file that a stage wrote in an experiment, from DVC's cache."""
+    """The text of a file that a stage wrote in an experiment, from DVC's cache; `path`: from this folder."""
     import dvc.api
 
-    return str(dvc.api.read(path, rev=revision))
+    # Of a commit, DVC names files from git's root.
+    return str(dvc.api.read(f"{place_in_git(Path())}{path}", rev=revision))
 
 
 def find_revision(name: str) -> str | None:
@@ -103,6 +112,23 @@ class Ways:
     find: Callable[[str], str | None] = find_revision
     params: Callable[[str], Mapping[str, Value]] = read_params
     read: Callable[[str, str], str] = read_output
+
+
+def other_params(experiment: Experiment, params: Params, ways: Ways, revision: str) -> str:
+    """Which params had other values than they were to have when it ran, in words; "" for none.
+
+    DVC takes them from params.yaml when it prepares an experiment: a change of that file, or another
+    experiment that is started at this moment, gets in. Those that change no weights do not count.
+    """
+    wanted = {**flat_params(params.model_dump(include=SECTIONS)), **experiment.changes}
+    found = ways.params(revision)
+    others = sorted(
+        key
+        for key, value in wanted.items()
+        if key.partition(".")[2] not in NOT_IN_FINGERPRINT and found.get(key, value) != value
+    )
+    reason = "params.yaml was changed, or another experiment was started, meanwhile"
+    return f"ran with other params ({', '.join(others)}): {reason}" if others else ""
 
 
 def start(
@@ -139,6 +165,23 @@ def is_alive(experiment: Experiment) -> bool:
 def has_begun(experiment: Experiment) -> bool:
     """Whether DVC has left the workspace alone; only then may it be interrupted, and another one started."""
     return BEGUN in experiment.log.read_text(errors="replace")
+
+
+def wait_until_begun(folders: Path, pause: float) -> bool:
+    """Wait for experiments that DVC still prepares: params.yaml may have their values now.
+
+    Args:
+        folders: where each search has a folder; pause: seconds between two looks.
+
+    Returns:
+        Whether there was one.
+    """
+    found = [Experiment(log.stem, {}, "", log.parent) for log in folders.glob("*/*.log")]
+    preparing = [item for item in found if is_alive(item) and not has_begun(item)]
+    for experiment in preparing:
+        while is_alive(experiment) and not has_begun(experiment):
+            time.sleep(pause)
+    return bool(preparing)
 
 
 def send(experiment: Experiment, signum: signal.Signals) -> None:
@@ -189,10 +232,10 @@ def fused_scores(ways: Ways, revision: str) -> dict[str, float | None]:
     return found
 
 
-def last_words(experiment: Experiment) -> str:
+def failure_reason(experiment: Experiment) -> str:
     """Why it failed: the last line of its log that is not DVC's about that line."""
     if not experiment.log.is_file():
         return "it was not started"
     lines = [line.strip() for line in experiment.log.read_text(errors="replace").splitlines()[1:]]
     told = [line for line in lines if line and "failed to reproduce" not in line]
-    return told[-1][:200] if told else "it ended without a word"
+    return told[-1][:200] if told else "it printed nothing"

@@ -16,7 +16,7 @@ from ssd.params import Params
 from ssd.params_space import Value
 from ssd.tuning.study import training_value
 from ssd.tuning.verdict import Verdict, figure_on_test
-from stages.experiment import Experiment, final_history, fused_scores, is_alive, last_words
+from stages.experiment import Experiment, failure_reason, final_history, fused_scores, is_alive, other_params
 from stages.pool import Pool
 
 METRICS = "reports/metrics.json"
@@ -65,7 +65,9 @@ def run_all(
             while (waiting or pool.running) and not stop.received:
                 for ended in pool.ended():
                     if pool.ways.find(ended.name) is None:
-                        raise UserError(f"{ended.name} failed: {last_words(ended)}; its log is {ended.log}")
+                        raise UserError(
+                            f"{ended.name} failed: {failure_reason(ended)}; its log is {ended.log}"
+                        )
                     say(f"{ended.name} has ended")
                 if waiting and pool.has_room():
                     say(f"{waiting[0].name} begins")
@@ -78,9 +80,15 @@ def run_all(
 
 
 def read_figures(experiment: Experiment, params: Params, pool: Pool) -> Figures:
-    """Of an experiment that has ended well."""
+    """Of an experiment that has ended well.
+
+    Raises:
+        UserError: it ran with other params than it was to.
+    """
     revision = pool.ways.find(experiment.name)
     assert revision is not None, "it has ended well"
+    if others := other_params(experiment, params, pool.ways, revision):
+        raise UserError(f"{experiment.name} {others}; `dvc exp remove {experiment.name}`, then start again")
     tune = params.tune
     fused = fused_scores(pool.ways, revision) if tune.is_fused else None
     val = training_value(final_history(experiment, pool.ways, revision), fused, tune)

@@ -29,7 +29,7 @@ class Pool:
     size: int
     ways: Ways
     variables: Callable[[], Mapping[str, str]]
-    pause: float = PAUSE
+    pause: float
     running: dict[str, Experiment] = field(default_factory=dict)
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _stopped: dict[str, float] = field(default_factory=dict)

@@ -69,6 +69,14 @@ def lock_digest(path: Path = LOCK) -> str | None:
     return hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest()
 
 
+def place_in_git(folder: Path) -> str:
+    """The folder's path from git's root, with a slash at its end; "" for the root, and outside of git."""
+    try:
+        return _git(folder, "rev-parse", "--show-prefix").removesuffix("\n")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
 def _git(root: Path, *arguments: str) -> str:
     done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=True, timeout=30)
     return os.fsdecode(done.stdout)  # names of files need not be UTF-8

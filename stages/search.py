@@ -18,11 +18,12 @@ from stages.command import workspace
 from stages.experiment import (
     Experiment,
     Ways,
+    failure_reason,
     final_history,
     fused_scores,
     is_alive,
-    last_words,
     live_history,
+    other_params,
     remove_checkpoints,
 )
 from stages.pool import Pool
@@ -71,7 +72,7 @@ class Search:
                         trial = self.conclude(experiment)
                         ended.append(trial)
                         yield trial
-                    stop_if_hopeless(ended)
+                    stop_if_all_failed(ended)
                     self.watch()
                     if self.pool.has_room():
                         number = waiting.pop(0) if waiting else self.next_number(ended)
@@ -167,14 +168,13 @@ class Search:
         trial, revision = self.trial_of(experiment), self.ways.find(experiment.name)
         if revision is None:
             if CUT in trial.user_attrs:
+                remove_checkpoints(experiment, workspace())  # first: of a trial that has ended, nobody would
                 self.store.prune(trial.number)
-                remove_checkpoints(experiment, workspace())
             else:
-                self.store.fail(trial.number, last_words(experiment))
+                self.store.fail(trial.number, failure_reason(experiment))
             return self.trial_of(experiment)
-        params = self.ways.params(revision)
-        if any(params.get(key) != value for key, value in experiment.changes.items()):
-            self.store.fail(trial.number, "DVC ran it with other params: another experiment was started then")
+        if others := other_params(experiment, self.params, self.ways, revision):
+            self.store.fail(trial.number, others)
             return self.trial_of(experiment)
         rows: list[dict[str, float | None]] = []
         if CUT not in trial.user_attrs:
@@ -201,7 +201,7 @@ def is_of(trial: FrozenTrial, values: dict[str, Value]) -> bool:
     return bool(trial.user_attrs[VALUES] == values)
 
 
-def stop_if_hopeless(ended: Sequence[FrozenTrial]) -> None:
+def stop_if_all_failed(ended: Sequence[FrozenTrial]) -> None:
     """Raise UserError if all trials have failed, and these are enough to say so."""
     if len(ended) >= FEWEST_FAILED and all(trial.state == TrialState.FAIL for trial in ended):
         note = ended[-1].user_attrs[NOTE]

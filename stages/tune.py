@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from ssd.errors import UserError
 from ssd.files import write_bytes, write_json
-from ssd.params import Params
+from ssd.loading.tensor_file import TensorFile
+from ssd.params import Params, load_params
 from ssd.params_space import Value
 from ssd.plots.figures import save_figure
 from ssd.processes.launch import threads_per_process
@@ -33,22 +34,32 @@ from ssd.tuning.verdict import verdict
 from stages.command import command, stop, workspace
 from stages.dvc_lock import FOLDER as DVC_FOLDER
 from stages.dvc_lock import mend_dvc_lock
-from stages.experiment import Ways
+from stages.experiment import Ways, wait_until_begun
 from stages.final_seeds import Figures, read_figures, run_all, seed_experiments, sentence, table
-from stages.pool import Pool
+from stages.pool import PAUSE, Pool
 from stages.run import stage_run
 from stages.search import Search, best_score, line_of
 from stages.train import NOT_IN_FINGERPRINT, TRAIN_FILE, VAL_FILE, code_files
 
 REPORTS = Path("reports/tune")
+TEST_FILE = Path("data/tensors/test")
 
 
 @command
 def main(params: Params) -> None:
+    # A search that was killed may have left a DVC that prepares an experiment.
+    if wait_until_begun(searches(), PAUSE):
+        params = load_params()
     check_space(params)
     check_git()
     prepare_data()
+    check_splits()
     tune(params, Ways())
+
+
+def searches() -> Path:
+    """Where each search has a folder."""
+    return workspace() / "checkpoints/tune"
 
 
 def check_git() -> None:
@@ -64,21 +75,42 @@ def prepare_data() -> None:
     """Bring the data up to date, so that no trial has to. Raises UserError if that fails."""
     for folder in (DVC_FOLDER, DVC_FOLDER / "exps"):  # one for the workspace, one for experiments
         mend_dvc_lock(folder)
-    ended = subprocess.run([sys.executable, "-m", "dvc", "repro", "--quiet", "preprocess"], check=False)
+    command = [sys.executable, "-m", "dvc", "repro", "--quiet", "preprocess"]
+    ended = subprocess.run(command, env=os.environ | this_python(), check=False)
     if ended.returncode != 0:
         raise UserError("`dvc repro preprocess` failed, see above")
+
+
+def check_splits() -> None:
+    """Check that val can judge trials, and that test is something else.
+
+    Raises:
+        UserError: one has no object, or both are the same images.
+    """
+    val, test = TensorFile(VAL_FILE), TensorFile(TEST_FILE)
+    for file, hint in (
+        (val, "preprocess.val_fraction above 0, and preprocess.train_on_val to false"),
+        (test, "preprocess.test_fraction above 0"),
+    ):
+        if not file.images_with_objects():
+            raise UserError(f"{file.path}: no object that counts, and a search needs some: set {hint}")
+    if val.image_ids == test.image_ids:
+        raise UserError(
+            "found 0, so test is val: what was tuned on it would be measured on it; allowed: above 0",
+            key="preprocess.test_fraction",
+        )
 
 
 def tune(params: Params, ways: Ways) -> None:
     """Search, then compare. `ways`: how experiments are run."""
     digest, objective = digest_of(params), params.tune.objective
-    folder = workspace() / "checkpoints/tune" / digest
+    folder = searches() / digest
     store = Store(folder / "study.db", distributions(params))
     title = f"tune {objective}"
     try:
         with stage_run(params, "tune", sections={"tune"}, name=title, resume=store.run_id() or None) as run:
             store.keep_run_id(run.id)
-            pool = Pool(params.tune.workers, ways, lambda: variables(run.id, params.tune.workers))
+            pool = Pool(params.tune.workers, ways, lambda: variables(run.id, params.tune.workers), PAUSE)
             search = Search(params, f"tune-{digest[:6]}", folder, store, pool)
             run_search(search, run)
             conclude(search, run)
@@ -90,9 +122,14 @@ def tune(params: Params, ways: Ways) -> None:
 
 
 def variables(run_id: str, workers: int) -> dict[str, str]:
-    """Of the environment of trials: the MLflow run above theirs, and threads so that they share the cores."""
+    """Of the environment of trials: PATH, the MLflow run above theirs, and threads that share the cores."""
     threads = os.environ.get("OMP_NUM_THREADS") or str(threads_per_process(workers))
-    return {"OMP_NUM_THREADS": threads, **({"MLFLOW_RUN_ID": run_id} if run_id else {})}
+    return {**this_python(), "OMP_NUM_THREADS": threads, **({"MLFLOW_RUN_ID": run_id} if run_id else {})}
+
+
+def this_python() -> dict[str, str]:
+    """A PATH on which `python`, as dvc.yaml calls stages, is this one, whether its environment is active."""
+    return {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
 
 
 def digest_of(params: Params) -> str:
@@ -177,9 +214,10 @@ def conclude(search: Search, run: Run) -> None:
     if best is None:
         raise UserError("no trial has a value; see reports/tune/trials.tsv")
     is_start = best.user_attrs[VALUES] == start
-    wanted: dict[str, tuple[str, Mapping[str, Value]]] = {"start": (f"{search.name}-start", {})}
+    prefix = f"{search.name}-{measurement(params)}"
+    wanted: dict[str, tuple[str, Mapping[str, Value]]] = {"start": (f"{prefix}-start", {})}
     if not is_start:
-        wanted["best"] = (f"{search.name}-best{best.number}", best.user_attrs[VALUES])
+        wanted["best"] = (f"{prefix}-best{best.number}", best.user_attrs[VALUES])
     print(f"best: trial {best.number}, val {objective} {best.value:.4f}, {named(best.user_attrs[VALUES])}")
     print(f"training {' and '.join(wanted)} by {params.tune.seeds} other seeds", flush=True)
     experiments = {
@@ -198,6 +236,14 @@ def conclude(search: Search, run: Run) -> None:
     log_end(run, summary)
     if not is_start:
         print(f"take the best values over: dvc exp apply {search.experiment(best).name} && dvc repro")
+
+
+def measurement(params: Params) -> str:
+    """In the names of the last experiments: measured on other images, or otherwise, they are others.
+
+    DVC need not train those again.
+    """
+    return fingerprint(params.model_dump(include={"evaluate"}), [TEST_FILE], {})[:4]
 
 
 def summary_of(

@@ -40,7 +40,10 @@ def _keep_alive(descriptor: int) -> bool:
     except OSError:  # a file, or the folder that was just listed
         return False
     with connection:
-        if connection.family not in (socket.AF_INET, socket.AF_INET6):
+        if (
+            connection.family not in (socket.AF_INET, socket.AF_INET6)
+            or connection.type != socket.SOCK_STREAM
+        ):
             return False
         try:
             connection.getpeername()

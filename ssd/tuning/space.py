@@ -16,7 +16,7 @@ from ssd.params_errors import describe_all
 from ssd.params_space import Axis, Range, Value
 
 KEYS = {"preprocess": {"max_side", "jpeg_quality"}, "model": None, "augment": None, "train": None}
-"""Sections, and of preprocess the keys, that change a model and not the images by which it is judged."""
+"""Sections that change a model; of preprocess the keys that do, and leave images in their splits."""
 
 NOT_TRIED = {
     *(
@@ -60,6 +60,11 @@ def check_space(params: Params) -> None:
             raise UserError("changes no model, or how models are judged", key=f"tune.space.{key}")
         for value in (axis.low, axis.high) if isinstance(axis, Range) else axis:
             with_values(params, {key: value})
+        step = axis.step if isinstance(axis, Range) else None
+        if step is not None and step % 1 and isinstance(value_of(params, key), int):
+            raise UserError(
+                f"found {step}; allowed: a whole number, as {key} is", key=f"tune.space.{key}.step"
+            )
     if params.tune.is_fused:
         check_kept(params)
 

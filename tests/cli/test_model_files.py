@@ -125,6 +125,19 @@ def test_a_split_is_one_of_the_pipeline_s_files(
             assert str(file.path) == f"data/tensors/{stem}"
     with opened_data("data/tensors/train", "train", GLYPHS) as file:
         assert len(file) == len(shapes_file)
+    several = r"^--data: data/tensors has a folder for each split; name one, as data/tensors/test$"
+    with pytest.raises(UserError, match=several), opened_data("data/tensors", "test", GLYPHS):
+        pass
+
+
+def test_one_tensor_file_of_several_is_said_to_be_a_part(
+    shapes_file: TensorFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = tmp_path / "00000-of-00002.safetensors"
+    part.symlink_to(shapes_file.path)
+    with opened_data(str(part), None, GLYPHS) as file:
+        assert len(file) == len(shapes_file)
+    assert capsys.readouterr().err == f"{part}: one of 2 tensor files of a split; all of it is {tmp_path}\n"
 
 
 @pytest.mark.parametrize(

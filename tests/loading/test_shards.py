@@ -111,6 +111,8 @@ def test_the_digest_of_one_shard_is_that_of_the_file_and_of_several_depends_on_e
     write_shards(tmp_path / "one", [samples_of(shapes_file)], shapes_file.class_names)
     assert sha256(tmp_path / "one") == sha256(shapes_file.path)
     before = sha256(shards)
+    (shards / ".DS_Store").touch()
+    assert sha256(shards) == before
     file = shards / "00001-of-00003.safetensors"
     file.write_bytes(file.read_bytes() + b" ")
     assert sha256(shards) != before

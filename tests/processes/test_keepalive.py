@@ -36,6 +36,8 @@ def test_open_connections_end_when_the_other_machine_is_out_of_reach() -> None:
 def test_other_files_and_sockets_are_left_alone() -> None:
     before = keep_alive()
     first, second = socket.socketpair()
-    with first, second, socket.create_server(("127.0.0.1", 0)) as listening:
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    udp.connect(("127.0.0.1", 9))
+    with first, second, udp, socket.create_server(("127.0.0.1", 0)) as listening:
         assert keep_alive() == before
         assert not options(listening)[0]

@@ -121,6 +121,14 @@ def test_nothing_is_deleted_while_a_stage_runs_in_the_copy_of_an_experiment(
     assert (root / "checkpoints/ended").exists()
 
 
+def test_the_copy_of_an_experiment_is_found_where_the_project_is_below_git_s_root(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    project = tmp_path / "a/b [c]"
+    copy = project / ".dvc/tmp/exps/standalone/tmpb2/a/b [c]"
+    (copy / ".dvc").mkdir(parents=True)
+    assert clean.copies(project) == [copy]
+
+
 def test_the_cache_is_kept_while_an_experiment_may_run(root: Path, listed: Callable[..., list[str]]) -> None:
     (root / ".dvc/tmp/exps/tmpa1/.dvc").mkdir(parents=True)
     said, total = listed("--yes")

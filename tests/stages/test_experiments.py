@@ -15,7 +15,7 @@ from ssd.params import load_params
 from ssd.tuning.space import distributions
 from ssd.tuning.store import Store
 from stages.experiment import Ways
-from stages.pool import Pool
+from stages.pool import PAUSE, Pool
 from stages.search import Search
 
 
@@ -45,6 +45,7 @@ def test_a_queued_experiment_and_a_search_are_in_the_store_of_the_original(
     (summary,) = json.loads((project / "reports/folds.json").read_text())["cross_validations"]
     assert (summary["num_folds"], summary["missing"]) == (2, [0])
     monkeypatch.chdir(project)
+    monkeypatch.setenv("PATH", environment()["PATH"])  # for DVC, which runs `python`
     set_params(project, **changes, **{"tune.trials": 2, "tune.space": {"train.lr": [0.002, 0.001]}})
     check_a_search(project)
 
@@ -53,7 +54,7 @@ def check_a_search(project: Path) -> None:
     """Trials by DVC: the start, whose training the queue has run before, and one with another rate."""
     params = load_params()
     store = Store(project / "checkpoints/tune/x/study.db", distributions(params))
-    pool = Pool(2, Ways(), lambda: {"MLFLOW_RUN_ID": "0" * 32, "OMP_NUM_THREADS": "1"})
+    pool = Pool(2, Ways(), lambda: {"MLFLOW_RUN_ID": "0" * 32, "OMP_NUM_THREADS": "1"}, PAUSE)
     for _ in Search(params, "tune-x", project / "checkpoints/tune/x", store, pool).run(StopSignal()):
         pass
     trials = store.trials()

@@ -1,11 +1,17 @@
 """A search with experiments that take milliseconds: whatever ends it, no trial is lost or doubled."""
 
+import fcntl
 import json
 import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from default_params import default_params
@@ -22,10 +28,12 @@ from ssd.tuning.store import NOTE, SAME_AS, VALUES, Store
 from stages.experiment import (
     Experiment,
     dvc_command,
+    failure_reason,
     is_alive,
-    last_words,
+    read_output,
     remove_checkpoints,
     remove_copy,
+    wait_until_begun,
 )
 from stages.pool import Pool
 from stages.search import Search, line_of
@@ -210,7 +218,7 @@ def test_a_trial_that_fails_is_noted_and_the_search_goes_on(place: Place) -> Non
     assert len(found) == 6
     log = place.folder / "experiments"
     name = f"tune-x-{[state for _, state, _, _ in found].index('FAIL')}"
-    assert last_words(Experiment(name, {}, "train", log)) == "no such rate"
+    assert failure_reason(Experiment(name, {}, "train", log)) == "no such rate"
 
 
 def test_a_search_of_which_all_trials_fail_stops_and_tries_the_start_again(place: Place) -> None:
@@ -222,12 +230,46 @@ def test_a_search_of_which_all_trials_fail_stops_and_tries_the_start_again(place
 def test_an_experiment_with_other_params_than_its_trial_is_a_failure(place: Place) -> None:
     search = place.search(**{"tune.trials": 1})
     (place.folder / "done").mkdir()
-    (place.folder / "done/tune-x-0").write_text(json.dumps({"params": {"train.lr": 0.4}, "history": ""}))
+    changed = {"train.lr": 0.4, "train.epochs": 9, "train.workers": 7, "evaluate.resamples": 5}
+    (place.folder / "done/tune-x-0").write_text(json.dumps({"params": changed, "history": ""}))
     search.store.begin({"train.lr": 0.3})
     (trial,) = search.run(StopSignal())
     search.store.close()
     assert trial.state == TrialState.FAIL
-    assert "other params" in trial.user_attrs[NOTE]
+    assert "other params (train.epochs, train.lr)" in trial.user_attrs[NOTE]
+
+
+def test_a_search_waits_for_a_dvc_that_still_has_its_values_in_params_yaml(tmp_path: Path) -> None:
+    assert not wait_until_begun(tmp_path, 0)
+    log = tmp_path / "x/tune-x-0.log"
+    log.parent.mkdir()
+    with log.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        waiting = ThreadPoolExecutor(1).submit(wait_until_begun, tmp_path, 0.001)
+        time.sleep(0.05)
+        assert not waiting.done()
+        file.write("Reproducing experiment 'tune-x-0'")
+        file.flush()
+        assert waiting.result()
+        assert not wait_until_begun(tmp_path, 0), "it trains"
+    log.write_text("")
+    assert not wait_until_begun(tmp_path, 0), "it has ended"
+
+
+def test_dvc_reads_files_of_an_experiment_from_git_s_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although the project is below it."""
+    asked: list[tuple[str, str]] = []
+    api = SimpleNamespace(read=lambda path, rev: asked.append((path, rev)))
+    monkeypatch.setitem(sys.modules, "dvc.api", api)
+    monkeypatch.setattr("dvc.api", api, raising=False)
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    (tmp_path / "a b/c").mkdir(parents=True)
+    for folder in ("a b/c", "."):
+        monkeypatch.chdir(tmp_path / folder)
+        read_output("HEAD", "reports/metrics.json")
+    assert asked == [("a b/c/reports/metrics.json", "HEAD"), ("reports/metrics.json", "HEAD")]
 
 
 def test_dvc_is_told_the_params_in_hydras_grammar() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,14 @@ from stub_experiment import score
 from stub_ways import stub_ways
 from waiting import Ended
 
+from ssd.errors import UserError
 from ssd.params import Params
-from stages.final_seeds import Figures, table
+from ssd.tensor_writer import AnnotatedImage, write_shards
+from stages.experiment import Experiment
+from stages.final_seeds import Figures, read_figures, table
+from stages.pool import Pool
 from stages.train import TRAIN_FILE, VAL_FILE
-from stages.tune import digest_of, tune
+from stages.tune import TEST_FILE, check_splits, digest_of, measurement, tune
 
 Search = Callable[..., str]
 
@@ -31,7 +36,8 @@ def search(
 ) -> Search:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
-    for file in (TRAIN_FILE, VAL_FILE):
+    monkeypatch.setattr("stages.tune.PAUSE", 0.01)
+    for file in (TRAIN_FILE, VAL_FILE, TEST_FILE):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("tensors")
 
@@ -75,6 +81,16 @@ def test_fused_models_are_fused_on_the_test_split_too(search: Search, tmp_path: 
         assert (params["evaluate.ensemble"], params["train.select_by"]) == (3, "map50_f1")
 
 
+def test_a_last_training_with_other_params_is_refused(
+    tmp_path: Path, make_params: Callable[..., Params]
+) -> None:
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done/a").write_text(json.dumps({"params": {"train.epochs": 99}, "history": ""}))
+    experiment = Experiment("a", {"train.seed": 1}, "evaluate", tmp_path)
+    with pytest.raises(UserError, match=r"^a ran with other params \(train\.epochs\): .*`dvc exp remove a`"):
+        read_figures(experiment, make_params(), Pool(1, stub_ways(tmp_path), dict, 0))
+
+
 def test_where_the_start_is_the_best_it_alone_is_trained_again(search: Search, tmp_path: Path) -> None:
     said = search(**{"tune.space": {"train.lr": [0.5, 0.1]}, "train.lr": 0.5, "tune.trials": 3})
     summary = json.loads((tmp_path / "reports/tune/summary.json").read_text())
@@ -100,6 +116,16 @@ def test_another_space_or_data_is_another_search_and_more_workers_or_trials_are_
     assert digest() != before
 
 
+def test_what_was_measured_on_another_test_split_or_otherwise_is_not_taken(
+    search: Search, make_params: Callable[..., Params]
+) -> None:
+    before = measurement(make_params())
+    assert measurement(make_params(**{"train.lr": 0.2})) == before
+    assert measurement(make_params(**{"evaluate.nms_iou": 0.3})) != before
+    TEST_FILE.write_text("others")
+    assert measurement(make_params()) != before
+
+
 def test_outside_of_a_repository_with_a_commit_it_stops_with_one_line(
     run_stage: Callable[..., Ended],
 ) -> None:
@@ -113,6 +139,32 @@ def test_a_space_that_is_wrong_stops_it_before_anything_runs(run_stage: Callable
     ended = run_stage("tune", **{"tune.space": {"train.seed": [1, 2]}})
     assert (ended.code, ended.stdout) == (2, "")
     assert ended.stderr.startswith("params.yaml: tune.space.train.seed: changes no model")
+
+
+@pytest.mark.parametrize(
+    ("val", "test", "message"),
+    [
+        ("a", "b", None),
+        (
+            "",
+            "b",
+            "data/tensors/val: no object that counts, and a search needs some: set preprocess.val_fraction",
+        ),
+        ("a", "", "data/tensors/test: no object that counts"),
+        ("a", "a", "found 0, so test is val"),
+    ],
+)
+def test_val_and_test_have_objects_and_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, val: str, test: str, message: str | None
+) -> None:
+    """Their images are of these names; without a name there is only a crowd, which does not count."""
+    monkeypatch.chdir(tmp_path)
+    TEST_FILE.parent.mkdir(parents=True)
+    for file, name in ((VAL_FILE, val), (TEST_FILE, test)):
+        image = AnnotatedImage(name, b"", (9, 9), [(1, 1, 5, 5)], [1], difficult=[False], crowd=[not name])
+        write_shards(file, [[image]], ["cat"])
+    with pytest.raises(UserError, match=message) if message else nullcontext():
+        check_splits()
 
 
 def test_the_table_has_mean_and_deviation_of_val_and_test() -> None:
