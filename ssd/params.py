@@ -256,6 +256,7 @@ class TrainParams(Section):
     val_every: Count
     val_batch_size: CountOrZero
     select_by: SelectBy
+    f1_score: Annotated[float, Field(ge=0, lt=1)]
     keep_best: Count
     early_stop: CountOrZero
     max_skipped: CountOrZero

@@ -46,9 +46,12 @@ def other_models(num_models: int) -> list[Path]:
 
 
 def fuse_models(
-    first: SplitResult, others: Sequence[Path], file: TensorFile, params: EvaluateParams
+    first: SplitResult, others: Sequence[Path], file: TensorFile, params: EvaluateParams, f1_score: float
 ) -> Fused:
-    """Run the other models over the split, and fuse their detections with those of the first."""
+    """Run the other models over the split, and fuse their detections with those of the first.
+
+    f1_score: `train.f1_score`.
+    """
     splits, seconds = [first.detections], [first.seconds]
     for path in others:
         model, _ = load_model(path)
@@ -60,7 +63,7 @@ def fuse_models(
     fusion = time.perf_counter() - began
     objects = [file.objects(index) for index in range(len(file))]
     gain = measure_gain(
-        first.detections, fused, objects, file.class_names, len(splits), max(params.resamples, 1)
+        first.detections, fused, objects, file.class_names, len(splits), max(params.resamples, 1), f1_score
     )
     costs = {"first": seconds[0], "all": sum(seconds) + fusion, "fusion": fusion}
     return Fused(gain.as_json(), {name: value / len(file) for name, value in costs.items()})

@@ -59,13 +59,14 @@ def main(params: Params) -> None:
         result = detect(model, load_loss_settings(MODEL), file, params.evaluate)
         # Written before they are scored: if the evaluators disagree, these are what to look at.
         write_detections(REPORTS / "detections.json", result.detections, file.image_ids)
-        figures = score_split(result.detections, objects, class_names, params.evaluate.resamples)
+        resamples, f1_score = params.evaluate.resamples, params.train.f1_score
+        figures = score_split(result.detections, objects, class_names, resamples, f1_score)
         losses = {"loss": result.loss, "loc_loss": result.loc_loss, "conf_loss": result.conf_loss}
         summary = summarise(figures, losses, {**count(file, result), **mends})
         # What was measured, as `sha256sum` says it; a list, which DVC leaves out of its tables.
         summary["sha256"] = [f"{sha256(path)}  {path}" for path in (MODEL, *file.shards)]
         if others:
-            fused = fuse_models(result, others, file, params.evaluate)
+            fused = fuse_models(result, others, file, params.evaluate, f1_score)
             summary["ensemble"] = fused.gain
             seconds = {"seconds_per_image": fused.seconds_per_image}
             write_json(REPORTS / "ensemble.json", fused.gain | seconds)

@@ -16,14 +16,7 @@ from ssd.params import Params
 from ssd.params_space import Value
 from ssd.tuning.study import training_value
 from ssd.tuning.verdict import Verdict, figure_on_test
-from stages.experiment import (
-    Experiment,
-    failure_reason,
-    final_history,
-    fused_scores,
-    is_alive,
-    other_params,
-)
+from stages.experiment import Experiment, failure_reason, final_history, fused_scores, is_alive, other_params
 from stages.pool import Pool
 
 METRICS = "reports/metrics.json"

@@ -56,4 +56,4 @@ def fused_scores(trainer: Trainer, weights: Sequence[dict[str, Tensor]]) -> Scor
         result = run_split(model, criterion, trainer.postprocessor, loader, trainer.hardware)
         splits.append(result.detections)
     objects = [file.objects(index) for index in range(len(file))]
-    return validation_scores(fuse_splits(splits), objects, file.class_names)
+    return validation_scores(fuse_splits(splits), objects, file.class_names, params.f1_score)

@@ -13,8 +13,8 @@ from ssd.structures import Detections, Objects
 class Gain:
     """Figures of the first model and of the fused ones; the intervals are of a paired bootstrap over images.
 
-    map, map50: COCO's; f1: mean over classes of the best F1 on the curve, at IoU 0.5, of the first and of the
-    fused; num_models: that are fused.
+    map, map50: COCO's; f1: mean over classes, at IoU 0.5, of the first and of the fused; num_models: that are
+    fused.
     """
 
     num_models: int
@@ -44,10 +44,16 @@ def measure_gain(
     class_names: Sequence[str],
     num_models: int,
     num_resamples: int,
+    f1_score: float,
 ) -> Gain:
-    """Compare the detections of the first model with the fused ones; item i belongs to image i."""
+    """Compare the detections of the first model with the fused ones; item i belongs to image i.
+
+    f1_score: see `ssd.metrics.voc.VocResult`.
+    """
     compared = compare_detections(first, fused, objects, class_names, max(num_resamples, 1))
-    f1 = [evaluate_voc(found, objects, len(class_names)).mean_f1 for found in (first, fused)]
+    f1 = [
+        evaluate_voc(found, objects, len(class_names), f1_score=f1_score).mean_f1 for found in (first, fused)
+    ]
     return Gain(num_models, compared.map, compared.map50, (f1[0], f1[1]))
 
 

@@ -29,11 +29,13 @@ def score_split(
     objects: Sequence[Objects],
     class_names: Sequence[str],
     num_resamples: int,
+    f1_score: float = 0.0,
 ) -> Figures:
     """Compute all figures; item i of detections and objects belongs to image i.
 
     Args:
         num_resamples: of the bootstrap; 0 = no intervals.
+        f1_score: see `VocResult`.
 
     Raises:
         UserError: our evaluator and pycocotools disagree.
@@ -45,5 +47,5 @@ def score_split(
     if num_resamples:
         intervals = bootstrap_coco(matches, class_names, len(objects), num_resamples)
     judged = judge_detections(detections, objects, len(class_names), VOC_IOU)
-    voc = voc_result(judged, len(class_names))
+    voc = voc_result(judged, len(class_names), f1_score)
     return Figures(published, intervals, num_resamples, voc, operating_point(judged, len(class_names)))

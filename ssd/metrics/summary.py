@@ -26,7 +26,6 @@ DEFINITIONS = (
     "voc.map_11point, per class voc_ap_11point: at the 11 recalls k/10, exactly (VOC 2007)",
     "voc.map_11point_arange, per class voc_ap_11point_arange: at the recalls np.arange(0, 1.1, 0.1), as "
     "public Python evaluators print it; a recall of exactly 3/10, 6/10 or 7/10 misses its point",
-    "voc.f1: mean of voc_f1, the best F1 on each class's curve",
     "operating_point.score: the score threshold with the best F1 over all classes together, found on these "
     "images, so its precision, recall and f1 are a little better than on new ones; Pascal's true positives "
     "at IoU 0.5",
@@ -76,7 +75,7 @@ def summarise(figures: Figures, losses: Mapping[str, float], counts: Mapping[str
                 figures.coco.per_class_map, voc.classes, figures.operating_point.per_class, strict=True
             )
         ],
-        "definitions": definitions(figures.num_resamples),
+        "definitions": definitions(figures.num_resamples, voc.f1_score),
     }
 
 
@@ -90,7 +89,7 @@ def _of_class(figures: Figures, name: str, curve: ClassResult, rates: Rates) -> 
         "voc_ap_area": curve.ap_area,
         "voc_ap_11point": curve.ap_11point,
         "voc_ap_11point_arange": curve.ap_11point_arange,
-        "voc_f1": curve.best_f1,
+        "voc_f1": curve.f1,
         **{f"operating_{key}": value for key, value in asdict(rates).items()},
     }
     if figures.intervals is not None:
@@ -99,13 +98,15 @@ def _of_class(figures: Figures, name: str, curve: ClassResult, rates: Rates) -> 
     return found
 
 
-def definitions(num_resamples: int) -> list[str]:
-    """One line per kind of figure."""
+def definitions(num_resamples: int, f1_score: float) -> list[str]:
+    """One line per kind of figure; f1_score: see `VocResult`."""
+    place = f"F1 of its detections from score {f1_score:g} on" if f1_score else "the best F1 on its curve"
     interval = (
         f"*_interval: holds 95 % of {num_resamples} bootstrap resamples of the test images (percentiles, "
         f"seed {SEED}); covers the choice of test images, not the variation between trainings"
     )
-    return [*DEFINITIONS, *([interval] if num_resamples else [])]
+    f1 = f"voc.f1, ensemble.f1: mean over classes; voc_f1: of a class, {place} (train.f1_score)"
+    return [*DEFINITIONS, f1, *([interval] if num_resamples else [])]
 
 
 def _as_list(interval: Interval | None) -> list[float] | None:

@@ -58,9 +58,9 @@ class ClassResult:
     recall, precision: float64 [N], after each of the N counted detections, best first; recall ascends.
     ap_11point, ap_11point_arange: on ELEVEN_POINTS, on ELEVEN_POINTS_ARANGE; ap_area: under the curve.
     num_objects: objects that are not ignored. Without any, the APs and F1 are None.
-    best_f1: the largest F1 on the curve, that is at the best score threshold of the class. F1 is the
-    harmonic mean of precision and recall (van Rijsbergen, "Information Retrieval", 1979, chapter 7: 1 - E at
-    alpha 1/2).
+    f1: of the detections from `VocResult.f1_score` on, or, where that is 0, the largest on the curve. F1 is
+    the harmonic mean of precision and recall (van Rijsbergen, "Information Retrieval", 1979, chapter 7: 1 - E
+    at alpha 1/2).
     """
 
     num_objects: int
@@ -69,17 +69,19 @@ class ClassResult:
     ap_11point: float | None
     ap_11point_arange: float | None
     ap_area: float | None
-    best_f1: float | None
+    f1: float | None
 
 
 @dataclass(frozen=True, eq=False)
 class VocResult:
     """All classes, in label order (label 1 first), and the means over the classes that have objects.
 
-    The means are None where no class has an object.
+    The means are None where no class has an object. f1_score: the score threshold of F1; 0 takes the best one
+    of each class.
     """
 
     iou_threshold: float
+    f1_score: float
     classes: tuple[ClassResult, ...]
     map_11point: float | None
     map_11point_arange: float | None
@@ -92,9 +94,11 @@ def evaluate_voc(
     objects: Sequence[Objects],
     num_classes: int,
     iou_threshold: float = 0.5,
+    f1_score: float = 0.0,
 ) -> VocResult:
     """Score the detections of all images against their objects; see `judge_detections`."""
-    return voc_result(judge_detections(detections, objects, num_classes, iou_threshold), num_classes)
+    judged = judge_detections(detections, objects, num_classes, iou_threshold)
+    return voc_result(judged, num_classes, f1_score)
 
 
 def judge_detections(
@@ -124,22 +128,26 @@ def judge_detections(
     return JudgedDetections(iou_threshold, found, scores, counted, taken, truth, ignored)
 
 
-def voc_result(judged: JudgedDetections, num_classes: int) -> VocResult:
-    """The curves and average precisions of all classes."""
+def voc_result(judged: JudgedDetections, num_classes: int, f1_score: float = 0.0) -> VocResult:
+    """The curves and average precisions of all classes; f1_score: see `VocResult`."""
     num_objects = np.bincount(judged.truth.labels[~judged.ignored], minlength=num_classes + 1)
     bounds = np.searchsorted(judged.found.labels, np.arange(1, num_classes + 2))
     classes = []
     for label in range(1, num_classes + 1):
         rows = slice(bounds[label - 1], bounds[label])
-        correct = judged.taken[rows][judged.counted[rows]] >= 0
-        classes.append(_class_result(correct, int(num_objects[label])))
+        counted = judged.counted[rows]
+        correct = judged.taken[rows][counted] >= 0
+        scores = judged.scores[rows][counted]
+        place = int(np.count_nonzero(scores >= f1_score)) if f1_score > 0 else None
+        classes.append(_class_result(correct, int(num_objects[label]), place))
     return VocResult(
         judged.iou_threshold,
+        f1_score,
         tuple(classes),
         map_11point=_mean([result.ap_11point for result in classes]),
         map_11point_arange=_mean([result.ap_11point_arange for result in classes]),
         map_area=_mean([result.ap_area for result in classes]),
-        mean_f1=_mean([result.best_f1 for result in classes]),
+        mean_f1=_mean([result.f1 for result in classes]),
     )
 
 
@@ -207,8 +215,12 @@ def _best_overlap(found: Flat, truth: Flat) -> tuple[Floats, Ints]:
     return best_iou, best
 
 
-def _class_result(correct: Bools, num_objects: int) -> ClassResult:
-    """Curve, APs and F1 of a class; correct: bool [N], the true positives among counted detections."""
+def _class_result(correct: Bools, num_objects: int, place: int | None) -> ClassResult:
+    """Curve, APs and F1 of a class.
+
+    correct: bool [N], the true positives among counted detections; place: F1 is of so many of these, the
+    first; None for the best place.
+    """
     num_correct = np.cumsum(correct)
     precision = num_correct / np.arange(1, len(correct) + 1)
     recall = num_correct / max(num_objects, 1)
@@ -220,8 +232,8 @@ def _class_result(correct: Bools, num_objects: int) -> ClassResult:
     ap_area = float(np.sum(np.diff(recall, prepend=0.0) * _envelope(precision)))
     # 2 p r / (p + r) with p = correct / detections and r = correct / objects; no 0 / 0 in this form.
     f1 = 2 * num_correct / (np.arange(1, len(correct) + 1) + num_objects)
-    best_f1 = float(f1.max(initial=0.0))
-    return ClassResult(num_objects, recall, precision, ap_11point, ap_11point_arange, ap_area, best_f1)
+    found = float(f1.max(initial=0.0) if place is None else np.append(0.0, f1)[place])
+    return ClassResult(num_objects, recall, precision, ap_11point, ap_11point_arange, ap_area, found)
 
 
 def _interpolate(recall: Floats, precision: Floats, at: Floats) -> Floats:

@@ -312,7 +312,8 @@ class Trainer:
 
     def _scores(self, result: SplitResult) -> Scores:
         objects = [self.val_file.objects(index) for index in range(len(self.val_file))]
-        return validation_scores(result.detections, objects, self.val_file.class_names)
+        names, f1_score = self.val_file.class_names, self.params.f1_score
+        return validation_scores(result.detections, objects, names, f1_score)
 
     def _resume(self) -> bool:
         """Load the last valid checkpoint, the main process's in all of them; returns whether there is one."""

@@ -16,7 +16,7 @@ class Scores:
     """The scores of a validation, 0 to 1; None without a validation or without an object in it.
 
     map50, map75, map: COCO's mAP at IoU 0.5, at 0.75, and the mean over ten thresholds, as `evaluate` reports
-    them; f1: mean over classes of the best F1 at IoU 0.5, by Pascal's matching.
+    them; f1: mean over classes of F1 at IoU 0.5, by Pascal's matching, at `train.f1_score`.
     """
 
     map50: float | None = None
@@ -26,14 +26,18 @@ class Scores:
 
 
 def validation_scores(
-    detections: Sequence[Detections], objects: Sequence[Objects], class_names: Sequence[str]
+    detections: Sequence[Detections],
+    objects: Sequence[Objects],
+    class_names: Sequence[str],
+    f1_score: float = 0.0,
 ) -> Scores:
     """Score the detections of all images against their objects; item i of both belongs to image i.
 
-    class_names: without background; label 1 is the first.
+    class_names: without background; label 1 is the first. f1_score: score threshold of F1; 0 takes the best
+    one of each class.
     """
     coco = evaluate_coco(detections, objects, class_names)
-    f1 = evaluate_voc(detections, objects, len(class_names)).mean_f1
+    f1 = evaluate_voc(detections, objects, len(class_names), f1_score=f1_score).mean_f1
     return Scores(coco.map50, coco.map75, coco.map, f1)
 
 

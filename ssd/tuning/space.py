@@ -21,6 +21,7 @@ KEYS = {"preprocess": {"max_side", "jpeg_quality"}, "model": None, "augment": No
 NOT_TRIED = {
     *(
         "select_by",
+        "f1_score",
         "seed",
         "val_every",
         "val_batch_size",

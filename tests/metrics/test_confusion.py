@@ -97,6 +97,8 @@ def test_the_sums_are_the_objects_and_the_counted_detections_and_the_diagonal_pa
 def test_no_other_score_has_a_better_f1(images: list[tuple[list[Found], list[There]]]) -> None:
     judged = judge_detections([detections(i[0]) for i in images], [objects(i[1]) for i in images], 3)
     point = operating_point(judged, 3)
+    for curve, rates in zip(voc_result(judged, 3, point.score).classes, point.per_class, strict=True):
+        assert curve.f1 == (pytest.approx(rates.f1 or 0.0) if curve.num_objects else None)
 
     def f1(score: float) -> float:
         matrix = confusion_matrix(judged, 3, score)

@@ -121,7 +121,7 @@ def assert_like_kit(
     result = evaluate_voc(found, truth, num_classes, iou_threshold)
     expected = [kit_ap(found, truth, label, iou_threshold) for label in range(1, num_classes + 1)]
     for got, figures in zip(result.classes, expected, strict=True):
-        for value, figure in zip((got.ap_11point, got.ap_area, got.best_f1), figures, strict=True):
+        for value, figure in zip((got.ap_11point, got.ap_area, got.f1), figures, strict=True):
             assert value == (None if figure is None else pytest.approx(figure, abs=1e-12))
     scored = [figures for figures in expected if figures[0] is not None]
     for column, got_mean in enumerate((result.map_11point, result.map_area, result.mean_f1)):
@@ -187,14 +187,30 @@ def test_two_hits_and_a_miss_by_hand() -> None:
     assert result.ap_11point == pytest.approx((4 * 1 + 3 * 2 / 3) / 11)
     assert result.ap_area == pytest.approx(1 / 3 * 1 + 1 / 3 * 2 / 3)
     # F1 after each: 2/4, 2/5, 4/6.
-    assert result.best_f1 == pytest.approx(2 / 3)
+    assert result.f1 == pytest.approx(2 / 3)
+
+
+def test_f1_at_a_stated_score_is_that_of_the_detections_from_it_on() -> None:
+    """Class 1: one of two objects, then it again; class 2: a hit by a low score; class 3: no object."""
+    found = [detections((HALF, 0.75, 1), (UNIT, 0.5, 1), (UNIT, 0.25, 2), (HALF, 0.9, 3))]
+    truth = [objects((UNIT, 1, False), ((80, 0, 90, 9), 1, False), (UNIT, 2, False))]
+    for score, expected in (
+        (0.5, [0.5, 0]),
+        (0.51, [2 / 3, 0]),
+        (0.8, [0, 0]),
+        (0.2, [0.5, 1]),
+        (0.0, [2 / 3, 1]),
+    ):
+        result = evaluate_voc(found, truth, 3, f1_score=score)
+        assert [c.f1 for c in result.classes] == [*map(pytest.approx, expected), None]
+        assert result.mean_f1 == pytest.approx(sum(expected) / 2)
 
 
 def test_the_best_f1_is_that_of_the_best_place_on_the_curve_and_the_mean_is_over_classes() -> None:
     """Class 1: a hit and three misses, two objects: F1 2/3, 2/4, 2/5, 2/6. Class 2: missed. Class 3: none."""
     found = [detections((UNIT, 0.9, 1), *[(FAR, 0.5, 1)] * 3)]
     result = evaluate_voc(found, [objects((UNIT, 1, False), (HALF, 1, False), (UNIT, 2, False))], 3)
-    assert [c.best_f1 for c in result.classes] == [pytest.approx(2 / 3), 0.0, None]
+    assert [c.f1 for c in result.classes] == [pytest.approx(2 / 3), 0.0, None]
     assert result.mean_f1 == pytest.approx(1 / 3)
 
 

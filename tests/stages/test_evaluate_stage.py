@@ -101,8 +101,9 @@ def test_intervals_are_beside_their_figures_in_the_file_and_on_the_terminal(
     assert low <= coco["map50"] <= high
     assert f"{coco['map50']:.4f} [{low:.3f}, {high:.3f}]\n" in said
     assert all("coco_ap50_interval" in item for item in metrics(workspace)["per_class"])
-    run_stage("evaluate", **{**PLAIN, "evaluate.resamples": 0})
-    assert "interval" not in (workspace / "reports/metrics.json").read_text()
+    run_stage("evaluate", **{**PLAIN, "evaluate.resamples": 0, "train.f1_score": 0.3})
+    assert "interval" not in (text := (workspace / "reports/metrics.json").read_text())
+    assert "F1 of its detections from score 0.3 on (train.f1_score)" in text
 
 
 def test_the_loss_is_that_of_the_model_s_own_criterion(workspace: Path, run_stage: Run) -> None:

@@ -70,16 +70,6 @@ def test_it_ends_with_a_verdict_over_seeds_on_the_test_split(search: Search, tmp
     assert len(started) == len((tmp_path / "started").read_text().splitlines()), "nothing runs twice"
 
 
-def test_a_last_training_with_other_params_is_refused(
-    tmp_path: Path, make_params: Callable[..., Params]
-) -> None:
-    (tmp_path / "done").mkdir()
-    (tmp_path / "done/a").write_text(json.dumps({"params": {"train.epochs": 99}, "history": ""}))
-    experiment = Experiment("a", {"train.seed": 1}, "evaluate", tmp_path)
-    with pytest.raises(UserError, match=r"^a ran with other params \(train\.epochs\): .*`dvc exp remove a`"):
-        read_figures(experiment, make_params(), Pool(1, stub_ways(tmp_path), dict, 0))
-
-
 def test_fused_models_are_fused_on_the_test_split_too(search: Search, tmp_path: Path) -> None:
     objective = {"tune.objective": "fused_map50_f1", "train.keep_best": 3}
     search(**objective, **{"tune.space": {"train.lr": [0.3, 0.1]}, "tune.trials": 2})
@@ -89,6 +79,16 @@ def test_fused_models_are_fused_on_the_test_split_too(search: Search, tmp_path: 
         assert found["test"] == pytest.approx(found["val"] - 0.04)
         params = json.loads((tmp_path / "done" / found["experiment"]).read_text())["params"]
         assert (params["evaluate.ensemble"], params["train.select_by"]) == (3, "map50_f1")
+
+
+def test_a_last_training_with_other_params_is_refused(
+    tmp_path: Path, make_params: Callable[..., Params]
+) -> None:
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done/a").write_text(json.dumps({"params": {"train.epochs": 99}, "history": ""}))
+    experiment = Experiment("a", {"train.seed": 1}, "evaluate", tmp_path)
+    with pytest.raises(UserError, match=r"^a ran with other params \(train\.epochs\): .*`dvc exp remove a`"):
+        read_figures(experiment, make_params(), Pool(1, stub_ways(tmp_path), dict, 0))
 
 
 def test_where_the_start_is_the_best_it_alone_is_trained_again(search: Search, tmp_path: Path) -> None:

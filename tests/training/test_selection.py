@@ -68,6 +68,9 @@ def test_scores_of_a_validation_by_hand() -> None:
     )
     scores = validation_scores([found], [objects], ["a", "b"])
     assert scores.f1 == pytest.approx((2 / 3 + 2 / 3) / 2)
+    at_a_score = validation_scores([found], [objects], ["a", "b"], f1_score=0.75)
+    assert at_a_score.f1 == pytest.approx((2 / 3 + 0) / 2)
+    assert at_a_score.map50 == scores.map50
     # COCO: a holds at the seven thresholds up to 0.80, b at all ten; recall 1/2 reaches 51 of 101 points.
     assert scores.map50 == scores.map75 == pytest.approx((1 / 2 + 51 / 101) / 2)
     assert scores.map == pytest.approx((7 / 10 * 1 / 2 + 51 / 101) / 2)

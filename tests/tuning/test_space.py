@@ -49,6 +49,7 @@ def test_a_mistake_in_an_axis_is_one_line_of_params_yaml(
         ({"evaluate.nms_iou": {"low": 0.3, "high": 0.6}}, "tune.space.evaluate.nms_iou: no such key"),
         ({"train.seed": [1, 2]}, "tune.space.train.seed: changes no model, or how models are judged"),
         ({"train.select_by": ["map", "f1"]}, "tune.space.train.select_by: changes no model"),
+        ({"train.f1_score": {"low": 0.1, "high": 0.9}}, "tune.space.train.f1_score: changes no model"),
         ({"preprocess.split_seed": [1, 2]}, "tune.space.preprocess.split_seed: changes no model"),
         (
             {"train.momentum": {"low": 0.5, "high": 1.5}},
