@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssd.models.family import Model
-from ssd.postprocess import NMS, PostProcessSettings, nms_mask
+from ssd.models.kernels import IN_PYTORCH, Kernels
+from ssd.postprocess import PostProcessSettings
 from ssd.structures import MEAN, STD
 
 DETECTOR_FORMAT = "ssd-detector-1"
@@ -27,17 +28,17 @@ class Detector(nn.Module):
     Args:
         model: the network; its weights are shared, not copied.
         settings: thresholds and the number of detections K.
-        nms: see `ssd.postprocess.PostProcessor`.
+        kernels: of the network and of its post-processor.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: Model, settings: PostProcessSettings, nms: NMS = nms_mask) -> None:
+    def __init__(self, model: Model, settings: PostProcessSettings, kernels: Kernels = IN_PYTORCH) -> None:
         super().__init__()
-        self.model = model
+        self.model = model.with_kernels(kernels)
         self.side = model.config.input_size
-        self.postprocessor = model.postprocessor(settings, nms)
+        self.postprocessor = model.postprocessor(settings, kernels.nms)
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
         self.eval()

@@ -182,6 +182,10 @@ class PostProcessor(nn.Module):
         Args:
             loc: [B, P, 4]; logits: [B, P, C], background first.
         """
+        return best_detections(self.candidates(loc, logits), self.settings, self.nms)
+
+    def candidates(self, loc: Tensor, logits: Tensor) -> Candidates:
+        """What goes into NMS; arguments as of `forward`."""
         loc, logits = loc.detach().float(), logits.detach().float()
 
         def boxes() -> Tensor:
@@ -190,5 +194,4 @@ class PostProcessor(nn.Module):
         def boxes_of(image: Tensor, row: Tensor, label: Tensor) -> Tensor:
             return decode(loc[image, row], self.priors[row]).clamp(0, 1)
 
-        candidates = Candidates(logits.softmax(-1)[..., 1:], boxes, boxes_of, self.num_priors)
-        return best_detections(candidates, self.settings, self.nms)
+        return Candidates(logits.softmax(-1)[..., 1:], boxes, boxes_of, self.num_priors)

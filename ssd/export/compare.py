@@ -3,15 +3,14 @@
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssd.boxes import decode
 from ssd.detector import Detector, Outputs, describe, scale_boxes
 from ssd.errors import UserError
 from ssd.export.match_detections import Agreement, Reference, compare_detections
@@ -23,6 +22,12 @@ Detect = Callable[[Tensor], Outputs]
 
 NUM_STRETCHED = 3
 NUM_WARM_UP = 3
+
+NOISE = 1e-4
+"""Of a network's input, whose standard deviation is about 1: a hundredth of a grey level, and more than
+rounding."""
+
+NUM_NOISY = 8
 
 
 class DisagreementError(UserError):
@@ -56,7 +61,8 @@ def compare_files(
     """Compare exported files, on the CPU, with the detector that they were exported from.
 
     Compared: metadata, the shape and the order of the outputs, and the detections (see
-    `ssd.export.match_detections`), on each image alone, on batches (see `_batches`) and on none.
+    `ssd.export.match_detections`), on each image alone, on batches (see `_batches`) and on none. On an image
+    on which PyTorch disagrees with itself (see `_is_stable`), a file may disagree with it, too.
 
     Args:
         detector: on the CPU.
@@ -133,11 +139,10 @@ def _batches(images: Sequence[Tensor], side: int) -> Iterator[Tensor]:
 def _reference(detector: Detector, images: Tensor) -> Case:
     height, width = images.shape[2:]
     outputs = detector(images)
-    loc, logits = detector.raw_outputs(images)
-    boxes = scale_boxes(decode(loc, detector.model.priors).clamp(0, 1), height, width)
-    scores = logits.softmax(-1)[..., 1:]
+    candidates = detector.postprocessor.candidates(*detector.raw_outputs(images))
+    boxes = scale_boxes(candidates.boxes(), height, width)
     references = [
-        Reference(detections, boxes[i], scores[i], max(height, width))
+        Reference(detections, boxes[i], candidates.scores[i], max(height, width))
         for i, detections in enumerate(Detections.split(*outputs))
     ]
     return Case(images, outputs, references)
@@ -165,14 +170,37 @@ def _compare_case(
         raise DisagreementError(
             f"{where}: {malformed}", "the file is not an export of this detector, export it again"
         )
-    for reference, other in zip(case.references, Detections.split(*outputs), strict=True):
+    found = zip(case.images, case.references, Detections.split(*outputs), strict=True)
+    for image, reference, other in found:
         agreement = compare_detections(reference, other, detector.postprocessor.settings, tolerance)
+        if agreement.problem and not _is_stable(detector, image, reference, tolerance):
+            agreement = replace(agreement, problem="")
         if agreement.problem:
             raise DisagreementError(
                 f"{where}, disagrees with PyTorch: {agreement.problem}",
                 f"raise export.tolerance ({tolerance:g}) only if that is rounding",
             )
         yield agreement
+
+
+def _is_stable(detector: Detector, image: Tensor, reference: Reference, tolerance: float) -> bool:
+    """Whether the PyTorch detector finds the same in an image with a little noise.
+
+    A second stage sees the best boxes of a first one. On an image of one colour many of them have the same
+    score but for rounding, which decides which of them are seen.
+
+    Args:
+        image: uint8 [3, H, W]; reference: of it.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def add_noise(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (inputs[0] + NOISE * torch.randn(inputs[0].shape, generator=generator),)
+
+    with detector.model.register_forward_pre_hook(add_noise):
+        noisy = (Detections.split(*detector(image[None]))[0] for _ in range(NUM_NOISY))
+        settings = detector.postprocessor.settings
+        return not any(compare_detections(reference, found, settings, tolerance).problem for found in noisy)
 
 
 def _malformed(outputs: Outputs, expected: Outputs, num_classes: int) -> str:

@@ -20,8 +20,8 @@ from ssd.structures import Detections
 class Reference:
     """The results of the PyTorch detector for one image, after and before NMS.
 
-    found: its detections; boxes: float32 [P, 4], xyxy in pixels; scores: float32 [P, C - 1], without
-    background; side: the image's longer side in pixels.
+    found: its detections; boxes: float32 [P, 1 or C - 1, 4], xyxy in pixels, one for all classes or one for
+    each; scores: float32 [P, C - 1], without background; side: the image's longer side in pixels.
     """
 
     found: Detections
@@ -120,7 +120,8 @@ class _Rounding:
 
     def is_candidate(self, other: Detections) -> Tensor:
         """bool [M]: which detections of a file are NMS candidates in PyTorch too, up to rounding."""
-        distance = (other.boxes[:, None] - self.reference.boxes).abs().amax(-1)
+        boxes = self.reference.boxes.expand(-1, self.reference.scores.shape[1], -1)[:, other.labels - 1]
+        distance = (other.boxes - boxes).abs().amax(-1).T
         boxes_agree = distance <= self.tolerance * self.reference.side
         proposed = self.reference.scores.T[other.labels - 1]
         scores_agree = (other.scores[:, None] - proposed).abs() <= self.tolerance

@@ -7,6 +7,7 @@ Both give the same contract, and nothing else of the package tells them apart:
                                          `rows(slice)` and `divisor`; called with (*outputs,
                                          matches, divisor): `Losses`
     model.postprocessor(settings, nms)   called with (*outputs): boxes, scores, labels, num_detections
+    model.with_kernels(kernels)          the same network with an export format's NMS and RoI align
     model.priors, model.class_heads(), model.backbone.stages(), model.config
 """
 

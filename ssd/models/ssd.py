@@ -14,6 +14,7 @@ from ssd.models.config import SSDConfig
 from ssd.models.feature_maps import feature_maps
 from ssd.models.fpn import FPN
 from ssd.models.heads import Heads, by_class
+from ssd.models.kernels import Kernels
 from ssd.models.priors import make_priors
 from ssd.params import TrainParams
 from ssd.postprocess import NMS, PostProcessor, PostProcessSettings, nms_mask
@@ -74,6 +75,10 @@ class SSD(nn.Module):
         the last levels may have no feature map.
         """
         return make_priors(self.config.map_sizes(side), self.config.levels_at(side))
+
+    def with_kernels(self, kernels: Kernels) -> "SSD":
+        """This network: it has none of the kernels, its post-processor has."""
+        return self
 
     @staticmethod
     def loss_settings(params: TrainParams) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import torch
 from small_detector import SETTINGS, build_model, scenes
 from torch import Tensor
 
-from ssd.boxes import decode
 from ssd.detector import Detector, scale_boxes
 from ssd.export.match_detections import Agreement, Reference, compare_detections
 from ssd.postprocess import PostProcessSettings
@@ -34,7 +33,7 @@ def reference(found: list[Row], suppressed: list[Row] | None = None) -> Referenc
     candidates = detections([*found, *(suppressed or [])])
     scores = torch.zeros(len(candidates.labels), 2)
     scores[torch.arange(len(scores)), candidates.labels - 1] = candidates.scores
-    return Reference(detections(found), candidates.boxes, scores, 100)
+    return Reference(detections(found), candidates.boxes[:, None], scores, 100)
 
 
 def compare(expected: Reference, other: list[Row], **settings: float) -> Agreement:
@@ -150,9 +149,9 @@ def of_detector(detector: Detector, images: Tensor) -> tuple[Reference, Detectio
     boxes, scores, labels, num_detections = (x[0] for x in detector(images))
     n = int(num_detections)
     found = Detections(boxes[:n], scores[:n], labels[:n])
-    loc, logits = detector.raw_outputs(images)
-    candidates = scale_boxes(decode(loc[0], detector.model.priors).clamp(0, 1), height, width)
-    return Reference(found, candidates, logits[0].softmax(-1)[:, 1:], max(height, width)), found
+    candidates = detector.postprocessor.candidates(*detector.raw_outputs(images))
+    candidate_boxes = scale_boxes(candidates.boxes()[0], height, width)
+    return Reference(found, candidate_boxes, candidates.scores[0], max(height, width)), found
 
 
 @pytest.mark.parametrize(

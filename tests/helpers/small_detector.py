@@ -1,4 +1,4 @@
-"""A small detector with random weights that detects dozens of things in any picture, and such pictures."""
+"""Small detectors with random weights that detect dozens of things in any picture, and such pictures."""
 
 import copy
 from functools import cache
@@ -9,6 +9,9 @@ from torch.nn import functional as F
 
 from ssd.detector import Outputs
 from ssd.models.config import paper_config
+from ssd.models.family import Model
+from ssd.models.faster_rcnn.config import FasterRCNNConfig
+from ssd.models.faster_rcnn.network import FasterRCNN
 from ssd.models.ssd import SSD
 from ssd.postprocess import PostProcessSettings
 
@@ -38,17 +41,34 @@ def build_model(seed: int = 0, num_classes: int = len(CLASS_NAMES)) -> SSD:
 @cache
 def _built(seed: int, num_classes: int) -> SSD:
     torch.manual_seed(seed)
-    model = SSD(paper_config("resnet18", SIDE, num_classes + 1, 0.1, 0.2, 1.05)).train()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None  # statistics of the one batch below
-    with torch.no_grad():
-        model((scenes(16, SIDE, SIDE).float() - 110) / 58)
+    model = SSD(paper_config("resnet18", SIDE, num_classes + 1, 0.1, 0.2, 1.05))
+    _take_statistics(model)
     for head in model.heads.conf:
         nn.init.normal_(head.weight, std=0.05)
     for head in model.heads.loc:
         nn.init.normal_(head.weight, std=0.02)
     return model.eval()
+
+
+def build_faster_rcnn(num_classes: int = len(CLASS_NAMES)) -> FasterRCNN:
+    """The same of a ResNet18 Faster R-CNN with few channels and proposals."""
+    torch.manual_seed(0)
+    few = {"width": 16, "rpn_proposals": 60, "roi_width": 32}
+    model = FasterRCNN(FasterRCNNConfig("resnet18", SIDE, num_classes + 1, **few))
+    _take_statistics(model)
+    layers = (model.rpn.cls_logits, model.rpn.bbox_pred, model.predictor.cls_score, model.predictor.bbox_pred)
+    for layer, std in zip(layers, (0.3, 0.05, 0.5, 0.1), strict=True):
+        nn.init.normal_(layer.weight, std=std)
+    return model.eval()
+
+
+def _take_statistics(model: Model) -> None:
+    """Into all batch norms, of scenes."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # those of the one batch below
+    with torch.no_grad():
+        model.train()((scenes(16, SIDE, SIDE).float() - 110) / 58)
 
 
 def assert_same_detections(found: Outputs, expected: Outputs) -> None:

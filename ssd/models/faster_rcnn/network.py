@@ -1,5 +1,6 @@
 """The Faster R-CNN network: backbone, feature pyramid, region proposals, second stage."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, cast
@@ -15,9 +16,10 @@ from ssd.models.faster_rcnn.config import STRIDES, FasterRCNNConfig
 from ssd.models.faster_rcnn.loss import FasterRCNNLoss, RoILossSettings
 from ssd.models.faster_rcnn.postprocess import RoIPostProcessor
 from ssd.models.faster_rcnn.proposals import propose
-from ssd.models.faster_rcnn.roi_align import GRID, RoIAlign, roi_align_by_level
+from ssd.models.faster_rcnn.roi_align import GRID, rois_of
 from ssd.models.faster_rcnn.sampling import RoIMatches, sample_proposals
 from ssd.models.fpn import FPN
+from ssd.models.kernels import IN_PYTORCH, Kernels
 from ssd.params import TrainParams
 from ssd.postprocess import NMS, PostProcessSettings, nms_mask
 
@@ -29,7 +31,7 @@ class FasterRCNN(nn.Module):
 
     Attributes:
         priors: the anchors, float32 [A, 4], cxcywh, normalised to [0, 1]. Computed, never saved.
-        nms, roi_align: of the proposals; an export format replaces them by what it has.
+        kernels: NMS and RoI align of the proposals; see `with_kernels`.
     """
 
     priors: Tensor
@@ -45,8 +47,7 @@ class FasterRCNN(nn.Module):
         self.box_head = TwoMLPHead(config.width * GRID**2, config.roi_width)
         self.predictor = FastRCNNPredictor(config.roi_width, config.num_classes)
         self.register_buffer("priors", config.anchors_at(config.input_size), persistent=False)
-        self.nms: NMS = nms_mask
-        self.roi_align: RoIAlign = roi_align_by_level
+        self.kernels = IN_PYTORCH
 
     def forward(self, images: Tensor, matches: RoIMatches | None = None) -> tuple[Tensor, ...]:
         """Raw outputs, of the best proposals, or in training of those that are sampled.
@@ -73,11 +74,11 @@ class FasterRCNN(nn.Module):
             side,
             config.rpn_proposals if matches is None else config.rpn_train_proposals,
             config.rpn_nms_iou,
-            self.nms,
+            self.kernels.nms,
         )
         if matches is not None:
             proposals, valid = sample_proposals(proposals, valid, matches, config)
-        features = self.box_head(self.roi_align(maps, proposals, side))
+        features = self.box_head(self.kernels.roi_align(maps, *rois_of(proposals, side)))
         logits, offsets = self.predictor(features)
         shape = (-1, proposals.shape[1], config.num_classes)
         return objectness, anchor_offsets, proposals, valid, logits.view(shape), offsets.view(*shape, 4)
@@ -94,6 +95,12 @@ class FasterRCNN(nn.Module):
         if side == self.config.input_size:
             return self.priors
         return self.config.anchors_at(side).to(self.priors.device)
+
+    def with_kernels(self, kernels: Kernels) -> "FasterRCNN":
+        """This network, all of its layers and weights shared, with other kernels."""
+        other = copy.copy(self)
+        other.kernels = kernels
+        return other
 
     @staticmethod
     def loss_settings(params: TrainParams) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ssd.boxes import decode, xyxy_to_cxcywh
 from ssd.models.faster_rcnn.config import FasterRCNNConfig
+from ssd.models.faster_rcnn.roi_align import sides_of
 from ssd.postprocess import NMS, Candidates, Found, PostProcessSettings, best_detections, nms_mask
 
 MIN_SIDE = 1e-2
@@ -29,7 +30,11 @@ class RoIPostProcessor(nn.Module):
         self.settings = replace(settings, max_per_class=config.rpn_proposals)
         self.nms = nms
 
-    def forward(
+    def forward(self, *outputs: Tensor) -> Found:
+        """Detections of a batch, as `best_detections` gives them, from the outputs of the network."""
+        return best_detections(self.candidates(*outputs), self.settings, self.nms)
+
+    def candidates(
         self,
         objectness: Tensor,
         anchor_offsets: Tensor,
@@ -37,15 +42,14 @@ class RoIPostProcessor(nn.Module):
         valid: Tensor,
         logits: Tensor,
         offsets: Tensor,
-    ) -> Found:
-        """Detections of a batch, as `best_detections` gives them, from the outputs of the network."""
+    ) -> Candidates:
+        """What goes into NMS, from the outputs of the network."""
         scores, offsets = logits.detach().float().softmax(-1)[..., 1:], offsets.detach().float()[:, :, 1:]
         boxes = decode(offsets, xyxy_to_cxcywh(proposals)[:, :, None]).clamp(0, 1)
-        large = ((boxes[..., 2:] - boxes[..., :2]) * self.side >= MIN_SIDE).all(-1)
+        large = torch.minimum(*sides_of(boxes)) * self.side >= MIN_SIDE
         scores = torch.where(large & valid[..., None], scores, 0)
 
         def boxes_of(image: Tensor, row: Tensor, label: Tensor) -> Tensor:
             return boxes[image, row, label]
 
-        candidates = Candidates(scores, lambda: boxes, boxes_of, self.num_rows)
-        return best_detections(candidates, self.settings, self.nms)
+        return Candidates(scores, lambda: boxes, boxes_of, self.num_rows)

@@ -11,6 +11,7 @@ from torchvision.ops import nms as nms_of_one
 
 from ssd.boxes import decode
 from ssd.matching import eager_on_cpu
+from ssd.models.faster_rcnn.roi_align import sides_of
 from ssd.postprocess import NMS, nms_mask
 
 NO_VARIANCES = (1.0, 1.0)
@@ -47,27 +48,30 @@ def propose(
     """
     if eager_on_cpu(objectness) and nms is nms_mask:
         nms = nms_by_row
+    taken = [min(num_proposals, number) for number in num_per_level]
+    rows, first = [], 0
+    for number, most, logits in zip(
+        num_per_level, taken, torch.split(objectness, list(num_per_level), 1), strict=True
+    ):
+        rows.append(logits.topk(most, dim=1).indices + first)
+        first += number
+    index = torch.cat(rows, dim=1)
+    loc = offsets.gather(1, index[..., None].expand(-1, -1, 4))
+    boxes = decode(loc, anchors[index], NO_VARIANCES).clamp(0, 1)
+    large = torch.minimum(*sides_of(boxes)) * side >= MIN_SIDE
+    scores = torch.where(large, objectness.gather(1, index).sigmoid(), -1)
+
     boxes_of_levels, scores_of_levels = [], []
-    split = zip(
-        num_per_level,
-        torch.split(objectness, list(num_per_level), 1),
-        torch.split(offsets, list(num_per_level), 1),
-        torch.split(anchors, list(num_per_level)),
-        strict=True,
-    )
-    for number, logits, loc, own_anchors in split:
-        logits, index = logits.topk(min(num_proposals, number), dim=1)
-        loc = loc.gather(1, index[..., None].expand(-1, -1, 4))
-        boxes = decode(loc, own_anchors[index], NO_VARIANCES).clamp(0, 1)
-        large = ((boxes[..., 2:] - boxes[..., :2]) * side >= MIN_SIDE).all(-1)
+    for own_boxes, own_scores in zip(
+        torch.split(boxes, taken, 1), torch.split(scores, taken, 1), strict=True
+    ):
         # Dropped ones last: NMS takes scores in descending order.
-        scores, order = torch.where(large, logits.sigmoid(), -1).sort(dim=1, descending=True, stable=True)
-        boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
-        boxes_of_levels.append(boxes)
-        scores_of_levels.append(torch.where(nms(boxes, scores, nms_iou, -0.5), scores, -1))
+        own_scores, order = own_scores.sort(dim=1, descending=True, stable=True)
+        own_boxes = own_boxes.gather(1, order[..., None].expand(-1, -1, 4))
+        boxes_of_levels.append(own_boxes)
+        scores_of_levels.append(torch.where(nms(own_boxes, own_scores, nms_iou, -0.5), own_scores, -1))
     boxes, scores = torch.cat(boxes_of_levels, dim=1), torch.cat(scores_of_levels, dim=1)
-    num_candidates = sum(min(num_proposals, number) for number in num_per_level)
-    scores, index = scores.topk(min(num_proposals, num_candidates), dim=1)
+    scores, index = scores.topk(min(num_proposals, sum(taken)), dim=1)
     return boxes.gather(1, index[..., None].expand(-1, -1, 4)), scores >= 0
 
 

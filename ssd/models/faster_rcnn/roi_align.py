@@ -18,32 +18,48 @@ GRID = 7
 SAMPLES = 2  # per cell of the grid and direction
 CANONICAL_SIDE, CANONICAL_LEVEL = 224, 2  # a box of ImageNet's size belongs to the map of stride 16
 
-RoIAlign = Callable[[Sequence[Tensor], Tensor, int], Tensor]
-"""(maps, boxes, side) to features, as `roi_align_by_level`."""
+RoIAlign = Callable[[Sequence[Tensor], Tensor, Tensor], Tensor]
+"""(maps, rois, levels) to features, as `roi_align_by_level`."""
+
+
+def rois_of(boxes: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """What RoI align takes, of boxes float32 [B, N, 4], xyxy, normalised, in inputs of `side` pixels.
+
+    Returns:
+        rois float32 [B * N, 5]: the image in the batch, then xyxy in pixels; levels int64 [B * N], 0 to 3.
+    """
+    image = torch.ones_like(boxes[..., :1]).cumsum(0) - 1  # of arange a trace would fix the device
+    rois = torch.cat([image, boxes * side], dim=2)
+    return rois.flatten(0, 1), levels_of(boxes, side).flatten()
 
 
 def levels_of(boxes: Tensor, side: int) -> Tensor:
     """The level of each box [..., 4], xyxy, normalised, in an input of `side` pixels: int64 [...], 0 to 3."""
-    sizes = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0) * side
-    level = CANONICAL_LEVEL + torch.log2(sizes.prod(-1).sqrt() / CANONICAL_SIDE) + 1e-6
+    width, height = sides_of(boxes)
+    size = (width.clamp(min=0) * side * (height.clamp(min=0) * side)).sqrt()
+    level = CANONICAL_LEVEL + torch.log2(size / CANONICAL_SIDE) + 1e-6
     return level.floor().clamp(0, len(STRIDES) - 1).to(torch.int64)
 
 
-def roi_align_by_level(maps: Sequence[Tensor], boxes: Tensor, side: int) -> Tensor:
+def sides_of(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Width and height, [...] each, of boxes [..., 4], xyxy.
+
+    Apart, because ONNX Runtime gives a reduction of no box over both a wrong shape.
+    """
+    width, height = (boxes[..., 2:] - boxes[..., :2]).unbind(-1)
+    return width, height
+
+
+def roi_align_by_level(maps: Sequence[Tensor], rois: Tensor, levels: Tensor) -> Tensor:
     """torchvision's RoI align, of each box on its own level: data-dependent shapes.
 
     Args:
-        maps: [B, C, H_i, W_i], one per stride in STRIDES.
-        boxes: float32 [B, N, 4], xyxy, normalised.
-        side: of the input, pixels.
+        maps: [B, C, S_i, S_i], one per stride in STRIDES.
+        rois: float32 [R, 5]; levels: int64 [R]; both as `rois_of` gives them.
 
     Returns:
-        [B * N, C, 7, 7].
+        [R, C, 7, 7].
     """
-    num_images, num_boxes = boxes.shape[:2]
-    levels = levels_of(boxes, side).flatten()
-    image = torch.arange(num_images, device=boxes.device).repeat_interleave(num_boxes)
-    rois = torch.cat([image[:, None], boxes.flatten(0, 1) * side], dim=1)
     features = maps[0].new_zeros(len(rois), maps[0].shape[1], GRID, GRID)
     for level, (x, stride) in enumerate(zip(maps, STRIDES, strict=True)):
         own = (levels == level).nonzero()[:, 0]
@@ -52,34 +68,53 @@ def roi_align_by_level(maps: Sequence[Tensor], boxes: Tensor, side: int) -> Tens
     return features
 
 
-def roi_align_by_grid(maps: Sequence[Tensor], boxes: Tensor, side: int) -> Tensor:
-    """`roi_align_by_level` with static shapes, by tensor operations alone: for a graph without torchvision.
+def roi_align_by_sums(maps: Sequence[Tensor], rois: Tensor, levels: Tensor) -> Tensor:
+    """`roi_align_by_level` by tensor operations alone: for a graph without torchvision. Static shapes."""
+    features: Tensor = _weighted_sums(list(maps), rois, levels, list(STRIDES), GRID, SAMPLES)
+    return features
 
-    Every box is sampled on every level, and its own level is chosen; four times as much work.
+
+@torch.jit.script_if_tracing  # type: ignore[untyped-decorator]
+def _weighted_sums(
+    maps: list[Tensor], rois: Tensor, levels: Tensor, strides: list[int], grid: int, samples: int
+) -> Tensor:
+    """Every feature is a weighted sum of cells: samples x samples bilinear samples, of four cells each.
+
+    The cells of all maps are the rows of one table, so that boxes of all levels and images are one call.
     """
-    levels = levels_of(boxes, side)
-    features = torch.zeros((), dtype=maps[0].dtype, device=boxes.device)
-    for level, (x, stride) in enumerate(zip(maps, STRIDES, strict=True)):
-        own = (levels == level)[:, None, :, None, None]
-        features = features + torch.where(own, _sample_map(x, boxes * (side / stride)), 0)
-    return features.transpose(1, 2).flatten(0, 1)
+    table = torch.cat([x.permute(0, 2, 3, 1).flatten(0, 2) for x in maps])
+    sides = [x.shape[3] for x in maps]
+    first_rows = [0]
+    for x in maps[:-1]:
+        first_rows.append(first_rows[-1] + x.shape[0] * x.shape[2] * x.shape[3])
+    stride = torch.tensor(strides, device=rois.device)[levels]
+    side = torch.tensor(sides, device=rois.device)[levels]
+    first = torch.tensor(first_rows, device=rois.device)[levels] + rois[:, 0].long() * side * side
 
+    # x and y of the samples, in cells from the centre of the first one: [R, 2, samples of a row].
+    start, end = (rois[:, 1:] / stride[:, None]).view(-1, 2, 2, 1).unbind(1)
+    number = grid * samples
+    steps = (torch.arange(number, dtype=rois.dtype, device=rois.device) + 0.5) / number
+    place = start + (end - start).clamp(min=1) * steps
+    # Up to a cell past the last centre they take its value, farther out 0.
+    last = (side - 1)[:, None, None]
+    inside = place <= last + 1
+    place = torch.minimum(place, last.to(place.dtype))
+    low = place.floor()
+    share = place - low
+    cells = torch.stack([low.long(), torch.minimum(low.long() + 1, last)], dim=-1)
+    weights = torch.stack([1 - share, share], dim=-1) * inside[..., None] / samples
 
-def _sample_map(x: Tensor, boxes: Tensor) -> Tensor:
-    """Features [B, C, N, 7, 7] of boxes [B, N, 4] in cells of a feature map [B, C, H, H], H from 2."""
-    num_images, num_boxes = boxes.shape[:2]
-    cells = x.shape[3]
-    number = GRID * SAMPLES
-    steps = (torch.arange(number, dtype=boxes.dtype, device=boxes.device) + 0.5) / number
-    start, extent = boxes[..., :2], (boxes[..., 2:] - boxes[..., :2]).clamp(min=1)
-    columns, rows = (start[..., None, :] + steps[:, None] * extent[..., None, :]).unbind(-1)
-    columns = columns[..., None, :].expand(-1, -1, number, -1)
-    rows = rows[..., :, None].expand(-1, -1, -1, number)
-    # Samples up to a cell past the last centre take its value, those farther out are 0.
-    inside = (columns <= cells) & (rows <= cells)
-    both = torch.stack([columns, rows], dim=-1).flatten(1, 2)
-    grid = 2 * both / (cells - 1) - 1
-    sampled = F.grid_sample(x, grid.to(x.dtype), padding_mode="border", align_corners=True)
-    sampled = sampled.view(num_images, -1, num_boxes, number, number)
-    sampled = torch.where(inside[:, None], sampled, 0)
-    return sampled.view(num_images, -1, num_boxes, GRID, SAMPLES, GRID, SAMPLES).mean((4, 6))
+    # [R, rows of the grid, 1, cells of a row, 1] and [R, 1, columns, 1, cells of a column].
+    column, row = cells.view(-1, 2, grid, 2 * samples).unbind(1)
+    column_weight, row_weight = weights.view(-1, 2, grid, 2 * samples).unbind(1)
+    index = (first[:, None, None] + row * side[:, None, None])[:, :, None, :, None]
+    index = index + column[:, None, :, None, :]
+    weight = row_weight[:, :, None, :, None] * column_weight[:, None, :, None, :]
+    features = F.embedding_bag(
+        index.flatten(3).flatten(0, 2),
+        table,
+        mode="sum",
+        per_sample_weights=weight.flatten(3).flatten(0, 2).to(table.dtype),
+    )
+    return features.view(-1, grid, grid, table.shape[1]).permute(0, 3, 1, 2)

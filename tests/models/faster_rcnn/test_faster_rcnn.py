@@ -3,21 +3,17 @@
 import copy
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from ssd.detector import Detector
 from ssd.errors import UserError
-from ssd.export.torchscript import open_torchscript, to_torchscript
 from ssd.loss import Losses
 from ssd.models.faster_rcnn.config import FasterRCNNConfig
 from ssd.models.faster_rcnn.network import FasterRCNN
 from ssd.models.faster_rcnn.proposals import nms_by_row, propose
-from ssd.models.faster_rcnn.roi_align import roi_align_by_grid
-from ssd.postprocess import PostProcessSettings, nms_mask
+from ssd.postprocess import nms_mask
 from ssd.structures import Targets
 
 SIDE = 64
@@ -162,24 +158,6 @@ def test_proposals_are_the_same_with_nms_of_all_rows_at_once() -> None:
     by_row, at_once = propose(*arguments, nms_by_row), propose(*arguments, lambda *rows: nms_mask(*rows))
     assert torch.equal(by_row[0], at_once[0])
     assert torch.equal(by_row[1], at_once[1])
-
-
-def test_a_traced_detector_needs_no_torchvision_and_detects_the_same(tmp_path: Path) -> None:
-    model = build()
-    detector = Detector(model, PostProcessSettings(0.05, 0.5, max_detections=20))
-    pixels = torch.randint(
-        0, 256, (3, 3, 50, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
-    with torch.inference_mode():
-        expected = detector(pixels)
-    model.roi_align = roi_align_by_grid
-    path = tmp_path / "ssd.torchscript.pt"
-    path.write_bytes(to_torchscript(detector, ["a", "b", "c"]))
-    assert b"ops.torchvision" not in path.read_bytes()
-    run, _ = open_torchscript(path)
-    assert expected[3].min() > 5
-    for one, other in zip(run(pixels), expected, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-4)
 
 
 def test_a_backbone_without_a_map_of_stride_4_is_refused() -> None:

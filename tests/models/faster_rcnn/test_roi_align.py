@@ -2,7 +2,7 @@
 
 import torch
 
-from ssd.models.faster_rcnn.roi_align import levels_of, roi_align_by_grid, roi_align_by_level
+from ssd.models.faster_rcnn.roi_align import roi_align_by_level, roi_align_by_sums, rois_of
 
 SIDE = 512
 
@@ -19,9 +19,10 @@ def test_both_are_the_same() -> None:
     boxes[:, 20] = torch.tensor([0.0, 0.0, 1.0, 1.0])
     boxes[:, 21] = torch.tensor([0.999, 0.999, 1.0, 1.0])
     boxes[:, 22] = 0.0
-    assert levels_of(boxes, SIDE).unique().tolist() == [0, 1, 2, 3]
-    found = roi_align_by_grid(maps, boxes, SIDE)
-    expected = roi_align_by_level(maps, boxes, SIDE)
+    rois, levels = rois_of(boxes, SIDE)
+    assert levels.unique().tolist() == [0, 1, 2, 3]
+    found = roi_align_by_sums(maps, rois, levels)
+    expected = roi_align_by_level(maps, rois, levels)
     assert found.shape == (120, 3, 7, 7)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     for one, other in zip(
@@ -38,7 +39,7 @@ def test_features_of_half_the_precision_are_sampled_at_the_same_places() -> None
         torch.arange(SIDE // s, dtype=torch.float32).expand(1, 1, SIDE // s, -1) / 64 for s in (4, 8, 16, 32)
     ]
     boxes = torch.tensor([[[0.701, 0.1, 0.703, 0.3], [0.501, 0.1, 0.903, 0.6]]])
-    exact = roi_align_by_level(maps, boxes, SIDE)
-    half = roi_align_by_level([x.bfloat16() for x in maps], boxes, SIDE)
+    exact = roi_align_by_level(maps, *rois_of(boxes, SIDE))
+    half = roi_align_by_level([x.bfloat16() for x in maps], *rois_of(boxes, SIDE))
     assert half.dtype == torch.bfloat16
     torch.testing.assert_close(half, exact.bfloat16(), atol=0, rtol=0.005)
