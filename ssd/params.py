@@ -347,6 +347,13 @@ class Params(Section):
     tracking: TrackingParams
     tune: TuneParams
 
+    @model_validator(mode="after")
+    def check_opset(self) -> "Params":
+        if self.model.family == "faster_rcnn" and self.export.opset > 21:
+            allowed = "18-21 with model.family faster_rcnn: ONNX Runtime has no newer RoiAlign"
+            raise not_allowed("export.opset", self.export.opset, allowed)
+        return self
+
 
 def load_params(path: str | Path = "params.yaml") -> Params:
     """Read and validate a params file.

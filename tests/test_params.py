@@ -115,6 +115,13 @@ def test_mistakes_are_named(old: str, new: str, message: str, tmp_path: Path) ->
     assert message in str(caught.value)
 
 
+def test_an_operator_set_that_a_family_cannot_have_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    load(default_text(**{"export.opset": 23}), tmp_path)
+    load(default_text(**{"export.opset": 21, "model.family": "faster_rcnn"}), tmp_path)
+    with pytest.raises(UserError, match=r"params\.yaml: export\.opset: found 22; allowed: 18-21 with model"):
+        load(default_text(**{"export.opset": 22, "model.family": "faster_rcnn"}), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [

@@ -21,10 +21,12 @@ from typing import Any
 
 import onnx
 import torch
+from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoOperator
 from torch import Tensor
 from torch.nn import functional as F
 
 from ssd.detector import Detector
+from ssd.errors import UserError, first_line
 from ssd.export.network import describe_network
 from ssd.export.torchscript import METADATA, open_torchscript, record, with_records
 from ssd.export.verify_onnx import DIGEST_LENGTH, ONNX_SEAL, golden_image, open_session, outputs_digest
@@ -112,10 +114,17 @@ def make_golden(detector: Detector, images: Sequence[Tensor]) -> dict[str, Any]:
 def certify(
     path: Path, certificate: Mapping[str, Any], origin: Mapping[str, Any], golden: Mapping[str, Any]
 ) -> None:
-    """Run a file of `to_onnx` or `to_torchscript` on the golden image, and write all of it into the file."""
+    """Run a file of `to_onnx` or `to_torchscript` on the golden image, and write all of it into the file.
+
+    Raises:
+        UserError: ONNX Runtime does not have an operator of the file in that version.
+    """
     content = path.read_bytes()
     onnx_file = path.suffix == ".onnx"
-    run = open_session(content)[0] if onnx_file else torchscript_run(path)
+    try:
+        run = open_session(content)[0] if onnx_file else torchscript_run(path)
+    except NoOperator as error:
+        raise UserError(f"{path.name}: {first_line(error)}; choose a lower opset") from None
     measured = {**golden, "outputs_sha256": outputs_digest(run(golden_image(golden)))}
     statements = {"certificate": dict(certificate), "origin": dict(origin), "golden": measured}
     write_bytes(path, _sealed_onnx(content, statements) if onnx_file else _sealed_script(content, statements))

@@ -16,8 +16,8 @@ from ssd.models.faster_rcnn.roi_align import GRID, SAMPLES, roi_align_by_level
 from ssd.models.kernels import Kernels
 from ssd.postprocess import nms_mask
 
-# Only operators in which opsets 18 to 23 differ by data types alone. Any: onnxscript's type hints omit that
-# it accepts Python numbers and lists.
+# Only operators in which opsets 18 to 23 differ by data types alone. ONNX Runtime has no RoiAlign newer than
+# that of opset 21. Any: onnxscript's type hints omit that it accepts Python numbers and lists.
 op: Any = onnxscript.opset18
 
 

@@ -12,13 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ssd.detector import Detector, Outputs, describe
-from ssd.models.faster_rcnn.roi_align import roi_align_by_sums
-from ssd.models.kernels import Kernels
 
 METADATA = "metadata.json"
 """Name of the extra file, inside the TorchScript file, that holds the metadata."""
-
-TORCH_ALONE = Kernels(roi_align=roi_align_by_sums)
 
 DEBUG_SUFFIX = ".debug_pkl"
 """Of the files, inside the TorchScript file, with lines and paths of the exporting machine's source files."""
@@ -69,7 +65,7 @@ def to_torchscript(detector: Detector, class_names: Sequence[str]) -> bytes:
     """Trace a detector, in eval mode on the CPU, to the bytes of a TorchScript file.
 
     Sizes are read from the tensors in the traced graph, and NMS and RoI align are compiled (see
-    `ssd.postprocess.nms_mask`), so that N, H and W stay dynamic. A warning of the tracer that a value
+    `ssd.models.kernels.IN_PYTORCH`), so that N, H and W stay dynamic. A warning of the tracer that a value
     became a constant is an error. The same detector gives the same bytes in every fresh process, wherever
     this package and torch are installed.
     """
@@ -79,8 +75,7 @@ def to_torchscript(detector: Detector, class_names: Sequence[str]) -> bytes:
     with torch.no_grad(), _deprecation_known():
         warnings.filterwarnings("error", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
         # No check on the same input again: the export stage compares results on many others.
-        portable = Detector(detector.model, detector.postprocessor.settings, TORCH_ALONE)
-        deployed = Deployed(portable).eval()
+        deployed = Deployed(detector).eval()
         traced = torch.jit.trace(deployed, (example,), check_trace=False)  # type: ignore[no-untyped-call]
         metadata = json.dumps(describe(detector, class_names))
         torch.jit.save(traced, buffer, _extra_files={METADATA: metadata})

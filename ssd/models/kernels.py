@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ssd.models.faster_rcnn.roi_align import RoIAlign, roi_align_by_level
+from ssd.models.faster_rcnn.roi_align import RoIAlign, roi_align_in_pytorch
 from ssd.postprocess import NMS, nms_mask
 
 
@@ -11,11 +11,11 @@ class Kernels:
     """The operations, by default those of PyTorch.
 
     nms: in place of `ssd.postprocess.nms_mask`; roi_align: in place of
-    `ssd.models.faster_rcnn.roi_align.roi_align_by_level`.
+    `ssd.models.faster_rcnn.roi_align.roi_align_in_pytorch`.
     """
 
     nms: NMS = nms_mask
-    roi_align: RoIAlign = roi_align_by_level
+    roi_align: RoIAlign = roi_align_in_pytorch
 
 
 IN_PYTORCH = Kernels()

@@ -13,6 +13,7 @@ import torch
 from small_detector import CLASS_NAMES, scenes
 
 from ssd.detector import Detector, Outputs, describe
+from ssd.errors import UserError
 from ssd.export import verify_onnx
 from ssd.export.certificate import (
     GOLDEN_SIDE,
@@ -205,6 +206,21 @@ def test_of_several_images_the_golden_one_shows_most(detector: Detector) -> None
 
     images = [torch.zeros(3, 9, width, dtype=torch.uint8) for width in (20, 40, 30)]
     assert make_golden(cast(Detector, Counting()), images)["width"] == 40
+
+
+def test_an_operator_that_onnx_runtime_does_not_have_is_told(
+    statements: tuple[Any, Any, Any], tmp_path: Path
+) -> None:
+    maps, rois = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in "xr")
+    images = onnx.helper.make_tensor_value_info("i", onnx.TensorProto.INT64, None)
+    features = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    node = onnx.helper.make_node("RoiAlign", ["x", "r", "i"], ["y"])
+    graph = onnx.helper.make_graph([node], "new", [maps, rois, images], [features])
+    path = tmp_path / "ssd.onnx"
+    opset = [onnx.helper.make_opsetid("", 22)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=10), path)
+    with pytest.raises(UserError, match=r"ssd\.onnx: .* RoiAlign\(22\).*; choose a lower opset"):
+        certify(path, *statements)
 
 
 ALONE = """

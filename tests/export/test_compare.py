@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_detector import CLASS_NAMES, build_model, scenes
+from small_detector import CLASS_NAMES, build_faster_rcnn, build_model, scenes
 
 from ssd.detector import Detector, Outputs, describe
 from ssd.errors import UserError
 from ssd.export import compare
 from ssd.export.compare import compare_files
 from ssd.export.torchscript import to_torchscript
+from ssd.postprocess import PostProcessSettings
 
 IMAGES = [scenes(1, 90, 60)[0], scenes(1, 40, 100, seed=1)[0]]
 
@@ -78,6 +79,15 @@ def test_a_file_of_another_model_is_refused(detector: Detector, tmp_path: Path) 
 def test_a_file_of_other_class_names_is_refused(detector: Detector, onnx_file: Path) -> None:
     with pytest.raises(UserError, match=r"^ssd\.onnx: not the metadata of this model"):
         compare_files(detector, ["a", "b", "c"], [onnx_file], IMAGES, 1e-3)
+
+
+@torch.inference_mode()
+def test_rounding_decides_what_a_second_stage_sees_of_one_colour_and_of_nothing_else() -> None:
+    two_stages = Detector(build_faster_rcnn(), PostProcessSettings(0.1, max_detections=45))
+    for image, stable in ((torch.full((3, 65, 64), 127, dtype=torch.uint8), False), (IMAGES[0], True)):
+        (reference,) = compare._reference(two_stages, image[None]).references
+        assert len(reference.found.labels) > 20
+        assert compare._is_stable(two_stages, image, reference, 1e-3) == stable
 
 
 def swapped_sides(outputs: Outputs) -> Outputs:

@@ -50,6 +50,12 @@ def sides_of(boxes: Tensor) -> tuple[Tensor, Tensor]:
     return width, height
 
 
+def roi_align_in_pytorch(maps: Sequence[Tensor], rois: Tensor, levels: Tensor) -> Tensor:
+    """`roi_align_by_level`; on a CPU by sums, which take half of its time there, with gradients a third."""
+    align = roi_align_by_sums if rois.device.type == "cpu" else roi_align_by_level
+    return align(maps, rois, levels)
+
+
 def roi_align_by_level(maps: Sequence[Tensor], rois: Tensor, levels: Tensor) -> Tensor:
     """torchvision's RoI align, of each box on its own level: data-dependent shapes.
 
@@ -82,7 +88,7 @@ def _weighted_sums(
 
     The cells of all maps are the rows of one table, so that boxes of all levels and images are one call.
     """
-    table = torch.cat([x.permute(0, 2, 3, 1).flatten(0, 2) for x in maps])
+    table = torch.cat([x.permute(0, 2, 3, 1).flatten(0, 2) for x in maps]).float()
     sides = [x.shape[3] for x in maps]
     first_rows = [0]
     for x in maps[:-1]:
@@ -115,6 +121,6 @@ def _weighted_sums(
         index.flatten(3).flatten(0, 2),
         table,
         mode="sum",
-        per_sample_weights=weight.flatten(3).flatten(0, 2).to(table.dtype),
+        per_sample_weights=weight.flatten(3).flatten(0, 2),
     )
-    return features.view(-1, grid, grid, table.shape[1]).permute(0, 3, 1, 2)
+    return features.view(-1, grid, grid, table.shape[1]).permute(0, 3, 1, 2).to(maps[0].dtype)

@@ -39,7 +39,8 @@ def test_features_of_half_the_precision_are_sampled_at_the_same_places() -> None
         torch.arange(SIDE // s, dtype=torch.float32).expand(1, 1, SIDE // s, -1) / 64 for s in (4, 8, 16, 32)
     ]
     boxes = torch.tensor([[[0.701, 0.1, 0.703, 0.3], [0.501, 0.1, 0.903, 0.6]]])
-    exact = roi_align_by_level(maps, *rois_of(boxes, SIDE))
-    half = roi_align_by_level([x.bfloat16() for x in maps], *rois_of(boxes, SIDE))
-    assert half.dtype == torch.bfloat16
-    torch.testing.assert_close(half, exact.bfloat16(), atol=0, rtol=0.005)
+    for align in (roi_align_by_level, roi_align_by_sums):
+        exact = align(maps, *rois_of(boxes, SIDE))
+        half = align([x.bfloat16() for x in maps], *rois_of(boxes, SIDE))
+        assert half.dtype == torch.bfloat16
+        torch.testing.assert_close(half, exact.bfloat16(), atol=0, rtol=0.005)
