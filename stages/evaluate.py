@@ -34,6 +34,7 @@ MODEL = Path("models/model.pt")
 PROBLEMS = Path("reports/preprocess/problems.json")
 METRICS = Path("reports/metrics.json")
 REPORTS = Path("reports/evaluate")
+ENSEMBLE = REPORTS / "ensemble.json"
 NUM_PRINTED = 25
 CLASS_COLUMNS = {
     "objects": "num_objects",
@@ -64,12 +65,13 @@ def main(params: Params) -> None:
         losses = {"loss": result.loss, "loc_loss": result.loc_loss, "conf_loss": result.conf_loss}
         summary = summarise(figures, losses, {**count(file, result), **mends})
         # What was measured, as `sha256sum` says it; a list, which DVC leaves out of its tables.
-        summary["sha256"] = [f"{sha256(path)}  {path}" for path in (MODEL, *file.shards)]
+        summary["sha256"] = [f"{sha256(path)}  {path}" for path in (MODEL, *others, *file.shards)]
+        ENSEMBLE.unlink(missing_ok=True)
         if others:
             fused = fuse_models(result, others, file, params.evaluate, f1_score)
             summary["ensemble"] = fused.gain
             seconds = {"seconds_per_image": fused.seconds_per_image}
-            write_json(REPORTS / "ensemble.json", fused.gain | seconds)
+            write_json(ENSEMBLE, fused.gain | seconds)
         write_json(METRICS, summary)
         write_curves(figures.voc, class_names)
         header, *rows = matrix_rows(figures.operating_point, class_names)

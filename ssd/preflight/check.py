@@ -2,6 +2,7 @@
 
 from ssd.params import Params
 from ssd.preflight.devices import check_devices
+from ssd.preflight.ensemble import check_ensemble
 from ssd.preflight.finding import Finding, collected
 from ssd.preflight.network import check_network
 from ssd.preflight.sources import check_source
@@ -22,4 +23,5 @@ def find_missing(params: Params, weights: str, places: Places) -> list[Finding]:
     with collected(findings):  # the same error as before, or a folder that cannot be read
         findings += check_space(list_needs(params.data, params.preprocess, places))
     findings += check_devices(params.train, params.evaluate)
+    findings += check_ensemble(params.train, params.evaluate)
     return list(dict.fromkeys(findings))

@@ -18,7 +18,10 @@ from small_detector import SIDE, SIZES, assert_same_detections, build_faster_rcn
 from voc_folder import encode
 from waiting import Ended
 
-from ssd.detector import Detector
+from ssd.detector import Detector, Outputs
+from ssd.errors import UserError
+from ssd.export import compare
+from ssd.export.match_detections import Agreement
 from ssd.export.pyfunc_model import ServedDetector
 from ssd.export.verify_onnx import verify_onnx
 from ssd.inference.detector_file import DetectorFile, open_detector
@@ -123,6 +126,28 @@ def test_the_stage_compared_both_with_pytorch(workspace: Path, onnx_file: Path) 
     assert verified.problem == ""
     assert verified.golden is not None and verified.golden.identical
     assert verified.golden.num_detections > 20
+
+
+@torch.inference_mode()
+def test_a_disagreement_on_one_colour_is_rounding_unless_next_to_nothing_agrees(
+    detector: Detector, torchscript_file: Path
+) -> None:
+    image = torch.full((1, 3, SIDE + 1, SIDE), 127, dtype=torch.uint8)
+    case = compare._reference(detector, image)
+    other = scenes(1, SIDE + 1, SIDE)
+
+    def agreements(run: Callable[[torch.Tensor], Outputs]) -> list[Agreement]:
+        return list(compare._compare_case(torchscript_file, run, case, detector, 1e-3))
+
+    boxes, scores, labels, numbers = case.outputs
+    most = int(numbers) - 1
+    boxes, scores, labels = (torch.cat([x[:, 1:], 0 * x[:, :1]], dim=1) for x in (boxes, scores, labels))
+    one_less = boxes, scores, labels, numbers - 1
+    (agreement,) = agreements(lambda images: one_less)
+    assert agreement.problem == ""
+    assert agreement.num_matched == most
+    with pytest.raises(UserError, match="disagrees with PyTorch"):
+        agreements(lambda images: detector(other))
 
 
 def test_the_commands_take_its_files(

@@ -50,6 +50,11 @@ def _built(side: int, backbone: str) -> SSD:
 
 def build_faster_rcnn() -> FasterRCNN:
     """One with few channels, proposals and samples, with the initial weights of seed 0."""
+    return copy.deepcopy(_built_faster_rcnn())
+
+
+@cache
+def _built_faster_rcnn() -> FasterRCNN:
     torch.manual_seed(0)
     few = {"rpn_train_proposals": 60, "rpn_proposals": 60, "rpn_samples": 64, "roi_samples": 32}
     return FasterRCNN(FasterRCNNConfig("shufflenet_v2_x0_5", 64, 9, width=16, roi_width=32, **few))

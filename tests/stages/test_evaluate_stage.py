@@ -154,6 +154,8 @@ def test_the_best_models_are_fused_and_the_gain_is_measured(
     assert ended.code == 0, ended.stderr
     gain = metrics(workspace)["ensemble"]
     assert gain["num_models"] == 3
+    measured = [line.split("  ")[1] for line in metrics(workspace)["sha256"]]
+    assert measured[:3] == ["models/model.pt", "models/best/2.pt", "models/best/3.pt"]
     assert gain["map50"] == pytest.approx(metrics(workspace)["coco"]["map50"], abs=0.02)
     assert "3 models fused: map50 0." in ended.stdout
     written = json.loads((workspace / "reports/evaluate/ensemble.json").read_text())

@@ -30,7 +30,7 @@ LEVELS = (
     PriorLevel(((0.5, 0.9), (0.8, 0.3), (0.9, 0.9))),
     PriorLevel(((0.9, 0.9),)),
 )
-CONFIG = FasterRCNNConfig("shufflenet_v2_x0_5", 64, 4, width=8, roi_width=16, anchor_levels=LEVELS)
+CONFIG = FasterRCNNConfig("resnet18", 64, 4, width=8, roi_width=16, anchor_levels=LEVELS)
 
 
 def test_each_shape_is_on_the_level_whose_cells_are_an_eighth_of_it() -> None:
@@ -120,7 +120,7 @@ def test_torchvisions_detector_is_taken_but_for_the_outputs_of_its_anchors(
 
 
 def test_the_params_choose_between_kmeans_and_the_table(make_params: Callable[..., Params]) -> None:
-    changes = {"model.family": "faster_rcnn", "model.backbone": "shufflenet_v2_x0_5", "model.width": 8}
+    changes = {"model.family": "faster_rcnn", "model.backbone": "resnet18", "model.width": 8}
     boxes = torch.tensor([[0.1, 0.1, 0.3, 0.6], [0.2, 0.2, 0.9, 0.5], [0.0, 0.0, 0.1, 0.1]])
     paper, kmeans = (
         make_params(**changes, **{"model.priors": kind, "model.prior_clusters": 2}).model
