@@ -43,14 +43,19 @@ class Rates:
     """What a machine does, and what it costs.
 
     download: bytes/s of its network; keep, resize: images/s of preprocess per core, for images as they are
-    and for larger ones; decode: images/s of the input pipeline per core; train: images/s of SSD300 on
-    ResNet50 per GPU; scaling: of several GPUs, against as many times one; score: seconds of pycocotools per
-    test image and class; cores, gpus: of the machine; core_hour, gpu_hour: dollars.
+    and for larger ones; read_image, read_box, pair: its seconds on one core for each image and box of the
+    annotations, and each pair of a training and a test image; decode: images/s of the input pipeline per
+    core; train: images/s of SSD300 on ResNet50 per GPU; scaling: of several GPUs, against as many times one;
+    score: seconds of pycocotools per test image and class; cores, gpus: of the machine; core_hour, gpu_hour:
+    dollars.
     """
 
     download: float = 100e6
     keep: float = 516.0
     resize: float = 150.0
+    read_image: float = 163e-6
+    read_box: float = 39e-6
+    pair: float = 6.5e-9
     decode: float = 300.0
     train: float = 663.0
     scaling: float = 0.95
@@ -74,16 +79,19 @@ class Need:
 def stage_needs(data: DataSet, rates: Rates) -> list[Need]:
     """The stages whose work grows with the data set.
 
-    Evaluation runs the network without its backward pass, so at most in the time of a training step; then
-    pycocotools compares every pair of an image and a class, on one core.
+    Preprocess decodes on all cores; it reads the annotations and compares each training image with each test
+    image on one. Evaluation runs the network without its backward pass, so at most in the time of a training
+    step; then pycocotools compares every pair of an image and a class, on one core.
     """
     num_images = data.num_train + data.num_test
     tensors = num_images * data.image_bytes
-    per_core = rates.resize if data.resized else rates.keep
+    decoding = num_images / (rates.resize if data.resized else rates.keep) / rates.cores
+    reading = num_images * rates.read_image + data.num_boxes * rates.read_box
+    comparing = data.num_train * data.num_test * rates.pair
     network = rates.train * rates.gpus * rates.scaling
     seconds = {
         "download": (data.raw_bytes, data.raw_bytes / rates.download, 0),
-        "preprocess": (tensors, num_images / per_core / rates.cores, 0),
+        "preprocess": (tensors, decoding + reading + comparing, 0),
         "train": (0.0, data.epochs * data.num_train / network, rates.gpus),
         "evaluate": (0.0, data.num_test * (1 / rates.train + data.num_classes * rates.score), 1),
     }
@@ -104,9 +112,8 @@ def needs_table(rates: Rates) -> str:
     for data in DATA_SETS:
         for need in stage_needs(data, rates):
             stored = f"{need.stored / GB:.3g} GB" if need.stored else ""
-            lines.append(
-                f"| {data.name} | {need.stage} | {stored} | {need.minutes:.3g} | {need.dollars:.2f} |"
-            )
+            cells = (data.name, need.stage, stored, f"{need.minutes:.1f}", f"{need.dollars:.2f}")
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -118,10 +125,14 @@ def growth_table(curves: list[Curve]) -> str:
         "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for curve in curves:
-        cells = " | ".join(f"{value * 1000:.3g} ms" for value in curve.seconds)
+        cells = " | ".join(_milliseconds(value) for value in curve.seconds)
         memory = f"{' / '.join(f'{value:.0f}' for value in curve.mib)} MiB" if curve.mib else ""
         lines.append(f"| {curve.part} | {curve.axis} | {cells} | {curve.exponent:.2f} | {memory} |")
     return "\n".join(lines)
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds >= 0.1 else f"{seconds * 1000:.3g} ms"
 
 
 def main() -> None:

@@ -9,6 +9,9 @@ RATES = Rates(
     download=100.0,
     keep=10.0,
     resize=5.0,
+    read_image=0.01,
+    read_box=0.001,
+    pair=1e-4,
     decode=50.0,
     train=100.0,
     scaling=0.5,
@@ -24,7 +27,7 @@ DATA = DataSet("small", 900, 100, 5000, 3, 6000.0, 40.0, resized=False, epochs=2
 def test_each_stage_takes_its_work_over_the_rate() -> None:
     needs = {need.stage: need for need in stage_needs(DATA, RATES)}
     assert {stage: need.minutes for stage, need in needs.items()} == pytest.approx(
-        {"download": 1.0, "preprocess": 25 / 60, "train": 18 / 60, "evaluate": (1 + 3) / 60}
+        {"download": 1.0, "preprocess": (25 + 10 + 5 + 9) / 60, "train": 18 / 60, "evaluate": (1 + 3) / 60}
     )
     assert needs["preprocess"].stored == 40_000
     # 18 seconds of four cores and two GPUs.
@@ -33,7 +36,7 @@ def test_each_stage_takes_its_work_over_the_rate() -> None:
 
 def test_larger_images_are_packed_at_the_rate_of_resizing() -> None:
     large = DataSet("large", 900, 100, 5000, 3, 6000.0, 40.0, resized=True, epochs=2)
-    assert stage_needs(large, RATES)[1].minutes == pytest.approx(50 / 60)
+    assert stage_needs(large, RATES)[1].minutes == pytest.approx((50 + 10 + 5 + 9) / 60)
 
 
 def test_the_cores_decode_what_the_gpus_train() -> None:
