@@ -22,8 +22,8 @@ so those of a batch with hundreds of objects in an image would fill a GPU."""
 class Assignment:
     """The objects of boxes.
 
-    objects: int64 [B, N], column of the object in the targets, any where not positive; positive, negative:
-    bool [B, N]; a box that is neither has a middling IoU with an object, or lies on an ignored one.
+    objects: int64 [B, N], column of the object in the targets, arbitrary where not positive; positive,
+    negative: bool [B, N]; a box that is neither has a middling IoU with an object, or lies on an ignored one.
     """
 
     objects: Tensor
