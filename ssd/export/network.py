@@ -12,8 +12,9 @@ def describe_network(detector: Detector) -> dict[str, Any]:
     """Backbone, priors and size of a detector's network, as JSON values.
 
     Returns:
-        family; backbone; num_priors; map_sizes: [rows, columns] of each feature map; num_parameters; num_macs:
-        of one image of the input size, convolutions and matrix products alone, as papers count them.
+        family; backbone; num_priors; map_sizes: [rows, columns] of each feature map; num_parameters;
+        num_macs: of one image of the input size, convolutions and matrix products alone, as papers
+        count them.
     """
     model = detector.model
     image = torch.zeros(1, 3, detector.side, detector.side, device=detector.mean.device)
