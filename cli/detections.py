@@ -27,6 +27,7 @@ def detect_split(detector: DetectorFile, file: TensorFile, device: str = "auto")
                 "score_threshold": 0.01,
                 "nms_iou": 0.45,
                 "max_detections": 200,
+                "ensemble": 1,
                 "resamples": 0,
                 "device": device,
                 "workers": 0,

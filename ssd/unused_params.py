@@ -73,7 +73,17 @@ def _warn_of_unused_loss(params: TrainParams) -> None:
 
 
 # Of SSD alone, with the values that mean nothing special.
-SSD_MODEL = {"strides": [], "neck": "none", "heads": "conv3x3", "prior_steps": []}
+SSD_MODEL = {
+    "strides": [],
+    "neck": "none",
+    "heads": "conv3x3",
+    "scale_first": 0.1,
+    "scale_second": 0.2,
+    "scale_last": 1.05,
+    "prior_scales": [],
+    "prior_ratios": [],
+    "prior_steps": [],
+}
 SSD_TRAIN = {
     "match_iou": 0.5,
     "conf_loss": "cross_entropy",

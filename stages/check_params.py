@@ -2,6 +2,7 @@
 
 DVC removes what a changed stage wrote, then runs it. All stages depend on this one, so a mistake in params
 costs nothing. Where training would differ from that of dvc.lock, its network and devices are checked, too.
+Whether it keeps as many models as are fused is checked always.
 This stage always writes the same: a change of params runs no more stages again than those that read them.
 """
 
@@ -15,6 +16,7 @@ from ruamel.yaml import YAML
 from ssd.files import write_bytes
 from ssd.params import Params
 from ssd.preflight.devices import check_devices
+from ssd.preflight.ensemble import check_ensemble
 from ssd.preflight.finding import Finding
 from ssd.preflight.network import check_network
 from stages.command import command, resolve_weights, stop_if_fatal, workspace
@@ -33,15 +35,16 @@ def main(params: Params) -> None:
 
 
 def find_obstacles(params: Params, before: dict[str, Any]) -> list[Finding]:
-    """What would stop a training with other settings than the last one.
+    """What would stop a training with other settings than the last one, or the stages after it.
 
-    Nothing is looked for where they are the same: weights and GPUs of a training that has ended may be gone.
+    Weights and GPUs are not looked for where its settings are the same: those of a training that has ended
+    may be gone.
 
     Args:
         params: all sections.
         before: the sections of the last training, {} if there was none: then there is nothing to lose.
     """
-    findings = []
+    findings = check_ensemble(params.train, params.evaluate)
     if before and before.get("model") != params.model.model_dump():
         findings += check_network(params.model, resolve_weights(params, workspace()))
     if before and before.get("train") != params.train.model_dump():

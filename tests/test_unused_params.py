@@ -142,7 +142,7 @@ def test_a_target_that_may_be_less_visible_than_others_is_warned_of(caplog: pyte
 def test_settings_of_ssd_alone_are_warned_of_in_another_family(
     make_params: Callable[..., Params], caplog: pytest.LogCaptureFixture
 ) -> None:
-    changes = {"model.heads": "ssdlite", "model.strides": [8, 16, 32], "train.conf_loss": "focal"}
+    changes = {"model.heads": "ssdlite", "model.scale_first": 0.07, "train.conf_loss": "focal"}
     for family, number in (("ssd", 0), ("faster_rcnn", 3)):
         params = make_params(**changes, **{"model.family": family})
         warn_of_unused_by_family(params.model, params.train)

@@ -164,6 +164,7 @@ def test_the_commands_take_its_files(
         (image,) = json.loads(ended.stdout)["images"]
         rows = [(found["label"], found["score"], *found["box"]) for found in image["detections"]]
         predicted.append(sorted(rows))
+    assert networks[0]["family"] == "faster_rcnn"
     assert networks[0]["map_sizes"] == [[16, 16], [8, 8], [4, 4], [2, 2], [1, 1]]
     assert networks[1] == networks[2] == networks[0]
     assert len(predicted[0]) > 5

@@ -66,6 +66,12 @@ def test_what_would_stop_the_next_training_stops_it_before_the_last_one_s_model_
     assert ended.code == 0, "it was trained so, and to draw a picture needs neither weights nor GPUs"
 
 
+def test_too_few_models_to_fuse_stop_the_pipeline_before_the_training(run_stage: Run) -> None:
+    ended = run_stage("check_params", **{"evaluate.ensemble": 3})
+    message = "params.yaml: evaluate.ensemble: found 3, but train.keep_best keeps 1; set it to 3\n"
+    assert (ended.code, ended.stderr) == (2, message)
+
+
 def test_it_imports_nothing_that_takes_seconds() -> None:
     code = "import stages.check_params, sys; print(*{'torch', 'mlflow', 'numpy', 'PIL'} & {*sys.modules})"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

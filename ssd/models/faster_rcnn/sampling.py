@@ -13,13 +13,17 @@ from ssd.matching import with_a_column
 from ssd.models.faster_rcnn.config import FasterRCNNConfig
 from ssd.structures import Targets
 
+MAX_PAIRS = 2**25
+"""Of objects and boxes at once: a matrix of their IoUs has 128 MiB. At 800 pixels there are 160 000 anchors,
+so those of a batch with hundreds of objects in an image would fill a GPU."""
+
 
 @dataclass(frozen=True)
 class Assignment:
     """The objects of boxes.
 
-    objects: int64 [B, N], column of the object in the targets, any where not positive; positive, negative:
-    bool [B, N]; a box that is neither has a middling IoU with an object, or lies on an ignored one.
+    objects: int64 [B, N], column of the object in the targets, arbitrary where not positive; positive,
+    negative: bool [B, N]; a box that is neither has a middling IoU with an object, or lies on an ignored one.
     """
 
     objects: Tensor
@@ -70,6 +74,24 @@ def assign(
             objects they keep the one with the highest IoU, as in torchvision.
     """
     targets = with_a_column(targets)
+    num_images, num_objects = targets.labels.shape
+    step = max(1, MAX_PAIRS // (num_objects * boxes.shape[-2]))
+    parts = []
+    for start in range(0, num_images, step):
+        images = slice(start, start + step)
+        own = boxes if boxes.dim() == 2 else boxes[images]
+        parts.append(_assign(targets.rows(images), own, positive_iou, negative_iou, low_quality))
+    return Assignment(
+        torch.cat([part.objects for part in parts]),
+        torch.cat([part.positive for part in parts]),
+        torch.cat([part.negative for part in parts]),
+    )
+
+
+def _assign(
+    targets: Targets, boxes: Tensor, positive_iou: float, negative_iou: float, low_quality: bool
+) -> Assignment:
+    """`assign` of some images at once."""
     wanted = (targets.labels > 0) & ~targets.ignored
     iou = pairwise_iou(targets.boxes, boxes)
     ignored_iou = iou.masked_fill(~targets.ignored[..., None], -1).amax(dim=1)

@@ -1,7 +1,9 @@
 """Which boxes are trained on: ignored objects, the sample, and its expectation."""
 
+import pytest
 import torch
 
+from ssd.models.faster_rcnn import sampling
 from ssd.models.faster_rcnn.sampling import assign, expected_sample, sample
 from ssd.structures import Targets
 
@@ -44,6 +46,20 @@ def test_without_objects_everything_is_background() -> None:
         torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.int64), torch.zeros(2, 0, dtype=torch.bool)
     )
     assert assign(nothing, BOXES, 0.7, 0.3, low_quality=True).negative.all()
+
+
+def test_a_batch_with_many_objects_is_assigned_image_by_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    corners = torch.rand(3, 7, 2, 2, generator=torch.Generator().manual_seed(0)).sort(dim=2).values
+    objects, boxes = corners.flatten(2)[:, :2], corners.flatten(2)
+    targets = Targets(objects, torch.ones(3, 2, dtype=torch.int64), torch.zeros(3, 2, dtype=torch.bool))
+    for own in (boxes, boxes[0]):
+        whole = assign(targets, own, 0.5, 0.3, low_quality=True)
+        monkeypatch.setattr(sampling, "MAX_PAIRS", 2 * 14)
+        parts = assign(targets, own, 0.5, 0.3, low_quality=True)
+        monkeypatch.undo()
+        for name in ("objects", "positive", "negative"):
+            assert torch.equal(getattr(parts, name), getattr(whole, name))
+        assert whole.positive.any(1).all() and whole.negative.any()
 
 
 def test_the_sample_has_its_size_and_the_expectation_is_its_mean() -> None:
