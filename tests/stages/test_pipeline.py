@@ -207,7 +207,7 @@ def test_what_changed_runs_again_and_what_only_shows_is_drawn_again(project: Pat
         "stages/train_log.py": set(),
         "stages/evaluate.py": {"evaluate"},
         "ssd/export/onnx.py": {"export"},
-        "ssd/loss.py": {"train", "evaluate"},
+        "ssd/loss.py": {"train", "evaluate", "export"},
         "ssd/prepare/readers/voc.py": {"preprocess"},
     }.items():
         before = (project / name).read_bytes()
