@@ -1,12 +1,13 @@
 """Stage 3: train on the tensor files; writes models/model.pt, reports/train/history.tsv and priors.json.
 
-The next best weights (`train.keep_best`) are models/best/2.pt, 3.pt, ...
+The next best weights (`train.keep_best`) are models/best/2.pt, 3.pt, ...; models/best/epochs.tsv lists them.
 
 All code that can change the weights is a dep of the stage in dvc.yaml. These deps, the settings and the data
 name the folder of the training's checkpoints. Output that changes no weights is in stages/train_log.py.
 """
 
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,7 @@ from ruamel.yaml import YAML
 from torch import Tensor
 
 from ssd.errors import UserError
-from ssd.files import replacing_folder, write_json
+from ssd.files import replacing_folder, write_bytes, write_json
 from ssd.hardware import Hardware, choose_hardware, choose_kernels
 from ssd.loading.tensor_file import TensorFile
 from ssd.models.build import build_model
@@ -25,7 +26,7 @@ from ssd.models.saved import save_model
 from ssd.params import Params
 from ssd.processes.launch import launch, num_processes
 from ssd.processes.world import World, exit_now, joined_world, launched
-from ssd.training.checkpoints import CheckpointFolder, fingerprint
+from ssd.training.checkpoints import Best, CheckpointFolder, fingerprint
 from ssd.training.loop import Trainer
 from stages.command import command, resolve_weights, stop, workspace
 from stages.fused_best import report_fused
@@ -87,10 +88,20 @@ def train_model(params: Params, world: World) -> None:
         criterion = trainer.step.loss_settings
         save_model(MODEL, result.weights, model.config, train_file.class_names, criterion)
         with replacing_folder(OTHERS) as folder:
+            write_bytes(folder / "epochs.tsv", epochs_table(checkpoints.best).encode())
             for rank, others in enumerate(result.others, start=2):
                 save_model(folder / f"{rank}.pt", others, model.config, train_file.class_names, criterion)
         fused = report_fused(trainer, [result.weights, *result.others])
         log.ended(result, MODEL, PRIORS, fused)
+
+
+def epochs_table(best: Sequence[Best]) -> str:
+    """Epoch and score of each of the best weights, models/model.pt first; tab-separated, with a header."""
+    lines = ["rank\tepoch\tscore"]
+    for rank, item in enumerate(best, start=1):
+        score = "" if item.score is None else f"{item.score:.6g}"
+        lines.append(f"{rank}\t{item.epoch}\t{score}")
+    return "\n".join(lines) + "\n"
 
 
 def raise_if_nothing_to_learn(train_file: TensorFile) -> None:

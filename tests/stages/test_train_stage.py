@@ -12,6 +12,7 @@ from ssd.errors import UserError
 from ssd.loading.tensor_file import TensorFile
 from ssd.params import Params
 from ssd.processes.world import World
+from ssd.training.checkpoints import Best
 from stages import train
 from stages.train_log import HISTORY, HISTORY_COPY, write_history
 
@@ -87,3 +88,8 @@ def test_the_history_is_written_a_second_time_where_the_environment_says(
     write_history([])
     assert (tmp_path / "outside/trial.tsv").read_bytes() == HISTORY.read_bytes()
     assert len(list(tmp_path.rglob("*.tsv"))) == 2
+
+
+def test_the_epochs_of_the_best_weights_are_listed() -> None:
+    best = (Best(7, 0.51234567, "best-0007.pt", ""), Best(2, None, "best-0002.pt", ""))
+    assert train.epochs_table(best) == "rank\tepoch\tscore\n1\t7\t0.512346\n2\t2\t\n"
