@@ -53,7 +53,7 @@ class Rates:
     download: float = 100e6
     keep: float = 516.0
     resize: float = 150.0
-    read_image: float = 163e-6
+    read_image: float = 175e-6
     read_box: float = 39e-6
     pair: float = 6.5e-9
     decode: float = 300.0

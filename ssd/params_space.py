@@ -78,7 +78,7 @@ def _read_range(key: str, content: Mapping[str, Any]) -> Range:
     if found.log and found.low <= 0:
         raise not_allowed(f"{key}.low", found.low, "above 0 where log is true")
     if found.step is not None and (found.log or not _divides(found.step, found.high - found.low)):
-        raise not_allowed(f"{key}.step", found.step, "a part of high - low without a rest, and not with log")
+        raise not_allowed(f"{key}.step", found.step, "a divisor of high - low, and not with log")
     return found
 
 
