@@ -8,6 +8,7 @@ from torchvision.models.detection.image_list import ImageList
 
 from recipes import FOLDER, recipe_params, recipe_priors
 from ssd.boxes import cxcywh_to_xyxy
+from ssd.params_space import Range
 from ssd.training.schedule import learning_rate
 from ssd.tuning.space import check_space
 
@@ -66,4 +67,6 @@ def test_the_one_for_small_data_has_its_techniques_and_can_be_searched() -> None
     assert (params.model.priors, params.model.prior_clusters) == ("kmeans", 9)
     assert params.tune.objective == "fused_map50_f1"
     assert space["train.lr"].log and space["train.batch_size"] == (4, 8)  # type: ignore[union-attr]
+    assert space["train.f1_score"] == Range(0.1, 0.9)
+    assert train.f1_score == 0.5
     check_space(params)

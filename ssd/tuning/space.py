@@ -14,6 +14,7 @@ from ssd.errors import UserError
 from ssd.params import Params
 from ssd.params_errors import describe_all
 from ssd.params_space import Axis, Range, Value
+from ssd.training.selection import MEASURES
 
 KEYS = {"preprocess": {"max_side", "jpeg_quality"}, "model": None, "augment": None, "train": None}
 """Sections that change a model; of preprocess the keys that do, and leave images in their splits."""
@@ -21,7 +22,6 @@ KEYS = {"preprocess": {"max_side", "jpeg_quality"}, "model": None, "augment": No
 NOT_TRIED = {
     *(
         "select_by",
-        "f1_score",
         "seed",
         "val_every",
         "val_batch_size",
@@ -33,7 +33,13 @@ NOT_TRIED = {
     ),
     *("sync_bn", "keep_best", "max_skipped", "checkpoint_minutes", "compile", "deterministic"),
 }
-"""Keys of train that decide how a model is judged, or how the machine is used."""
+"""Keys of train that decide how a model is judged, or how the machine is used.
+
+`f1_score` is none of them where the objective has F1: detections below it are not counted, so it belongs to
+what is judged, as a threshold belongs to a detector that is used.
+"""
+
+F1_SCORE = "train.f1_score"
 
 MOST_FUSED = 20
 """`evaluate.ensemble`, by which the end of a search measures on the test split, allows no more."""
@@ -65,8 +71,23 @@ def check_space(params: Params) -> None:
             raise UserError(
                 f"found {step}; allowed: a whole number, as {key} is", key=f"tune.space.{key}.step"
             )
+    if F1_SCORE in params.tune.space:
+        check_f1_score(params)
     if params.tune.is_fused:
         check_kept(params)
+
+
+def check_f1_score(params: Params) -> None:
+    """Raise UserError where `train.f1_score` is searched and trials cannot be compared by it."""
+    objective = params.tune.objective
+    if "val_f1" not in MEASURES[params.tune.select_by]:
+        raise UserError(f"changes nothing of tune.objective: {objective}", key=f"tune.space.{F1_SCORE}")
+    start, *searched = _all_of(params, F1_SCORE)
+    best = "0, the best threshold of each class, which no single one beats; set"
+    if start == 0:
+        raise UserError(f"found {best} the one that the search starts from, such as 0.5", key=F1_SCORE)
+    if 0 in searched:
+        raise UserError(f"found {best} numbers above 0", key=f"tune.space.{F1_SCORE}")
 
 
 def check_kept(params: Params) -> None:
@@ -80,8 +101,8 @@ def check_kept(params: Params) -> None:
             f"found {train.keep_best}; tune.objective: fused_map50_f1 fuses 2 to {MOST_FUSED} models",
             key="train.keep_best",
         )
-    fewest = -(-min(_all_of(params, "train.epochs")) // train.val_every)
-    stops = [number + 1 for number in _all_of(params, "train.early_stop") if number > 0]
+    fewest = -(-int(min(_all_of(params, "train.epochs"))) // train.val_every)
+    stops = [int(number) + 1 for number in _all_of(params, "train.early_stop") if number > 0]
     fewest = min([fewest, *stops])
     if fewest < train.keep_best:
         raise UserError(
@@ -91,11 +112,11 @@ def check_kept(params: Params) -> None:
         )
 
 
-def _all_of(params: Params, key: str) -> list[int]:
-    """The value of a key of whole numbers, and the ends or choices of its axis if it is searched."""
+def _all_of(params: Params, key: str) -> list[float]:
+    """The value of a key of numbers, and the ends or choices of its axis if it is searched."""
     axis = params.tune.space.get(key, ())
     searched = (axis.low, axis.high) if isinstance(axis, Range) else axis
-    return [int(value) for value in (value_of(params, key), *searched)]
+    return [float(value) for value in (value_of(params, key), *searched)]
 
 
 def with_values(params: Params, values: Mapping[str, Value]) -> Params:

@@ -71,14 +71,19 @@ def test_it_ends_with_a_verdict_over_seeds_on_the_test_split(search: Search, tmp
 
 
 def test_fused_models_are_fused_on_the_test_split_too(search: Search, tmp_path: Path) -> None:
-    objective = {"tune.objective": "fused_map50_f1", "train.keep_best": 3}
-    search(**objective, **{"tune.space": {"train.lr": [0.3, 0.1]}, "tune.trials": 2})
+    objective = {"tune.objective": "fused_map50_f1", "train.keep_best": 3, "train.f1_score": 0.5}
+    space = {"train.lr": [0.4, 0.45], "train.f1_score": [0.3, 0.7]}
+    search(**objective, **{"tune.space": space, "tune.trials": 2})
     summary = json.loads((tmp_path / "reports/tune/summary.json").read_text())
     for found in summary["seeds"]["start"]:
         assert found["val"] == pytest.approx(score(0.3, 3, found["seed"]) + 0.02)
         assert found["test"] == pytest.approx(found["val"] - 0.04)
         params = json.loads((tmp_path / "done" / found["experiment"]).read_text())["params"]
         assert (params["evaluate.ensemble"], params["train.select_by"]) == (3, "map50_f1")
+        assert "train.f1_score" not in params, "that of params.yaml"
+    for found in summary["seeds"]["best"]:
+        params = json.loads((tmp_path / "done" / found["experiment"]).read_text())["params"]
+        assert params["train.f1_score"] == summary["best"]["values"]["train.f1_score"] != 0.5
 
 
 def test_a_last_training_with_other_params_is_refused(

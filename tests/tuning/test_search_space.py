@@ -49,7 +49,10 @@ def test_a_mistake_in_an_axis_is_one_line_of_params_yaml(
         ({"evaluate.nms_iou": {"low": 0.3, "high": 0.6}}, "tune.space.evaluate.nms_iou: no such key"),
         ({"train.seed": [1, 2]}, "tune.space.train.seed: changes no model, or how models are judged"),
         ({"train.select_by": ["map", "f1"]}, "tune.space.train.select_by: changes no model"),
-        ({"train.f1_score": {"low": 0.1, "high": 0.9}}, "tune.space.train.f1_score: changes no model"),
+        (
+            {"train.f1_score": {"low": 0.1, "high": 0.9}},
+            "tune.space.train.f1_score: changes nothing of tune.objective: map50",
+        ),
         ({"preprocess.split_seed": [1, 2]}, "tune.space.preprocess.split_seed: changes no model"),
         (
             {"train.momentum": {"low": 0.5, "high": 1.5}},
@@ -90,6 +93,37 @@ def test_an_objective_of_fused_models_needs_as_many_in_every_trial(
     check_space(default_params(**usual, **{"train.val_every": 2}))
     with pytest.raises(UserError) as error:
         check_space(default_params(**(usual | changes)))
+    (line,) = str(error.value).splitlines()
+    assert line.startswith(message)
+
+
+THRESHOLDS = {"low": 0.1, "high": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("start", "axis", "message"),
+    [
+        (0.5, THRESHOLDS, ""),
+        (0.0, THRESHOLDS, "train.f1_score: found 0, the best threshold of each class, which no single one"),
+        (
+            0.5,
+            {"low": 0, "high": 0.9},
+            "tune.space.train.f1_score: found 0, the best threshold of each class",
+        ),
+        (0.5, [0.0, 0.3], "tune.space.train.f1_score: found 0, the best threshold of each class"),
+    ],
+)
+def test_one_score_threshold_is_searched_by_f1_and_compared_with_no_best_of_each_class(
+    start: float, axis: object, message: str
+) -> None:
+    params = default_params(
+        **{"tune.objective": "map50_f1", "train.f1_score": start, "tune.space": {"train.f1_score": axis}}
+    )
+    if not message:
+        check_space(params)
+        return
+    with pytest.raises(UserError) as error:
+        check_space(params)
     (line,) = str(error.value).splitlines()
     assert line.startswith(message)
 
