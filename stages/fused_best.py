@@ -6,6 +6,7 @@ test split.
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -13,47 +14,57 @@ from torch import Tensor
 from ssd.ensemble.fusion import fuse_splits
 from ssd.evaluation import run_split
 from ssd.files import write_json
-from ssd.loading.batches import EpochBatches
-from ssd.loading.dataset import DetectionDataset
-from ssd.loading.loader import make_loader
 from ssd.training.loop import Trainer
 from ssd.training.selection import Scores, validation_scores
+from ssd.watchdog import Watchdog
 
 FUSED = Path("reports/train/ensemble.json")
 
 
-def report_fused(trainer: Trainer, weights: Sequence[dict[str, Tensor]]) -> Scores | None:
+def report_fused(trainer: Trainer, weights: Sequence[dict[str, Tensor]] = ()) -> Scores | None:
     """Write and return the scores of the fused models; None, and no file, where `train.keep_best` is 1.
+
+    Every process calls it, for all share the work as in a validation: alone, the main one could take longer
+    than the others wait. It alone has the weights, writes, and returns scores.
 
     Args:
         trainer: its training has ended.
         weights: of the best epochs.
     """
-    FUSED.unlink(missing_ok=True)
+    is_main = trainer.world.is_main
+    if is_main:
+        FUSED.unlink(missing_ok=True)
     if trainer.params.keep_best == 1:
         return None
     scores = fused_scores(trainer, weights) if trainer.val_file.images_with_objects() else Scores()
+    if not is_main:
+        return None
     write_json(FUSED, {"num_models": len(weights), **asdict(scores)})
     return scores
 
 
-def fused_scores(trainer: Trainer, weights: Sequence[dict[str, Tensor]]) -> Scores:
-    """Detect by each of the models as a validation of the training does, fuse, and score; in one process.
+def fused_scores(trainer: Trainer, weights: Sequence[dict[str, Tensor]] = ()) -> Scores:
+    """Detect by each of the models as a validation of the training does, fuse, and score.
 
-    The network of `trainer` is loaded with the weights, one after the other.
+    The network of `trainer` is loaded with the weights, one after the other. Processes beside the main one
+    get no scores.
     """
-    file, params, side = trainer.val_file, trainer.params, trainer.input_size
-    loader = make_loader(
-        DetectionDataset(file, side),
-        EpochBatches(range(len(file)), params.val_batch_size or 2 * params.batch_size, side, seed=None),
-        params.workers,
-        pin_memory=trainer.hardware.device.type == "cuda",
-    )
-    model, criterion = trainer.step.best_model(), trainer.step.criterion_at(side)
-    splits = []
-    for item in weights:
-        model.load_state_dict(item)
-        result = run_split(model, criterion, trainer.postprocessor, loader, trainer.hardware)
-        splits.append(result.detections)
+    file, params, world, splits = trainer.val_file, trainer.params, trainer.world, []
+    model, criterion = trainer.step.best_model(), trainer.step.criterion_at(trainer.input_size)
+    with Watchdog() as watchdog, world.exchanging(lambda: watchdog.where):
+        num_models = world.broadcast(len(weights))
+        for number in range(num_models):
+            beat = partial(
+                watchdog.beat, f"validating model {number + 1} of the best {num_models}, to fuse them"
+            )
+            beat()
+            model.load_state_dict(world.broadcast(weights[number] if weights else {}))
+            loader, hardware = trainer.val_loader, trainer.hardware
+            result = run_split(
+                model, criterion, trainer.postprocessor, loader, hardware, world=world, on_batch=beat
+            )
+            splits.append(result.detections)
+    if not world.is_main:
+        return Scores()
     objects = [file.objects(index) for index in range(len(file))]
     return validation_scores(fuse_splits(splits), objects, file.class_names, params.f1_score)

@@ -76,6 +76,7 @@ def train_model(params: Params, world: World) -> None:
     trainer = Trainer(model, train_file, val_file, params.train, params.augment, hardware, world)
     if not world.is_main:
         trainer.run(None, stop=stop)
+        report_fused(trainer)
         return
     with ExitStack() as stack:
         checkpoints = stack.enter_context(

@@ -2,8 +2,8 @@
 
     python train_together.py NUM_PROCESSES RESTARTS DATA FOLDER...
 
-Params are FOLDER.yaml. Leaves the history and a digest in FOLDER.json, the weights in FOLDER.pt, and while it
-runs the process ids in FOLDER/pid0, ...
+Params are FOLDER.yaml. Leaves the history, a digest and the scores of the fused models in FOLDER.json, the
+weights in FOLDER.pt, and while it runs the process ids in FOLDER/pid0, ...
 """
 
 import hashlib
@@ -28,6 +28,7 @@ def train(world: World, folder: Path, data: Path, stop: StopSignal) -> None:
     from ssd.loading.tensor_file import TensorFile
     from ssd.params import load_params
     from ssd.training.checkpoints import CheckpointFolder
+    from stages.fused_best import fused_scores
 
     params = load_params(folder.with_suffix(".yaml"))
     exact = params.train.freeze_bn
@@ -47,6 +48,9 @@ def train(world: World, folder: Path, data: Path, stop: StopSignal) -> None:
     with CheckpointFolder(folder, params.train.keep_best) if world.is_main else nullcontext() as checkpoints:
         world.barrier()  # the folder is there
         result = running.run(checkpoints, stop=stop)
+    fused = None
+    if params.train.keep_best > 1:
+        fused = asdict(fused_scores(running, [result.weights, *result.others] if result else []))
     if result is None:
         return
     torch.save(result.weights, folder.with_suffix(".pt"))
@@ -54,7 +58,7 @@ def train(world: World, folder: Path, data: Path, stop: StopSignal) -> None:
     for name in sorted(result.weights):
         digest.update(result.weights[name].contiguous().numpy().tobytes())
     history = [asdict(row) for row in result.history]
-    report = {"history": history, "digest": digest.hexdigest(), "images": images}
+    report = {"history": history, "digest": digest.hexdigest(), "images": images, "fused": fused}
     folder.with_suffix(".json").write_text(json.dumps(report))
 
 

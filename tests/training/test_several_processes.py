@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from waiting import Ended, finish, start, wait_until
 
 from ssd.loading.tensor_file import TensorFile
 from ssd.processes.launch import launch
+from ssd.training.checkpoints import CheckpointFolder
+from stages.fused_best import fused_scores
 
 SCRIPT = str(Path(__file__).parents[1] / "helpers/train_together.py")
 
@@ -120,6 +123,18 @@ def test_robbed_of_a_process_and_stopped_they_end_with_the_same_bits(
     assert "restarting from the last checkpoint (1 of 1)" in stopped.stderr
     assert reports["cut"]["digest"] == reports["whole"]["digest"]
     assert rows(reports["cut"]) == rows(reports["whole"])
+
+
+def test_they_validate_the_best_models_together_as_one_process_does(
+    reports: dict[str, Any], folder: Path, shapes_file: TensorFile
+) -> None:
+    with CheckpointFolder(folder / "whole", EVERYTHING["train.keep_best"]) as kept:
+        assert kept.load() is not None
+        weights = [kept.read_weights(item) for item in kept.best]
+    expected = fused_scores(trainer(default_params(**EVERYTHING), shapes_file), weights)
+    assert len(weights) == 2
+    assert expected.map50 is not None and expected.map50 > 0
+    assert reports["whole"]["fused"] == pytest.approx(asdict(expected), rel=1e-3, abs=1e-6)
 
 
 def is_alive(process: psutil.Process) -> bool:
