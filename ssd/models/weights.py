@@ -67,6 +67,15 @@ def load_weights(model: Model, weights: str, class_names: Sequence[str] = ()) ->
         faster_rcnn.load_faster_rcnn(model, state, weights, published=published)
     else:
         _load_backbone(model.backbone, name, state, weights)
+    found = num_detector_classes(state)
+    if found is not None and found != model.num_classes:
+        log.warning(
+            "model.weights: %s has %d classes, the data set has %d (with background): the class heads "
+            "are randomly initialised",
+            weights,
+            found,
+            model.num_classes,
+        )
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -147,16 +156,7 @@ def _load_detector(model: Model, state: dict[str, Tensor], weights: str) -> None
             "coco-ssd300-vgg16.yaml are the same",
             weights,
         )
-    found = num_classes_of(state)
-    if found != model.num_classes:
-        log.warning(
-            "model.weights: %s has %d classes, the data set has %d (with background): the class heads "
-            "are randomly initialised",
-            weights,
-            found,
-            model.num_classes,
-        )
-    own = {} if found == model.num_classes else model.state_dict()
+    own = {} if num_classes_of(state) == model.num_classes else model.state_dict()
     fresh = {key: value for key, value in own.items() if key.startswith("heads.conf.")}
     try:
         model.load_state_dict(convert_ssd300_vgg16(state) | fresh)

@@ -81,17 +81,10 @@ def load_faster_rcnn(
             f"{weights} is torchvision's Faster R-CNN; it fits family: faster_rcnn, backbone: resnet50",
             key=KEY,
         )
-    found, own = num_classes_of(state), model.state_dict()
+    own = model.state_dict()
     try:
         converted = convert_faster_rcnn(state, 0.0 if published else EPS)
-        if found != model.num_classes:
-            log.warning(
-                "model.weights: %s has %d classes, the data set has %d (with background): the class heads "
-                "are randomly initialised",
-                weights,
-                found,
-                model.num_classes,
-            )
+        if num_classes_of(state) != model.num_classes:
             converted |= {key: value for key, value in own.items() if key.startswith("predictor.")}
         if model.config.anchor_levels:
             log.warning(
