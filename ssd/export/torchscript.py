@@ -19,6 +19,10 @@ METADATA = "metadata.json"
 DEBUG_SUFFIX = ".debug_pkl"
 """Of the files, inside the TorchScript file, with lines and paths of the exporting machine's source files."""
 
+VERSIONS = ("version", ".data/version")
+"""Where the version of the file's format is, which its newest operator decides: the second from 6 on, as of
+GELU."""
+
 
 class Deployed(nn.Module):
     """A detector for callers whom nobody checks: it does with every input what the ONNX file does.
@@ -94,10 +98,11 @@ def with_records(content: bytes, extra_files: Mapping[str, bytes]) -> bytes:
     replaced = {f"extra/{name}": file for name, file in extra_files.items()}
     buffer = io.BytesIO()
     writer = torch._C.PyTorchFileWriter(buffer)
-    writer.set_min_version(int(reader.get_record("version")))
+    (version,) = (name for name in VERSIONS if reader.has_record(name))
+    writer.set_min_version(int(reader.get_record(version)))
     for name in reader.get_all_records():
-        # The writer adds the first two itself.
-        if name not in ("version", ".data/serialization_id") and not name.endswith(DEBUG_SUFFIX):
+        # The writer adds the first ones itself.
+        if name not in (*VERSIONS, ".data/serialization_id") and not name.endswith(DEBUG_SUFFIX):
             file = replaced.get(name) or reader.get_record(name)
             writer.write_record(name, file, len(file))
     writer.write_end_of_file()

@@ -125,6 +125,10 @@ def timm_network(name: str, out_indices: tuple[int, ...] | None = None, **option
         raise UserError(
             f"{name} has no feature maps ({first_line(error)}){hint}", key="model.backbone"
         ) from None
+    if name.startswith("timm/swin"):
+        for module in network.modules():
+            if isinstance(module, timm.layers.PatchEmbed):
+                module.dynamic_img_pad = True  # otherwise it takes sides that are multiples of 4 alone
     return network
 
 

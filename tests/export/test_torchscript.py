@@ -1,5 +1,6 @@
 """The TorchScript file: the same detections as the detector, from torch alone."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,11 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 from small_detector import CLASS_NAMES, SETTINGS, SIZES, assert_same_detections, scenes
-from torch import Tensor
+from torch import Tensor, nn
+from torch._C import PyTorchFileReader
 
 import ssd
 from ssd.detector import IMAGES, Detector
-from ssd.export.torchscript import open_torchscript, to_torchscript
+from ssd.export.torchscript import METADATA, open_torchscript, to_torchscript, with_records
 from ssd.models.heads import Heads
 
 
@@ -122,6 +124,21 @@ if len(sys.argv) > 2:
     from ssd.export.onnx import to_onnx
     open(sys.argv[2], "wb").write(to_onnx(Detector(build_model(), SETTINGS), CLASS_NAMES, 18))
 """
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+def test_a_network_of_newer_operators_is_written_in_a_newer_version_of_the_format(tmp_path: Path) -> None:
+    """As one with GELU, such as Swin."""
+    traced = torch.jit.trace(nn.GELU(), torch.zeros(2))
+    torch.jit.save(traced, tmp_path / "a.pt", _extra_files={METADATA: "{}"})
+    rewritten = with_records((tmp_path / "a.pt").read_bytes(), {METADATA: b'{"a": 1}'})
+    (tmp_path / "b.pt").write_bytes(rewritten)
+    extra_files = {METADATA: ""}
+    module = torch.jit.load(tmp_path / "b.pt", _extra_files=extra_files)
+    assert json.loads(extra_files[METADATA]) == {"a": 1}
+    assert torch.equal(module(torch.ones(1)), nn.GELU()(torch.ones(1)))
+    versions = [PyTorchFileReader(str(tmp_path / f"{name}.pt")).get_record(".data/version") for name in "ab"]
+    assert versions[0] == versions[1]
 
 
 @pytest.mark.slow

@@ -56,10 +56,15 @@ def build_faster_rcnn(num_classes: int = len(CLASS_NAMES)) -> FasterRCNN:
     few = {"width": 16, "rpn_proposals": 60, "roi_width": 32}
     model = FasterRCNN(FasterRCNNConfig("resnet18", SIDE, num_classes + 1, **few))
     _take_statistics(model)
+    spread_scores(model)
+    return model.eval()
+
+
+def spread_scores(model: FasterRCNN) -> None:
+    """Other weights of its last layers, with which scores cover everything from 0 to 1."""
     layers = (model.rpn.cls_logits, model.rpn.bbox_pred, model.predictor.cls_score, model.predictor.bbox_pred)
     for layer, std in zip(layers, (0.3, 0.05, 0.5, 0.1), strict=True):
         nn.init.normal_(layer.weight, std=std)
-    return model.eval()
 
 
 def _take_statistics(model: Model) -> None:

@@ -1,22 +1,15 @@
-"""Swin backbones: channels-last maps and fixed image sizes, as maps of any input size like all others.
-
-Narrow and shallow ones, registered in torchvision and timm: their parts, shifted windows and layouts are
-those of the published networks.
-"""
+"""Swin backbones: channels-last maps and fixed image sizes, as maps of any input size like all others."""
 
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
+import narrow_swin
 import pytest
-import timm
 import torch
+from narrow_swin import TIMM, TORCHVISION, WIDTH, of_timm, of_torchvision
 from safetensors.torch import save_file
-from timm.models.swin_transformer import swin_tiny_patch4_window7_224
-from torch import nn
-from torchvision import models
-from torchvision.models.swin_transformer import SwinTransformer
 
 from ssd.models.auxiliary import NORMED
 from ssd.models.config import paper_config
@@ -24,28 +17,10 @@ from ssd.models.feature_maps import map_shapes
 from ssd.models.ssd import SSD
 from ssd.models.weights import load_weights
 
-TORCHVISION, TIMM = "swin_narrow", "timm/swin_narrow"
-WIDTH, DEPTHS, HEADS = 24, [2, 1, 1, 1], [1, 2, 4, 8]
-
-
-def of_torchvision(weights: None = None) -> SwinTransformer:
-    return SwinTransformer([4, 4], WIDTH, DEPTHS, HEADS, window_size=[7, 7], stochastic_depth_prob=0.2)
-
-
-def of_timm(**options: Any) -> nn.Module:
-    network: nn.Module = swin_tiny_patch4_window7_224(
-        embed_dim=WIDTH, depths=DEPTHS, num_heads=HEADS, **options
-    )
-    return network
-
 
 @pytest.fixture(scope="module", autouse=True)
 def registered() -> Iterator[None]:
-    """Both networks can be built by name, as torchvision's and timm's own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(of_torchvision, "__module__", SwinTransformer.__module__)
-        patch.setitem(models._api.BUILTIN_MODELS, TORCHVISION, of_torchvision)
-        patch.setitem(timm.models._registry._model_entrypoints, TIMM.removeprefix("timm/"), of_timm)
+    with narrow_swin.registered():
         yield
 
 
@@ -72,6 +47,15 @@ def test_maps_have_strides_8_16_and_32_where_windows_are_partial(model: SSD) -> 
     expected = [(1, WIDTH * n, cells, cells) for n, cells in ((2, 13), (4, 7), (8, 4))]
     assert [tuple(x.shape) for x in maps] == expected
     assert model.config.map_sizes(100)[:3] == [(13, 13), (7, 7), (4, 4)]
+
+
+def test_images_of_any_size_have_maps(model: SSD) -> None:
+    """Of sides that are no multiple of 4 torchvision leaves out what is over; timm pads."""
+    for side in (70, 97, 103):
+        with torch.inference_mode():
+            maps = model.backbone(torch.zeros(1, 3, side, side))
+        for x, stride in zip(maps, (8, 16, 32), strict=True):
+            assert x.shape[2] == x.shape[3] == pytest.approx(side / stride, abs=1)
 
 
 def test_stages_are_the_patch_embedding_and_the_four_of_the_network(model: SSD) -> None:
