@@ -98,9 +98,10 @@ def with_records(content: bytes, extra_files: Mapping[str, bytes]) -> bytes:
     replaced = {f"extra/{name}": file for name, file in extra_files.items()}
     buffer = io.BytesIO()
     writer = torch._C.PyTorchFileWriter(buffer)
-    (version,) = (name for name in VERSIONS if reader.has_record(name))
+    records = reader.get_all_records()
+    (version,) = (name for name in VERSIONS if name in records)
     writer.set_min_version(int(reader.get_record(version)))
-    for name in reader.get_all_records():
+    for name in records:
         # The writer adds the first ones itself.
         if name not in (*VERSIONS, ".data/serialization_id") and not name.endswith(DEBUG_SUFFIX):
             file = replaced.get(name) or reader.get_record(name)
