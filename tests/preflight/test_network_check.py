@@ -60,9 +60,14 @@ def test_a_usual_backbone_from_scratch_needs_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "key"), [({"backbone": "resnt50"}, "model.backbone"), ({"strides": [2]}, "model.strides")]
+    ("changes", "key"),
+    [
+        ({"backbone": "resnt50"}, "model.backbone"),
+        ({"strides": [2]}, "model.strides"),
+        ({"family": "faster_rcnn", "backbone": "vgg16"}, "model.backbone"),
+    ],
 )
-def test_an_unknown_backbone_or_stride_is_found(changes: dict[str, object], key: str) -> None:
+def test_a_backbone_that_is_unknown_or_lacks_a_stride_is_found(changes: dict[str, object], key: str) -> None:
     assert only(check_network(model(**changes), "none")).key == key
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from ssd.boxes import xyxy_to_cxcywh
+from ssd.errors import UserError
 from ssd.models.auxiliary import NORMED
 from ssd.models.feature_maps import Shape, map_shapes
 from ssd.models.priors import PriorLevel
@@ -73,7 +74,16 @@ class FasterRCNNConfig:
         Raises:
             UserError: there is no such backbone, or it has no feature maps of STRIDES.
         """
-        own, _ = map_shapes(self.backbone, STRIDES, NORMED, self.input_size, side)
+        try:
+            own, _ = map_shapes(self.backbone, STRIDES, NORMED, self.input_size, side)
+        except UserError as error:
+            if error.key != "model.strides":  # which this family does not use
+                raise
+            raise UserError(
+                f"{self.backbone} has no feature maps of strides {', '.join(map(str, STRIDES))}, which "
+                "model.family: faster_rcnn needs; choose another, such as resnet50",
+                key="model.backbone",
+            ) from None
         return own
 
     def anchors_per_level(self, side: int) -> list[int]:

@@ -40,8 +40,8 @@ class FasterRCNN(nn.Module):
         super().__init__()
         self.config = config
         self.num_classes = config.num_classes
-        self.backbone = build_backbone(config.backbone, STRIDES)
         channels = [number for number, _, _ in config.backbone_shapes()]
+        self.backbone = build_backbone(config.backbone, STRIDES)
         self.neck = FPN(channels, config.width)
         self.rpn = RPNHead(config.width, max(own.stop for own in config.rpn_outputs))
         self.box_head = TwoMLPHead(config.width * GRID**2, config.roi_width)

@@ -161,5 +161,8 @@ def test_proposals_are_the_same_with_nms_of_all_rows_at_once() -> None:
 
 
 def test_a_backbone_without_a_map_of_stride_4_is_refused() -> None:
-    with pytest.raises(UserError, match=r"model\.strides: found \[4, 8, 16, 32\]; allowed for vgg16"):
-        FasterRCNN(FasterRCNNConfig("vgg16", SIDE, 4))
+    for name in ("vgg16", "resnet18_conv4"):
+        with pytest.raises(
+            UserError, match=rf"^model\.backbone: {name} has no feature maps of strides 4, 8, 16, 32, which"
+        ):
+            FasterRCNN(FasterRCNNConfig(name, SIDE, 4))
