@@ -4,7 +4,8 @@ Metadata, beside that of `ssd.detector.describe`:
     certificate  digests of model.pt, data and params, figures, the network
     origin       git commit, digest of what dvc.lock says of the stages before the export, versions, machine:
                  what may differ between files that are the same
-    golden       a small image, what the PyTorch model detects in it, and a digest of the file's own outputs
+    golden       a small image, what the PyTorch model detects in it, how many of these detections a little
+                 noise changes, and a digest of the file's own outputs
 
 All but `origin` follow from the inputs of the export, so that the same inputs give the same bytes on the same
 kind of machine. There is no date. `ssd.export.verify_onnx` reads and checks all of it.
@@ -28,8 +29,16 @@ from torch.nn import functional as F
 from ssd.detector import Detector
 from ssd.errors import UserError, first_line
 from ssd.export.network import describe_network
+from ssd.export.noise import NUM_NOISY, noisy_outputs
 from ssd.export.torchscript import METADATA, open_torchscript, record, with_records
-from ssd.export.verify_onnx import DIGEST_LENGTH, ONNX_SEAL, golden_image, open_session, outputs_digest
+from ssd.export.verify_onnx import (
+    DIGEST_LENGTH,
+    ONNX_SEAL,
+    compare,
+    golden_image,
+    open_session,
+    outputs_digest,
+)
 from ssd.files import write_bytes
 from ssd.models.saved import sealed_zip
 from ssd.structures import Detections
@@ -94,6 +103,9 @@ def make_origin(commit: str | None, dirty: bool | None, dvc_lock_sha256: str | N
 def make_golden(detector: Detector, images: Sequence[Tensor]) -> dict[str, Any]:
     """The image with the most detections, reduced to GOLDEN_SIDE, and these detections, as JSON values.
 
+    `unsteady` is the largest number of them that the detector itself misses with a little noise, or has
+    beside them: so many may be other ones by the rounding of another machine.
+
     Args:
         detector: on the CPU; images: uint8 RGB [3, H, W], at least one.
     """
@@ -101,7 +113,7 @@ def make_golden(detector: Detector, images: Sequence[Tensor]) -> dict[str, Any]:
     found = [Detections.split(*detector(image[None]))[0] for image in small]
     best = max(range(len(small)), key=lambda index: len(found[index].scores))
     _, height, width = small[best].shape
-    return {
+    golden = {
         "height": height,
         "width": width,
         "pixels": base64.b64encode(small[best].numpy().tobytes()).decode(),
@@ -109,6 +121,22 @@ def make_golden(detector: Detector, images: Sequence[Tensor]) -> dict[str, Any]:
         "scores": found[best].scores.tolist(),
         "labels": found[best].labels.tolist(),
     }
+    return {**golden, "unsteady": _num_unsteady(detector, small[best], golden)}
+
+
+def _num_unsteady(detector: Detector, image: Tensor, golden: Mapping[str, Any]) -> int:
+    """The largest number of detections that noise in the golden image takes away, or adds."""
+    settings, noisy = detector.postprocessor.settings, noisy_outputs(detector, image[None])
+    largest = 0
+    for _ in range(NUM_NOISY):
+        result = compare(
+            {**golden, "outputs_sha256": ""},
+            lambda _: [output.numpy() for output in next(noisy)],
+            settings.score_threshold,
+            settings.max_detections,
+        )
+        largest = max(largest, result.num_missed, result.num_others)
+    return largest
 
 
 def certify(

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ssd.detector import Detector, Outputs, describe, scale_boxes
 from ssd.errors import UserError
 from ssd.export.match_detections import Agreement, Reference, compare_detections
+from ssd.export.noise import noisy_outputs
 from ssd.export.onnx import open_onnx
 from ssd.export.torchscript import open_torchscript
 from ssd.structures import Detections
@@ -22,12 +23,6 @@ Detect = Callable[[Tensor], Outputs]
 
 NUM_STRETCHED = 3
 NUM_WARM_UP = 3
-
-NOISE = 1e-4
-"""Of a network's input, whose standard deviation is about 1: a hundredth of a grey level, and more than
-rounding."""
-
-NUM_NOISY = 8
 
 
 class DisagreementError(UserError):
@@ -188,21 +183,13 @@ def _explained_by_noise(
 ) -> bool:
     """Whether the PyTorch detector, too, finds something else in an image with a little noise.
 
-    A second stage sees the best boxes of a first one. On an image of one colour many of them have the same
-    score but for rounding, which decides which of them are seen. But a file that finds less than half of what
-    is found with any noise is wrong for another reason.
+    But a file that finds less than half of what is found with any noise is wrong for another reason.
 
     Args:
         agreement: of a file that disagrees; image: uint8 [3, H, W]; reference: of it.
     """
-    generator = torch.Generator().manual_seed(0)
-
-    def add_noise(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (inputs[0] + NOISE * torch.randn(inputs[0].shape, generator=generator),)
-
     settings = detector.postprocessor.settings
-    with detector.model.register_forward_pre_hook(add_noise):
-        found = [Detections.split(*detector(image[None]))[0] for _ in range(NUM_NOISY)]
+    found = [Detections.split(*outputs)[0] for outputs in noisy_outputs(detector, image[None])]
     noisy = [compare_detections(reference, other, settings, tolerance) for other in found]
     fewest = min(other.num_matched for other in noisy)
     return any(other.problem for other in noisy) and 2 * agreement.num_matched >= fewest

@@ -11,6 +11,7 @@ import onnx
 import pytest
 import torch
 from small_detector import CLASS_NAMES, scenes
+from torch import nn
 
 from ssd.detector import Detector, Outputs, describe
 from ssd.errors import UserError
@@ -185,6 +186,10 @@ def test_the_comparison_allows_rounding_and_nothing_else() -> None:
     assert "misses 1, and has 0 others" in found([box, none, none], [0.9, 0, 0], [1, 0, 0], 1).problem
     at_the_threshold = found([box, other, other], [0.9, 0.8, 0.3005], [1, 2, 1], 3)
     assert at_the_threshold.problem == ""
+    golden["unsteady"] = 1
+    exchanged = found([box, [11, 0, 90, 2], none], [0.9, 0.8, 0], [1, 2, 0], 2)
+    assert (exchanged.num_missed, exchanged.num_others, exchanged.problem) == (1, 1, "")
+    assert "misses 2, and has 0 others" in found([none] * 3, [0, 0, 0], [0, 0, 0], 0).problem
 
 
 def test_the_golden_image_is_small_and_has_the_detector_s_own_detections(detector: Detector) -> None:
@@ -200,12 +205,31 @@ def test_of_several_images_the_golden_one_shows_most(detector: Detector) -> None
     class Counting:
         """As many detections as the image is wide."""
 
+        model, postprocessor = nn.Identity(), detector.postprocessor
+
         def __call__(self, images: torch.Tensor) -> Outputs:
             wide = images.shape[3]
             return torch.zeros(1, 50, 4), torch.zeros(1, 50), torch.ones(1, 50).long(), torch.tensor([wide])
 
     images = [torch.zeros(3, 9, width, dtype=torch.uint8) for width in (20, 40, 30)]
     assert make_golden(cast(Detector, Counting()), images)["width"] == 40
+
+
+def test_what_noise_changes_in_the_golden_image_may_change_by_rounding(detector: Detector) -> None:
+    """An SSD's detections are steady. Those of this one jump with the network's input."""
+    assert make_golden(detector, IMAGES[1:])["unsteady"] == 0
+
+    class Jumping:
+        """The second of two boxes is elsewhere with noise."""
+
+        model, postprocessor = nn.Identity(), detector.postprocessor
+
+        def __call__(self, images: torch.Tensor) -> Outputs:
+            moved = 9.0 * (self.model(images.float()) != images).any()
+            boxes = torch.tensor([[[0.0, 0.0, 5.0, 5.0], [1.0, 1.0, 8.0, 8.0]]]) + moved * torch.eye(2)[1:].T
+            return boxes, torch.tensor([[0.9, 0.8]]), torch.ones(1, 2).long(), torch.tensor([2])
+
+    assert make_golden(cast(Detector, Jumping()), IMAGES[1:])["unsteady"] == 1
 
 
 def test_an_operator_that_onnx_runtime_does_not_have_is_told(
