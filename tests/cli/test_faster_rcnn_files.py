@@ -22,6 +22,7 @@ from ssd.detector import Detector, Outputs
 from ssd.errors import UserError
 from ssd.export import compare
 from ssd.export.match_detections import Agreement
+from ssd.export.onnx import to_onnx
 from ssd.export.pyfunc_model import ServedDetector
 from ssd.export.verify_onnx import verify_onnx
 from ssd.inference.detector_file import DetectorFile, open_detector
@@ -43,7 +44,15 @@ def detector() -> Detector:
 
 
 @pytest.fixture(scope="module")
-def workspace(detector: Detector, shapes_file: TensorFile, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def graph(detector: Detector) -> bytes:
+    """What the stage and the command write as ONNX: made once, because it takes most of the time."""
+    return to_onnx(detector, GLYPHS, 18)
+
+
+@pytest.fixture(scope="module")
+def workspace(
+    detector: Detector, graph: bytes, shapes_file: TensorFile, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A folder in which the model has been exported."""
     root = tmp_path_factory.mktemp("faster-rcnn")
     (root / "data/tensors/test").mkdir(parents=True)
@@ -54,6 +63,7 @@ def workspace(detector: Detector, shapes_file: TensorFile, tmp_path_factory: pyt
     save_model(root / "models/model.pt", model.state_dict(), model.config, GLYPHS, {})
     with pytest.MonkeyPatch.context() as own:
         own.chdir(root)
+        own.setattr(export, "to_onnx", lambda *_: graph)
         export.main()
     return root
 
@@ -126,6 +136,7 @@ def test_the_stage_compared_both_with_pytorch(workspace: Path, onnx_file: Path) 
     assert verified.problem == ""
     assert verified.golden is not None and verified.golden.identical
     assert verified.golden.num_detections > 20
+    assert verified.metadata["golden"]["unsteady"] < 5
 
 
 @torch.inference_mode()
@@ -175,6 +186,29 @@ def test_the_commands_take_its_files(
     )
     assert ended.code == 0, ended.stderr
     assert json.loads(ended.stdout)["map50"]["difference"] == pytest.approx(0, abs=1e-4)
+
+
+def test_its_model_is_exported_and_measured_by_commands(
+    run_ssd: Run,
+    workspace: Path,
+    graph: bytes,
+    shapes_file: TensorFile,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ssd.export.onnx.to_onnx", lambda *_: graph)
+    monkeypatch.setattr("cli.pictures.NUM_SCENES", 1)
+    model = workspace / "models/model.pt"
+    ended = run_ssd("export", model, "--out", tmp_path, "--score-threshold", SCORE)
+    assert ended.code == 0, ended.stderr
+    figures = []
+    for file in (model, tmp_path / "ssd.onnx"):
+        ended = run_ssd("evaluate", file, "--data", shapes_file.path, "--resamples", 0, "--json")
+        assert ended.code == 0, ended.stderr
+        figures.append(json.loads(ended.stdout))
+    assert [figure["num_images"] for figure in figures] == [len(shapes_file)] * 2
+    whole, exported = (figure["coco"]["map50"] for figure in figures)
+    assert 0 < exported < whole, "which has scores below the threshold, too"
 
 
 @torch.inference_mode()
