@@ -59,7 +59,8 @@ CHARTS = {
     "priors": Chart(
         "Priors",
         "Each grey dot is the size of a training object, each coloured mark the shape of a prior. Objects "
-        "far from every mark are hard to learn: model.priors and the scales beside it move the marks.",
+        "far from every mark are hard to learn: model.priors and, of an SSD, the scales beside it move the "
+        "marks.",
     ),
 }
 """By the name of the picture, in the order of the page."""

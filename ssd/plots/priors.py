@@ -1,5 +1,6 @@
 """A figure of the shapes of priors over the sizes of ground truth boxes."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -13,7 +14,10 @@ from ssd.plots.figures import PALETTE
 MAX_DOTS = 5_000
 DOT_COLOUR = "#9a9a9a"
 MARKERS = "osD^vP"
-TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+MARK_AREA = 58.0
+"""Of a mark, in points squared."""
+
+TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 def prior_figure(
@@ -24,6 +28,8 @@ def prior_figure(
     fit_after: PriorFit | None,
 ) -> Figure:
     """Width and height of boxes, and the priors' shapes over them, one colour and marker per level.
+
+    A shape that several levels have is a smaller mark for each after the first, so that all are seen.
 
     Args:
         sizes: float [M, 2], (width, height), normalised; more than 5000 are subsampled at regular intervals.
@@ -50,13 +56,16 @@ def prior_figure(
 def _draw_panel(axes: Axes, sizes: Tensor, levels: Sequence[PriorLevel]) -> None:
     widths, heights = sizes.cpu().T.numpy()
     axes.scatter(widths, heights, s=7, color=DOT_COLOUR, alpha=0.45, linewidths=0, label="boxes")
+    drawn: Counter[tuple[float, float]] = Counter()
     for number, level in enumerate(levels):
         xs, ys = zip(*level.shapes, strict=True)
+        areas = [MARK_AREA * 0.4 ** drawn[shape] for shape in level.shapes]
+        drawn.update(level.shapes)
         marker = MARKERS[number % len(MARKERS)]
         axes.scatter(
             xs,
             ys,
-            s=58,
+            s=areas,
             marker=marker,
             color=PALETTE[number % len(PALETTE)],
             edgecolors="black",

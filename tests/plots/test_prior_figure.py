@@ -50,6 +50,21 @@ def test_both_panels_have_the_same_scale_and_hold_all_that_is_drawn() -> None:
         assert low < everything.min() and everything.max() < high
 
 
+def test_a_shape_of_several_levels_is_seen_of_each() -> None:
+    """The level after one has it, too, where none fits better."""
+    levels = [PriorLevel(((0.1, 0.1), (0.4, 0.4))), PriorLevel(((0.4, 0.4),)), PriorLevel(((0.4, 0.4),))]
+    (axes,) = prior_figure(SIZES, levels, None, FIT, None).axes
+    first, second, third = (marks.get_sizes() for marks in axes.collections[1:])
+    assert first[0] == first[1] > 2 * second[0] > 4 * third[0] > 10
+
+
+def test_shapes_larger_than_the_image_are_at_ticks() -> None:
+    (axes,) = prior_figure(SIZES, [PriorLevel(((0.1, 0.1), (6.0, 3.0)))], None, FIT, None).axes
+    low, high = axes.get_xlim()
+    shown = [label.get_text() for label in axes.get_xticklabels() if low <= label.get_position()[0] <= high]
+    assert shown[-4:] == ["0.5", "1", "2", "5"]
+
+
 def test_without_k_means_there_is_one_panel() -> None:
     (axes,) = prior_figure(SIZES, PAPER, None, FIT, None).axes
     assert axes.get_title().startswith("8732 priors\n")
