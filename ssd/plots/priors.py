@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -29,7 +30,7 @@ def prior_figure(
 ) -> Figure:
     """Width and height of boxes, and the priors' shapes over them, one colour and marker per level.
 
-    A shape that several levels have is a smaller mark for each after the first, so that all are seen.
+    A shape that several levels have is a larger mark for each before the last, so that all are seen.
 
     Args:
         sizes: float [M, 2], (width, height), normalised; more than 5000 are subsampled at regular intervals.
@@ -56,11 +57,11 @@ def prior_figure(
 def _draw_panel(axes: Axes, sizes: Tensor, levels: Sequence[PriorLevel]) -> None:
     widths, heights = sizes.cpu().T.numpy()
     axes.scatter(widths, heights, s=7, color=DOT_COLOUR, alpha=0.45, linewidths=0, label="boxes")
-    drawn: Counter[tuple[float, float]] = Counter()
+    to_come = Counter(shape for level in levels for shape in level.shapes)
     for number, level in enumerate(levels):
         xs, ys = zip(*level.shapes, strict=True)
-        areas = [MARK_AREA * 0.4 ** drawn[shape] for shape in level.shapes]
-        drawn.update(level.shapes)
+        to_come.subtract(level.shapes)
+        areas = [MARK_AREA * 2.0 ** to_come[shape] for shape in level.shapes]
         marker = MARKERS[number % len(MARKERS)]
         axes.scatter(
             xs,
@@ -74,7 +75,10 @@ def _draw_panel(axes: Axes, sizes: Tensor, levels: Sequence[PriorLevel]) -> None
             label=f"map {number + 1}: {len(xs)} per cell",
         )
     axes.grid(alpha=0.3)
-    axes.legend(loc="upper left", fontsize=8.5, framealpha=0.85)
+    legend = axes.legend(loc="upper left", fontsize=8.5, framealpha=0.85)
+    for mark in legend.legend_handles[1:]:
+        if isinstance(mark, PathCollection):
+            mark.set_sizes([MARK_AREA])
 
 
 def _scale_axes(axes: Axes, smallest: float, largest: float) -> None:

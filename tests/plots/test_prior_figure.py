@@ -55,7 +55,8 @@ def test_a_shape_of_several_levels_is_seen_of_each() -> None:
     levels = [PriorLevel(((0.1, 0.1), (0.4, 0.4))), PriorLevel(((0.4, 0.4),)), PriorLevel(((0.4, 0.4),))]
     (axes,) = prior_figure(SIZES, levels, None, FIT, None).axes
     first, second, third = (marks.get_sizes() for marks in axes.collections[1:])
-    assert first[0] == first[1] > 2 * second[0] > 4 * third[0] > 10
+    assert first[1] > 1.5 * second[0] > 2 * third[0]
+    assert first[0] == third[0], "the usual size"
 
 
 def test_shapes_larger_than_the_image_are_at_ticks() -> None:
