@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -97,7 +98,7 @@ class FasterRCNN(nn.Module):
         """The anchors of an input of `side` pixels, as `priors`."""
         if side == self.config.input_size:
             return self.priors
-        return self.config.anchors_at(side).to(self.priors.device)
+        return _anchors_of(self.config, side, self.priors.device)
 
     def with_kernels(self, kernels: Kernels) -> "FasterRCNN":
         """This network, all of its layers and weights shared, with other kernels."""
@@ -127,3 +128,9 @@ class FasterRCNN(nn.Module):
             weight, bias = (x.transpose(0, 1) for x in by_class)
             heads[f"predictor.{name}"] = (weight, bias)
         return heads
+
+
+@lru_cache(maxsize=32)
+def _anchors_of(config: FasterRCNNConfig, side: int, device: torch.device) -> Tensor:
+    """Kept, because a training at several sizes needs them in every step, and a copy to a GPU is a sync."""
+    return config.anchors_at(side).to(device)

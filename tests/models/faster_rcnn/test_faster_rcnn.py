@@ -160,6 +160,14 @@ def test_proposals_are_the_same_with_nms_of_all_rows_at_once() -> None:
     assert torch.equal(by_row[1], at_once[1])
 
 
+def test_other_input_sizes_have_their_anchors_ready_after_the_first_step() -> None:
+    model = build()
+    anchors = model.anchors_at(96)
+    torch.testing.assert_close(anchors, CONFIG.anchors_at(96), rtol=0, atol=0)
+    assert model.anchors_at(96) is anchors
+    assert not any(key.startswith("anchors") or "priors" in key for key in model.state_dict())
+
+
 def test_a_backbone_without_a_map_of_stride_4_is_refused() -> None:
     with pytest.raises(UserError, match=r"model\.strides: found \[4, 8, 16, 32\]; allowed for vgg16"):
         FasterRCNN(FasterRCNNConfig("vgg16", SIDE, 4))
