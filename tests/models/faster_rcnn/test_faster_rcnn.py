@@ -185,6 +185,26 @@ def test_nms_of_all_levels_at_once_is_that_of_each_level_of_each_image(
         assert torch.equal(found, wanted)
 
 
+def test_rows_that_are_no_proposals_are_left_out_of_the_second_stage() -> None:
+    """With the same outputs and gradients of the others, and with none at all."""
+    model = build()
+    maps = [x.detach() for x in model.neck(model.backbone(images()))]
+    _, _, boxes, _, *_ = model(images())
+    some = torch.rand(2, 60, generator=torch.Generator().manual_seed(0)) < 0.5
+    results = []
+    for valid in (torch.ones_like(some), some):
+        model.zero_grad()
+        logits, offsets = model.second_stage(maps, boxes, valid, SIDE)
+        own = logits[some.flatten()], offsets[some.flatten()]
+        (own[0].logsumexp(1).sum() + own[1].square().sum()).backward()
+        results.append((*own, *(p.grad for p in model.box_head.parameters())))
+    for found, wanted in zip(results[1], results[0], strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    logits, _ = model.second_stage(maps, boxes, torch.zeros_like(some), SIDE)
+    assert logits.shape == (120, 4)
+    logits.sum().backward()
+
+
 def test_other_input_sizes_have_their_anchors_ready_after_the_first_step() -> None:
     model = build()
     anchors = model.anchors_at(96)
