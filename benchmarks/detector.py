@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,11 +58,13 @@ def make_inputs(backbone: str) -> Inputs:
 
 
 def ours(inputs: Inputs) -> Callable[[], Found]:
-    detector = Detector(inputs.model, PostProcessSettings())
+    return our_step(Detector(inputs.model, PostProcessSettings()), inputs.image)
 
+
+def our_step(detector: Detector, image: Tensor) -> Callable[[], Found]:
     @torch.inference_mode()
     def step() -> Found:
-        boxes, scores, labels, counts = detector(inputs.image)
+        boxes, scores, labels, counts = detector(image)
         num = int(counts)
         return boxes[0, :num], scores[0, :num], labels[0, :num]
 
@@ -76,27 +79,30 @@ def torchvisions(inputs: Inputs) -> Callable[[], Found]:
     ):
         for their_head, head in zip(theirs, heads, strict=True):
             their_head.load_state_dict(head.state_dict())
+    return torchvision_step(peer, inputs.image)
 
+
+def torchvision_step(peer: Any, images: Tensor) -> Callable[[], Found]:
     @torch.inference_mode()
     def step() -> Found:
-        (found,) = peer([image.float() / 255 for image in inputs.image])
+        (found,) = peer([image.float() / 255 for image in images])
         return found["boxes"], found["scores"], found["labels"]
 
     return step
 
 
-def agree(found: Mapping[str, Found]) -> None:
+def agree(found: Mapping[str, Found], threshold: float = PostProcessSettings().score_threshold) -> None:
     """The same detections, up to rounding, which decides about those at the very score threshold."""
-    boxes, scores, labels = above_rounding(found["ours"])
-    their_boxes, their_scores, their_labels = above_rounding(found["torchvision"])
+    boxes, scores, labels = above_rounding(found["ours"], threshold)
+    their_boxes, their_scores, their_labels = above_rounding(found["torchvision"], threshold)
     assert len(scores) == len(their_scores) > 0
     torch.testing.assert_close(scores, their_scores, rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(boxes, their_boxes, rtol=0, atol=0.1)
     assert torch.equal(labels, their_labels)
 
 
-def above_rounding(found: Found) -> Found:
+def above_rounding(found: Found, threshold: float) -> Found:
     """The detections, best first, whose scores are clearly above the threshold."""
     boxes, scores, labels = found
-    num = int((scores > 1.01 * PostProcessSettings().score_threshold).sum())
+    num = int((scores > 1.01 * threshold).sum())
     return boxes[:num], scores[:num], labels[:num]

@@ -60,15 +60,21 @@ def bias_to_background(model: SSD, image: Tensor, num_candidates: int) -> None:
     for head in heads:
         head.weight *= 4
     _, logits = Detector(model, settings).raw_outputs(image)
+    more = background_bias(logits, settings.score_threshold, num_candidates)
+    for head in heads:
+        assert head.bias is not None
+        head.bias.view(-1, model.num_classes)[:, 0] += more
+
+
+def background_bias(logits: Tensor, threshold: float, num_candidates: int) -> float:
+    """What to add to the logits of background, [..., 0], for so many scores of objects above a threshold."""
     low, high = 0.0, 100.0
     for _ in range(20):
         middle = (low + high) / 2
         shifted = torch.cat([logits[..., :1] + middle, logits[..., 1:]], dim=-1)
-        too_many = (shifted.softmax(-1)[..., 1:] > settings.score_threshold).sum() > num_candidates
+        too_many = (shifted.softmax(-1)[..., 1:] > threshold).sum() > num_candidates
         low, high = (middle, high) if too_many else (low, middle)
-    for head in heads:
-        assert head.bias is not None
-        head.bias.view(-1, model.num_classes)[:, 0] += high
+    return high
 
 
 def random_detections(

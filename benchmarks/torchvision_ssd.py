@@ -68,11 +68,11 @@ def anchors(priors: Tensor) -> Tensor:
     return cxcywh_to_xyxy(priors) * SIDE
 
 
-def as_torchvision(targets: Targets) -> list[Target]:
-    """Padded targets, normalised, to one dict per image, in pixels."""
+def as_torchvision(targets: Targets, side: int = SIDE) -> list[Target]:
+    """Padded targets, normalised, to one dict per image, in pixels of images of `side`."""
     used = targets.labels > 0
     pairs = zip(targets.boxes, targets.labels, used, strict=True)
-    return [{"boxes": boxes[rows] * SIDE, "labels": labels[rows]} for boxes, labels, rows in pairs]
+    return [{"boxes": boxes[rows] * side, "labels": labels[rows]} for boxes, labels, rows in pairs]
 
 
 def training_step(
@@ -81,7 +81,7 @@ def training_step(
     """A step of torchvision's detection references: forward, losses, backward, SGD.
 
     Args:
-        peer: a result of `torchvision_model`.
+        peer: a detector of torchvision's.
         images: uint8 [B, 3, S, S].
         targets: of each image.
         autocast: dtype of the convolutions; None is float32 without autocast.

@@ -12,6 +12,8 @@ from benchmarks import (
     detector,
     evaluation,
     evaluation_stage,
+    faster_rcnn_detector,
+    faster_rcnn_step,
     gpu_training,
     input_pipeline,
     matching_loss,
@@ -29,11 +31,20 @@ from ssd.training.history import Epoch
         lambda: matching_loss.benchmark([2]),
         lambda: postprocess.benchmark(2),
         lambda: detector.benchmark("resnet18"),
+        lambda: faster_rcnn_detector.benchmark(side=64),
         lambda: evaluation.benchmark(20),
         lambda: evaluation_stage.benchmark(2),
         lambda: bootstrap.benchmark({"small": (20, 2, 1.0)}, num_resamples=3),
     ],
-    ids=["matching_loss", "postprocess", "detector", "evaluation", "evaluation_stage", "bootstrap"],
+    ids=[
+        "matching_loss",
+        "postprocess",
+        "detector",
+        "faster_rcnn_detector",
+        "evaluation",
+        "evaluation_stage",
+        "bootstrap",
+    ],
 )
 def test_results_agree(make: Callable[[], Benchmark[Any]]) -> None:
     """By the benchmark's own check, which fails on other losses, detections or figures."""
@@ -44,6 +55,8 @@ def test_results_agree(make: Callable[[], Benchmark[Any]]) -> None:
 def test_a_different_result_is_noticed() -> None:
     with pytest.raises(AssertionError):
         matching_loss.agree({"ours_8": 1.0, "torchvision_8": 1.1})
+    with pytest.raises(AssertionError):
+        faster_rcnn_step.agree({"ours": 1.2, "torchvision": 1.0})
     found = (torch.zeros(1, 4), torch.ones(1), torch.ones(1, dtype=torch.int64))
     moved = (torch.ones(1, 4), *found[1:])
     with pytest.raises(AssertionError):
@@ -85,6 +98,13 @@ def test_training_steps_update_the_weights() -> None:
         train_peer = training_step.torchvisions(data.batch, "resnet18", autocast)
         losses = [train_peer() for _ in range(3)]
         assert losses[-1] < losses[0]
+
+
+@pytest.mark.slow
+def test_the_first_losses_of_faster_rcnn_agree() -> None:
+    benchmark = faster_rcnn_step.benchmark(side=64)
+    data = benchmark.make_inputs()
+    benchmark.agree({name: build(data)() for name, build in benchmark.candidates.items()})
 
 
 def test_targets_are_the_same_in_both_forms() -> None:

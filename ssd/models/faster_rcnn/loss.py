@@ -1,8 +1,10 @@
 """The loss of Faster R-CNN: objectness and offsets of anchors, class and offsets of proposals.
 
-Ren et al., "Faster R-CNN" (NeurIPS 2015), section 3.1.2, equation 1, as torchvision has it: binary
-cross-entropy and smooth L1 (beta 1/9) of the sampled anchors, cross-entropy and smooth L1 of the sampled
-proposals, each summed over an image and divided by the number of its samples; the mean over images.
+Ren et al., "Faster R-CNN" (NeurIPS 2015), section 3.1.2, equation 1: binary cross-entropy and smooth L1
+(beta 1/9) of the sampled anchors, cross-entropy and smooth L1 of the sampled proposals, each summed over an
+image and divided by the number of its samples; the mean over images, so that micro-batches and processes
+change nothing. torchvision has the same terms, but divides their sums over the batch by the number of samples
+of the batch. That is the same unless an image lacks background to fill up its sample, and counts less there.
 """
 
 from dataclasses import dataclass

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.rpn import RPNHead
 
+from ssd.matching import eager_on_cpu
 from ssd.models.backbones import build_backbone
 from ssd.models.faster_rcnn.config import STRIDES, FasterRCNNConfig
 from ssd.models.faster_rcnn.loss import FasterRCNNLoss, RoILossSettings
@@ -59,7 +61,7 @@ class FasterRCNN(nn.Module):
         Returns:
             objectness [B, A], logits; anchor_offsets [B, A, 4]; proposals float32 [B, N, 4], xyxy,
             normalised; valid bool [B, N], which rows are proposals; logits [B, N, C], background first;
-            offsets [B, N, C, 4] of the proposals, for each class.
+            offsets [B, N, C, 4] of the proposals, for each class; both arbitrary where not valid.
         """
         config = self.config
         # In a trace sizes are tensors; it has the input size that the network was built for.
@@ -78,8 +80,7 @@ class FasterRCNN(nn.Module):
         )
         if matches is not None:
             proposals, valid = sample_proposals(proposals, valid, matches, config)
-        features = self.box_head(self.kernels.roi_align(maps, *rois_of(proposals, side)))
-        logits, offsets = self.predictor(features)
+        logits, offsets = self.second_stage(maps, proposals, valid, side)
         shape = (-1, proposals.shape[1], config.num_classes)
         return objectness, anchor_offsets, proposals, valid, logits.view(shape), offsets.view(*shape, 4)
 
@@ -93,11 +94,27 @@ class FasterRCNN(nn.Module):
             loc.append(y.permute(0, 2, 3, 1).reshape(y.shape[0], -1, 4))
         return torch.cat(logits, dim=1), torch.cat(loc, dim=1)
 
+    def second_stage(
+        self, maps: list[Tensor], proposals: Tensor, valid: Tensor, side: int
+    ) -> tuple[Tensor, Tensor]:
+        """Logits [B * N, C] and offsets [B * N, 4 * C] of proposals, arbitrary where they are not valid.
+
+        A CPU leaves those out, which are half of them where the input is small.
+        """
+        rois, levels = rois_of(proposals, side)
+        rows = valid.flatten().nonzero()[:, 0] if eager_on_cpu(valid) else None
+        if rows is None or len(rows) == len(rois):
+            found = self.predictor(self.box_head(self.kernels.roi_align(maps, rois, levels)))
+            return cast(tuple[Tensor, Tensor], found)
+        found = self.predictor(self.box_head(self.kernels.roi_align(maps, rois[rows], levels[rows])))
+        logits, offsets = (x.new_zeros(len(rois), x.shape[1]).index_copy(0, rows, x) for x in found)
+        return logits, offsets
+
     def anchors_at(self, side: int) -> Tensor:
         """The anchors of an input of `side` pixels, as `priors`."""
         if side == self.config.input_size:
             return self.priors
-        return self.config.anchors_at(side).to(self.priors.device)
+        return _anchors_of(self.config, side, self.priors.device)
 
     def with_kernels(self, kernels: Kernels) -> "FasterRCNN":
         """This network, all of its layers and weights shared, with other kernels."""
@@ -127,3 +144,9 @@ class FasterRCNN(nn.Module):
             weight, bias = (x.transpose(0, 1) for x in by_class)
             heads[f"predictor.{name}"] = (weight, bias)
         return heads
+
+
+@lru_cache(maxsize=32)
+def _anchors_of(config: FasterRCNNConfig, side: int, device: torch.device) -> Tensor:
+    """Kept, because a training at several sizes needs them in every step, and a copy to a GPU is a sync."""
+    return config.anchors_at(side).to(device)

@@ -20,6 +20,10 @@ NO_VARIANCES = (1.0, 1.0)
 MIN_SIDE = 1e-3
 """Pixels: smaller proposals are dropped."""
 
+MAX_BOXES = 2**15
+"""In one call of NMS on a GPU: two images of 800 pixels have 17 000. Its memory grows with the square, here
+128 MiB, and past some ten thousand boxes its time, too (torchvision's pull request 8925)."""
+
 
 def propose(
     objectness: Tensor,
@@ -40,7 +44,8 @@ def propose(
         side: of the input, pixels.
         num_proposals: at most, of each level before NMS, and of an image after it.
         nms_iou: IoU above which a proposal is suppressed.
-        nms: `nms_mask`, or its replacement in an export format with an NMS operator.
+        nms: `nms_mask`, in whose place torchvision's NMS is called where no graph is traced; or what replaces
+            it in an export format with an NMS operator.
 
     Returns:
         float32 [B, N, 4], xyxy, normalised and clipped to [0, 1], best first; bool [B, N], which of them are
@@ -61,18 +66,57 @@ def propose(
     large = torch.minimum(*sides_of(boxes)) * side >= MIN_SIDE
     scores = torch.where(large, objectness.gather(1, index).sigmoid(), -1)
 
+    if boxes.is_cuda and nms is nms_mask and not torch._C._get_tracing_state():
+        scores = torch.where(nms_of_all_levels(boxes, scores, taken, nms_iou), scores, -1)
+    else:
+        boxes, scores = _level_by_level(boxes, scores, taken, nms_iou, nms)
+    scores, index = scores.topk(min(num_proposals, sum(taken)), dim=1)
+    return boxes.gather(1, index[..., None].expand(-1, -1, 4)), scores >= 0
+
+
+def _level_by_level(
+    boxes: Tensor, scores: Tensor, num_per_level: list[int], nms_iou: float, nms: NMS
+) -> tuple[Tensor, Tensor]:
+    """Boxes [B, N, 4] and scores [B, N], in the order of scores within each level, -1 where suppressed."""
     boxes_of_levels, scores_of_levels = [], []
     for own_boxes, own_scores in zip(
-        torch.split(boxes, taken, 1), torch.split(scores, taken, 1), strict=True
+        torch.split(boxes, num_per_level, 1), torch.split(scores, num_per_level, 1), strict=True
     ):
         # Dropped ones last: NMS takes scores in descending order.
         own_scores, order = own_scores.sort(dim=1, descending=True, stable=True)
         own_boxes = own_boxes.gather(1, order[..., None].expand(-1, -1, 4))
         boxes_of_levels.append(own_boxes)
         scores_of_levels.append(torch.where(nms(own_boxes, own_scores, nms_iou, -0.5), own_scores, -1))
-    boxes, scores = torch.cat(boxes_of_levels, dim=1), torch.cat(scores_of_levels, dim=1)
-    scores, index = scores.topk(min(num_proposals, sum(taken)), dim=1)
-    return boxes.gather(1, index[..., None].expand(-1, -1, 4)), scores >= 0
+    return torch.cat(boxes_of_levels, dim=1), torch.cat(scores_of_levels, dim=1)
+
+
+def nms_of_all_levels(boxes: Tensor, scores: Tensor, num_per_level: Sequence[int], nms_iou: float) -> Tensor:
+    """NMS within each level of each image, for a GPU: one call, and so one sync, for several images.
+
+    The boxes of each level and image are moved to a unit square of their own, levels side by side and images
+    one below the other, so that boxes of two squares do not overlap.
+
+    Args:
+        boxes: float32 [B, N, 4], xyxy, normalised and clipped to [0, 1], level by level.
+        scores: float32 [B, N]; those to drop have the lowest.
+        num_per_level: boxes of each level, N together.
+        nms_iou: IoU above which a box is suppressed.
+
+    Returns:
+        bool [B, N], True where kept.
+    """
+    num_images, num_boxes = scores.shape
+    keep = torch.zeros_like(scores, dtype=torch.bool)
+    across = torch.cat([boxes.new_full((number,), level) for level, number in enumerate(num_per_level)])
+    step = max(1, MAX_BOXES // num_boxes)
+    for start in range(0, num_images, step):
+        own = scores[start : start + step]
+        down = torch.arange(len(own), device=boxes.device)[:, None]
+        corners = torch.stack([across.expand_as(own), down.expand_as(own)], dim=-1)
+        moved = boxes[start : start + step] + corners.repeat(1, 1, 2)
+        kept = nms_of_one(moved.flatten(0, 1), own.flatten(), nms_iou)
+        keep.view(-1).index_fill_(0, kept + start * num_boxes, True)
+    return keep
 
 
 def nms_by_row(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float) -> Tensor:

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from ssd.errors import UserError
 from ssd.loss import Losses
+from ssd.models.faster_rcnn import proposals
 from ssd.models.faster_rcnn.config import FasterRCNNConfig
 from ssd.models.faster_rcnn.network import FasterRCNN
-from ssd.models.faster_rcnn.proposals import nms_by_row, propose
+from ssd.models.faster_rcnn.proposals import nms_by_row, nms_of_all_levels, propose
 from ssd.postprocess import nms_mask
 from ssd.structures import Targets
 
@@ -158,6 +159,58 @@ def test_proposals_are_the_same_with_nms_of_all_rows_at_once() -> None:
     by_row, at_once = propose(*arguments, nms_by_row), propose(*arguments, lambda *rows: nms_mask(*rows))
     assert torch.equal(by_row[0], at_once[0])
     assert torch.equal(by_row[1], at_once[1])
+
+
+def test_nms_of_all_levels_at_once_is_that_of_each_level_of_each_image(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on a GPU, where one call takes as many images as MAX_BOXES allows: here one, two, or all three."""
+    generator = torch.Generator().manual_seed(0)
+    counts = [70, 40, 10]
+    corner = 0.8 * torch.rand(3, sum(counts), 2, generator=generator)
+    boxes = torch.cat([corner, corner + 0.4 * torch.rand(corner.shape, generator=generator)], dim=2).clamp(
+        max=1
+    )
+    scores = torch.rand(3, sum(counts), generator=generator).masked_fill(boxes[..., 0] > 0.75, -1)
+    expected = []
+    for own_boxes, own_scores in zip(boxes.split(counts, 1), scores.split(counts, 1), strict=True):
+        ordered, order = own_scores.sort(dim=1, descending=True)
+        keep = nms_by_row(own_boxes.gather(1, order[..., None].expand(-1, -1, 4)), ordered, 0.3, -0.5)
+        expected.append(torch.zeros_like(keep).scatter(1, order, keep))
+    wanted = torch.cat(expected, dim=1)
+    assert 0.2 < wanted.float().mean() < 0.8
+    for most in (1, 240, 2**15):
+        monkeypatch.setattr(proposals, "MAX_BOXES", most)
+        found = nms_of_all_levels(boxes, scores, counts, 0.3) & (scores >= 0)
+        assert torch.equal(found, wanted)
+
+
+def test_rows_that_are_no_proposals_are_left_out_of_the_second_stage() -> None:
+    """With the same outputs and gradients of the others, and with none at all."""
+    model = build()
+    maps = [x.detach() for x in model.neck(model.backbone(images()))]
+    _, _, boxes, _, *_ = model(images())
+    some = torch.rand(2, 60, generator=torch.Generator().manual_seed(0)) < 0.5
+    results = []
+    for valid in (torch.ones_like(some), some):
+        model.zero_grad()
+        logits, offsets = model.second_stage(maps, boxes, valid, SIDE)
+        own = logits[some.flatten()], offsets[some.flatten()]
+        (own[0].logsumexp(1).sum() + own[1].square().sum()).backward()
+        results.append((*own, *(p.grad for p in model.box_head.parameters())))
+    for found, wanted in zip(results[1], results[0], strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    logits, _ = model.second_stage(maps, boxes, torch.zeros_like(some), SIDE)
+    assert logits.shape == (120, 4)
+    logits.sum().backward()
+
+
+def test_other_input_sizes_have_their_anchors_ready_after_the_first_step() -> None:
+    model = build()
+    anchors = model.anchors_at(96)
+    torch.testing.assert_close(anchors, CONFIG.anchors_at(96), rtol=0, atol=0)
+    assert model.anchors_at(96) is anchors
+    assert not any(key.startswith("anchors") or "priors" in key for key in model.state_dict())
 
 
 def test_a_backbone_without_a_map_of_stride_4_is_refused() -> None:
