@@ -32,7 +32,7 @@ MAKERS = {
 CHECK = "check_params"
 """The stage before all others."""
 
-UNLOCKED = {"train", "check", "folds", "pack"}
+UNLOCKED = {"train", "check", "pack"}
 """Those that only look; train: of its processes, the one that writes takes the lock; and pack, of which each
 process writes a file of its own."""
 
