@@ -1,6 +1,8 @@
 """Files that stages wrote in a commit or an experiment, from DVC's cache."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ssd.errors import UserError, first_line
@@ -9,30 +11,42 @@ from stages.revision import place_in_git
 
 
 def read_output(revision: str, path: str) -> str:
-    """The text of a file that a stage wrote; `revision`: git's; `path`: from this folder."""
-    import dvc.api
-
-    # Of a commit, DVC names files from git's root.
-    return str(dvc.api.read(f"{place_in_git(Path())}{path}", rev=revision))
-
-
-def copy_output(revision: str, path: str, target: Path) -> None:
-    """Copy a file that a stage wrote, as `read_output` names it; it is complete or not there.
+    """The text of a file that a stage wrote; `revision`: git's; `path`: from this folder.
 
     Raises:
         UserError: DVC has not kept it here.
     """
     import dvc.api
-    from dvc.exceptions import DvcException
+
+    with _kept(revision, path) as place:
+        return str(dvc.api.read(place, rev=revision))
+
+
+def copy_output(revision: str, path: str, target: Path) -> None:
+    """Copy a file that a stage wrote, as `read_output` names it; the copy is complete or not there.
+
+    Raises:
+        UserError: DVC has not kept it here.
+    """
+    import dvc.api
 
     target.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        _kept(revision, path) as place,
+        dvc.api.open(place, rev=revision, mode="rb") as source,
+        replacing(target) as part,
+        part.open("wb") as copy,
+    ):
+        shutil.copyfileobj(source, copy)
+
+
+@contextmanager
+def _kept(revision: str, path: str) -> Iterator[str]:
+    """The path from git's root, by which DVC names files of a commit; says so if the file is not there."""
+    from dvc.exceptions import DvcException
+
     try:
-        with (
-            dvc.api.open(f"{place_in_git(Path())}{path}", rev=revision, mode="rb") as source,
-            replacing(target) as part,
-            part.open("wb") as copy,
-        ):
-            shutil.copyfileobj(source, copy)
+        yield f"{place_in_git(Path())}{path}"
     except (DvcException, FileNotFoundError) as error:
         raise UserError(
             f"DVC has no {path} of {revision} here ({first_line(error)}); `dvc exp pull` may bring it"

@@ -74,7 +74,10 @@ def fetch(experiment: Experiment) -> Path:
     Raises:
         UserError: DVC has not kept it, or has another one than evaluate measured.
     """
-    (digest,) = (line.split()[0] for line in experiment.metrics["sha256"] if line.endswith(f"  {MODEL}"))
+    measured = experiment.metrics.get("sha256", [])
+    digest = next((line.split()[0] for line in measured if line.endswith(f"  {MODEL}")), "")
+    if not digest:
+        raise UserError(f"{experiment.name}: its reports/metrics.json does not name the model; run it again")
     path = FOLDER / f"{experiment.fold}-{digest[:DIGITS]}.pt"
     if not path.is_file():
         copy_output(experiment.revision, MODEL, path)

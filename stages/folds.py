@@ -41,7 +41,10 @@ def main(params: Params) -> None:
         print(f"{title}{', ' if differs else ''}{differs}\n{as_text(item)}\n")
     print(f"written to {REPORT}")
     if not found[-1].missing:
-        print(how_to_fuse(found[-1], params))
+        try:
+            print(how_to_fuse(found[-1], params))
+        except UserError as error:  # the summary stands
+            print(f"not fused: {error}")
 
 
 def show_experiments() -> list[dict[str, Any]]:
@@ -75,8 +78,7 @@ def read_experiments(shown: list[dict[str, Any]]) -> list[Experiment]:
             metrics = _content(tip["data"], "metrics", METRICS)
             state = _state(entry["executor"], metrics)
             if state == "finished" and params.get("data", {}).get("folds"):
-                # DVC leaves out lists, as the figures of each class.
-                metrics = json.loads(read_output(tip["rev"], METRICS))
+                metrics = all_metrics(tip["rev"]) or metrics
             experiments.append(
                 Experiment(
                     name=_name(entry),
@@ -89,6 +91,16 @@ def read_experiments(shown: list[dict[str, Any]]) -> list[Experiment]:
                 )
             )
     return experiments
+
+
+def all_metrics(revision: str) -> dict[str, Any] | None:
+    """The content of reports/metrics.json, of which DVC shows no lists, as the figures of each class."""
+    try:
+        metrics: dict[str, Any] = json.loads(read_output(revision, METRICS))
+    except UserError as error:  # DVC remembers figures of files that it does not keep any more
+        log.warning("figures of classes are missing: %s", error)
+        return None
+    return metrics
 
 
 def _name(entry: Mapping[str, Any]) -> str:

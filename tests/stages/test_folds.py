@@ -10,6 +10,8 @@ import pytest
 from default_params import default_content
 from waiting import Ended
 
+from ssd.errors import UserError
+
 Folds = Callable[..., Ended]
 
 SPLITS = {name: default_content()[name] for name in ("data", "preprocess")}
@@ -128,11 +130,8 @@ def test_the_models_of_all_folds_are_fetched_once_and_the_command_that_fuses_the
     monkeypatch.setattr("stages.fold_models.copy_output", None)
     assert folds(both).stdout == result.stdout
     (tmp_path / "models/folds" / names[1]).write_bytes(b"another")
-    result = folds(both)
-    assert (result.code, result.stderr.splitlines()) == (
-        2,
-        [f"models/folds/{names[1]}: not the model that None-1 measured; delete it, and run this again"],
-    )
+    damaged = f"models/folds/{names[1]}: not the model that None-1 measured; delete it, and run this again"
+    assert folds(both).stdout.splitlines()[-1] == f"not fused: {damaged}"
 
 
 @pytest.mark.parametrize(
@@ -153,6 +152,22 @@ def test_they_are_not_fused_on_another_split(
     assert result.code == 0, result.stderr
     assert ("evaluate.models=" in result.stdout) is (reason == "") is (tmp_path / "models").exists()
     assert reason in result.stdout
+
+
+def test_figures_that_dvc_remembers_of_files_it_has_not_kept_are_warned_of(
+    folds: Folds, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def gone(revision: str, path: str) -> str:
+        raise UserError(f"DVC has no {path} of {revision} here")
+
+    for module in ("folds", "fold_models"):
+        monkeypatch.setattr(f"stages.{module}.read_output", gone)
+    result = folds(f"print({answer(shown(0, folds=2, value=0.3), shown(1, folds=2, value=0.5))!r})")
+    assert result.code == 0
+    assert "coco map  0.4000  0.1414   0, 1" in result.stdout
+    assert f"figures of classes are missing: DVC has no reports/metrics.json of {'1' * 40}" in caplog.text
+    told = result.stdout.splitlines()[-1]
+    assert told == f"not fused: DVC has no reports/preprocess/problems.json of {'0' * 40} here"
 
 
 def test_where_the_folds_left_out_nothing_it_is_said_how_to_hold_images_out(
