@@ -30,7 +30,6 @@ def copy_output(revision: str, path: str, target: Path) -> None:
     """
     import dvc.api
 
-    target.parent.mkdir(parents=True, exist_ok=True)
     with (
         _kept(revision, path) as place,
         dvc.api.open(place, rev=revision, mode="rb") as source,
