@@ -28,6 +28,7 @@ def detect_split(detector: DetectorFile, file: TensorFile, device: str = "auto")
                 "nms_iou": 0.45,
                 "max_detections": 200,
                 "ensemble": 1,
+                "models": [],
                 "resamples": 0,
                 "device": device,
                 "workers": 0,

@@ -23,11 +23,12 @@ STATE_TEXT = {
 class Experiment:
     """One run of the pipeline, finished or not.
 
-    created: ISO time, "" where unknown; params: all sections; metrics: content of
-    reports/metrics.json (values may be missing or None), empty unless `state` is "finished".
+    revision: git's commit of it; created: ISO time, "" where unknown; params: all sections; metrics: content
+    of reports/metrics.json (values may be missing or None), empty unless `state` is "finished".
     """
 
     name: str
+    revision: str
     created: str
     state: State
     params: Mapping[str, Any]

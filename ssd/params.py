@@ -286,6 +286,7 @@ class EvaluateParams(Section):
     nms_iou: Annotated[float, Field(gt=0, le=1)]
     max_detections: Annotated[int, Field(ge=1, le=10_000)]
     ensemble: Annotated[int, Field(ge=1, le=20)]
+    models: list[Annotated[PathText, Field(min_length=1)]]
     resamples: Annotated[int, Field(ge=0, le=100_000)]
     device: Literal["auto", "cpu", "cuda"]
     workers: CountOrZero

@@ -2,7 +2,7 @@
 
 DVC removes what a changed stage wrote, then runs it. All stages depend on this one, so a mistake in params
 costs nothing. Where training would differ from that of dvc.lock, its network and devices are checked, too.
-Whether it keeps as many models as are fused is checked always.
+Whether all models that are fused will be there is checked always.
 This stage always writes the same: a change of params runs no more stages again than those that read them.
 """
 
@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from ssd.files import write_bytes
 from ssd.params import Params
 from ssd.preflight.devices import check_devices
-from ssd.preflight.ensemble import check_ensemble
+from ssd.preflight.ensemble import check_ensemble, check_further_models
 from ssd.preflight.finding import Finding
 from ssd.preflight.network import check_network
 from stages.command import command, resolve_weights, stop_if_fatal, workspace
@@ -45,6 +45,7 @@ def find_obstacles(params: Params, before: dict[str, Any]) -> list[Finding]:
         before: the sections of the last training, {} if there was none: then there is nothing to lose.
     """
     findings = check_ensemble(params.train, params.evaluate)
+    findings += check_further_models(params.data, params.evaluate, workspace())
     if before and before.get("model") != params.model.model_dump():
         findings += check_network(params.model, resolve_weights(params, workspace()))
     if before and before.get("train") != params.train.model_dump():

@@ -2,8 +2,9 @@
 
 It lists, and with --yes deletes: checkpoints of trainings that have ended; files in DVC's cache that neither
 the workspace nor a commit nor an experiment has; runs and models that were deleted in MLflow; images that
-`stages.pack` packed and preprocess has read; files that killed processes left half written. Nothing is
-deleted while a stage runs here or in an experiment's copy.
+`stages.pack` packed and preprocess has read; models that `stages.folds` fetched and `evaluate.models` does
+not name; files that killed processes left half written. Nothing is deleted while a stage runs here or in an
+experiment's copy.
 """
 
 import re
@@ -32,6 +33,7 @@ from stages.revision import place_in_git
 STAGES = ("download", "preprocess", "train", "evaluate", "export", "report")
 CHECKPOINTS, RAW = Path("checkpoints"), Path("data/raw")
 PACKED, TENSORS = Path("data/packed"), Path("data/tensors")
+FOLD_MODELS = Path("models/folds")
 COPIES = (".dvc/tmp/exps/*", ".dvc/tmp/exps/standalone/*")
 """Of git's whole repository, in which DVC runs `dvc queue start` and `dvc exp run --temp`."""
 
@@ -79,7 +81,7 @@ def main(arguments: Sequence[str] = ()) -> None:
     delete = parser.parse_args(arguments).yes
     try:
         with storage_errors_explained(), ExitStack() as stack:
-            for stage in (*STAGES, "tune"):
+            for stage in (*STAGES, "tune", "folds"):
                 stack.enter_context(only_one(stage))
             check_copies(Path.cwd())
             clean(Path.cwd(), delete)
@@ -97,7 +99,7 @@ def clean(root: Path, delete: bool) -> None:
     Raises:
         UserError: DVC or MLflow cannot say what is referred to.
     """
-    kinds = (checkpoints, packed_images, half_written, dvc_cache, mlflow_runs)
+    kinds = (checkpoints, packed_images, fold_models, half_written, dvc_cache, mlflow_runs)
     found = [waste for find in kinds for waste in find(root)]
     total = 0
     for waste in found:
@@ -164,6 +166,15 @@ def packed_images(root: Path) -> Iterator[Waste]:
         yield Waste(f"packed images, which preprocess has read: {PACKED}", [packed], partial(remove, packed))
 
 
+def fold_models(root: Path) -> Iterator[Waste]:
+    """What `stages.folds` has fetched, and would again, unless params.yaml names it."""
+    named = {root / Path(name).expanduser() for name in load_params(root / "params.yaml").evaluate.models}
+    unnamed = [path for path in sorted((root / FOLD_MODELS).glob("*")) if path not in named and is_old(path)]
+    if unnamed:
+        what = f"models of folds that evaluate.models does not name: {FOLD_MODELS}"
+        yield Waste(what, unnamed, partial(remove_all, unnamed))
+
+
 def half_written(root: Path) -> Iterator[Waste]:
     """What was to replace an output of a stage (see `ssd.files.replacing`), or a file in its folder."""
     kept = kept_folders(root)
@@ -206,6 +217,12 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink()
+
+
+def remove_all(paths: Sequence[Path]) -> None:
+    """Delete each of them."""
+    for path in paths:
+        remove(path)
 
 
 def dvc_cache(root: Path) -> Iterator[Waste]:

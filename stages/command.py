@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ssd.errors import LostProcessError, UserError, storage_errors_explained
 from ssd.interrupt import StopSignal
-from ssd.params import PUBLISHED_WEIGHTS, Params, load_params
+from ssd.params import PUBLISHED_WEIGHTS, Params, TrackingParams, load_params
 from ssd.preflight.finding import Finding
 from ssd.tracking.model_files import fetch_model, is_mlflow_uri
 from stages.dvc_process import end_with_dvc
@@ -32,7 +32,7 @@ MAKERS = {
 CHECK = "check_params"
 """The stage before all others."""
 
-UNLOCKED = {"train", "check", "folds", "pack"}
+UNLOCKED = {"train", "check", "pack"}
 """Those that only look; train: of its processes, the one that writes takes the lock; and pack, of which each
 process writes a file of its own."""
 
@@ -134,17 +134,13 @@ def workspace() -> Path:
 def resolve_weights(params: Params, root: Path) -> str:
     """`model.weights` as none, a published name, or the absolute path of a file.
 
-    Relative paths count from the main workspace; a file that MLflow keeps is fetched to checkpoints/weights.
-
     Raises:
         UserError: MLflow has no such file, or it is the one that training replaces.
     """
     weights = params.model.weights
     if weights in ("none", *PUBLISHED_WEIGHTS):
         return weights
-    if is_mlflow_uri(weights):
-        return str(fetch_model(weights, params.tracking, root, root / "checkpoints/weights"))
-    path = root / Path(weights).expanduser()
+    path = resolve_model(weights, params.tracking, root)
     if path.resolve() == (root / MODEL).resolve():
         raise UserError(
             f"found {weights}, which DVC removes before training; copy it to another place, or name its run "
@@ -152,3 +148,16 @@ def resolve_weights(params: Params, root: Path) -> str:
             key="model.weights",
         )
     return str(path)
+
+
+def resolve_model(text: str, settings: TrackingParams, root: Path) -> Path:
+    """The absolute path of a model file that params.yaml names by a path or an MLflow URI.
+
+    Relative paths count from the main workspace; a file that MLflow keeps is fetched to checkpoints/weights.
+
+    Raises:
+        UserError: MLflow has no such file.
+    """
+    if is_mlflow_uri(text):
+        return fetch_model(text, settings, root, root / "checkpoints/weights")
+    return root / Path(text).expanduser()

@@ -1,4 +1,4 @@
-"""Stage 4: measure models/model.pt on the test split, and what fusing the best models gains.
+"""Stage 4: measure models/model.pt on the test split, and what fusing it with other models gains.
 
 Writes reports/metrics.json and, in reports/evaluate, all detections that were scored, and the curves and the
 confusion matrix as tables. metrics.json says what each of its figures is.
@@ -27,7 +27,7 @@ from ssd.params import Params
 from ssd.tracking.run import Run
 from stages.command import command
 from stages.detect import detect
-from stages.ensemble import fuse_models, other_models
+from stages.ensemble import best_models, further_models, fuse_models
 from stages.run import log_splits, stage_run
 
 MODEL = Path("models/model.pt")
@@ -55,7 +55,8 @@ def main(params: Params) -> None:
         raise UserError(f"{MODEL} was trained on other classes than {file.path} has", path=MODEL)
     mends = count_mends(PROBLEMS)
     objects = [file.objects(index) for index in range(len(file))]
-    others = other_models(params.evaluate.ensemble)
+    others = best_models(params.evaluate.ensemble)
+    others |= further_models(params, {MODEL.as_posix(): MODEL, **others}, file)
     with stage_run(params, "evaluate", sections={"evaluate"}, model=MODEL) as run:
         result = detect(model, load_loss_settings(MODEL), file, params.evaluate)
         # Written before they are scored: if the evaluators disagree, these are what to look at.
@@ -65,18 +66,20 @@ def main(params: Params) -> None:
         losses = {"loss": result.loss, "loc_loss": result.loc_loss, "conf_loss": result.conf_loss}
         summary = summarise(figures, losses, {**count(file, result), **mends})
         # What was measured, as `sha256sum` says it; a list, which DVC leaves out of its tables.
-        summary["sha256"] = [f"{sha256(path)}  {path}" for path in (MODEL, *others, *file.shards)]
+        measured = {MODEL.as_posix(): MODEL, **others, **{path.as_posix(): path for path in file.shards}}
+        summary["sha256"] = [f"{sha256(path)}  {name}" for name, path in measured.items()]
         ENSEMBLE.unlink(missing_ok=True)
-        if others:
-            fused = fuse_models(result, others, file, params.evaluate, f1_score)
+        fused = fuse_models(result, others, file, params.evaluate, f1_score) if others else None
+        if fused:
             summary["ensemble"] = fused.gain
-            seconds = {"seconds_per_image": fused.seconds_per_image}
-            write_json(ENSEMBLE, fused.gain | seconds)
+            write_json(ENSEMBLE, fused.report)
         write_json(METRICS, summary)
         write_curves(figures.voc, class_names)
         header, *rows = matrix_rows(figures.operating_point, class_names)
         write_table("confusion_matrix.tsv", header, rows)
         log_figures(run, summary)
+        if fused:
+            log_ensemble(run, fused.report)
         log_splits(run, params, file)
 
 
@@ -132,8 +135,6 @@ def log_figures(run: Run, summary: dict[str, Any]) -> None:
                 interval = summary[group].get(f"{key}_interval")
                 print(f"{f'test/{group}_{key}':34s} {in_words(value, interval)}")
             scalars |= in_columns(f"test/{group}_{key}", value)
-    if "ensemble" in summary:
-        scalars |= say_ensemble(summary["ensemble"])
     print("by class; precision, recall and F1 at test/operating_point_score:")
     print_classes(summary["per_class"])
     mended, dropped = summary["num_mended"], summary["num_dropped"]
@@ -153,12 +154,21 @@ def log_figures(run: Run, summary: dict[str, Any]) -> None:
     run.file(REPORTS, "evaluate")
 
 
-def say_ensemble(gain: dict[str, Any]) -> dict[str, float | None]:
-    """Print what fusing gained over the best model; the figures for MLflow."""
+def log_ensemble(run: Run, report: dict[str, Any]) -> None:
+    """Print which models were fused and what that gained over the first, and log it to MLflow."""
+    print(f"fused: {report['fused']}")
+    for item in report["models"]:
+        map50, map_ = in_words(item["map50"], None), in_words(item["map"], None)
+        print(f"  {item['model']} alone: map50 {map50}, map {map_}")
     for key in ("map50", "map"):
-        fused, by = gain[key], in_words(gain[f"{key}_gain"], gain[f"{key}_gain_interval"])
-        print(f"{gain['num_models']} models fused: {key} {in_words(fused, None)}, gain {by}")
-    return {f"test/ensemble_{key}": gain[key] for key in ("map50", "map", "f1", "map50_gain")}
+        fused, mean = in_words(report[key], None), in_words(report[f"{key}_mean"], None)
+        by = in_words(report[f"{key}_gain"], report[f"{key}_gain_interval"])
+        print(
+            f"{report['num_models']} models fused: {key} {fused}, mean of the single ones {mean}, gain {by}"
+        )
+    run.tags({"ensemble": report["fused"]})
+    logged = ("num_models", "map50", "map", "f1", "map50_mean", "map_mean", "map50_gain")
+    run.metrics({f"test/ensemble_{key}": report[key] for key in logged})
 
 
 def print_classes(per_class: Sequence[dict[str, Any]]) -> None:

@@ -25,9 +25,9 @@ from ssd.files import write_bytes
 from ssd.params import Params
 from ssd.params_space import Value
 from ssd.tracking.run import flat_params
+from stages.dvc_files import read_output
 from stages.fused_best import FUSED
 from stages.report import read_table
-from stages.revision import place_in_git
 from stages.train import NOT_IN_FINGERPRINT
 from stages.train_log import HISTORY, HISTORY_COPY
 
@@ -74,14 +74,6 @@ def dvc_command(experiment: Experiment) -> list[str]:
 def _setting(key: str, value: Value) -> str:
     """As Hydra's grammar, which DVC reads it by, has it; JSON quotes texts as that does."""
     return f"{key}={json.dumps(value, ensure_ascii=False)}"
-
-
-def read_output(revision: str, path: str) -> str:
-    """The text of a file that a stage wrote in an experiment, from DVC's cache; `path`: from this folder."""
-    import dvc.api
-
-    # Of a commit, DVC names files from git's root.
-    return str(dvc.api.read(f"{place_in_git(Path())}{path}", rev=revision))
 
 
 def find_revision(name: str) -> str | None:

@@ -2,7 +2,8 @@
 
 Reads the experiments that DVC holds of the present commit, prints a summary of each set that differs in
 nothing but data.fold, and writes reports/folds.json. The workspace and the commit themselves are left out:
-their figures may be older than their params.
+their figures may be older than their params. Where all folds of the newest set have finished, their models
+are copied to models/folds, and the command is printed that measures them together, fused.
 """
 
 import json
@@ -17,6 +18,8 @@ from ssd.errors import UserError
 from ssd.files import write_json
 from ssd.params import Params
 from stages.command import command
+from stages.dvc_files import read_output
+from stages.fold_models import how_to_fuse
 
 REPORT = "reports/folds.json"
 METRICS = "reports/metrics.json"
@@ -37,6 +40,11 @@ def main(params: Params) -> None:
         title = f"cross-validation in {item.num_folds} parts"
         print(f"{title}{', ' if differs else ''}{differs}\n{as_text(item)}\n")
     print(f"written to {REPORT}")
+    if not found[-1].missing:
+        try:
+            print(how_to_fuse(found[-1], params))
+        except UserError as error:  # the summary stands
+            print(f"not fused: {error}")
 
 
 def show_experiments() -> list[dict[str, Any]]:
@@ -69,9 +77,12 @@ def read_experiments(shown: list[dict[str, Any]]) -> list[Experiment]:
                 continue
             metrics = _content(tip["data"], "metrics", METRICS)
             state = _state(entry["executor"], metrics)
+            if state == "finished" and params.get("data", {}).get("folds"):
+                metrics = all_metrics(tip["rev"]) or metrics
             experiments.append(
                 Experiment(
                     name=_name(entry),
+                    revision=tip["rev"],
                     created=tip["data"]["timestamp"] or "",
                     state=state,
                     params=params,
@@ -80,6 +91,16 @@ def read_experiments(shown: list[dict[str, Any]]) -> list[Experiment]:
                 )
             )
     return experiments
+
+
+def all_metrics(revision: str) -> dict[str, Any] | None:
+    """The content of reports/metrics.json, of which DVC shows no lists, as the figures of each class."""
+    try:
+        metrics: dict[str, Any] = json.loads(read_output(revision, METRICS))
+    except UserError as error:  # DVC remembers figures of files that it does not keep any more
+        log.warning("figures of classes are missing: %s", error)
+        return None
+    return metrics
 
 
 def _name(entry: Mapping[str, Any]) -> str:

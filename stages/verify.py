@@ -23,7 +23,7 @@ from ssd.errors import UserError, storage_errors_explained
 from ssd.params import load_params
 from ssd.tracking.client import server_of
 from ssd.tracking.model_files import is_mlflow_uri
-from stages.command import parser_of, resolve_weights
+from stages.command import parser_of, resolve_model
 from stages.revision import revision
 from stages.same_bytes import lasting_sha256
 
@@ -34,7 +34,7 @@ FEW_FILES = 12
 """A folder of more is one row of the table."""
 
 NOT_IN_GIT = (("data", "path"), ("data", "archives"), ("model", "weights"))
-"""The params that may name files here that git does not keep. Stages only read them."""
+"""The params that, as evaluate.models, may name files here that git does not keep. Stages only read them."""
 
 
 @dataclass(frozen=True)
@@ -131,10 +131,15 @@ def make_clone(root: Path, commit: str, clone: Path) -> None:
     (clone / ".dvc/config.local").write_text("[cache]\n    dir = cache\n", encoding="utf-8")
     yaml = YAML()
     params: dict[str, Any] = yaml.load(clone / "params.yaml")
-    for section, key in NOT_IN_GIT:
-        lend(root, clone, params[section][key])
-    if is_mlflow_uri(params["model"]["weights"]):
-        lend_from_mlflow(root, clone)
+    models = params["evaluate"]["models"]
+    for name in (*(params[section][key] for section, key in NOT_IN_GIT), *models):
+        lend(root, clone, name)
+    for key, name in (
+        ("model.weights", params["model"]["weights"]),
+        *(("evaluate.models", uri) for uri in models),
+    ):
+        if is_mlflow_uri(name):
+            lend_from_mlflow(root, clone, key, name)
     params["tracking"]["enabled"] = False
     yaml.dump(params, clone / "params.yaml")
 
@@ -147,24 +152,27 @@ def lend(root: Path, clone: Path, name: str) -> None:
         target.symlink_to(source.resolve(), target_is_directory=source.is_dir())
 
 
-def lend_from_mlflow(root: Path, clone: Path) -> None:
-    """The weights that the store here keeps, where the clone looks for a copy; a server answers it, too.
+def lend_from_mlflow(root: Path, clone: Path, key: str, uri: str) -> None:
+    """A model that the store here keeps, where the clone looks for a copy; a server answers it, too.
 
     The params stay as they are: exported files carry their digest.
 
+    Args:
+        key: of params.yaml, which names it; uri: its value.
+
     Raises:
-        UserError: the store has no such file, or they are named by a model, which only the store knows.
+        UserError: the store has no such file, or it is named by a model, which only the store knows.
     """
-    params = load_params(root / "params.yaml")
-    if server_of(params.tracking):
+    settings = load_params(root / "params.yaml").tracking
+    if server_of(settings):
         return
-    if params.model.weights.startswith("models:/"):
+    if uri.startswith("models:/"):
         raise UserError(
-            f"make verify cannot lend {params.model.weights}, which only the MLflow store here knows; name "
+            f"make verify cannot lend {uri}, which only the MLflow store here knows; name "
             "its run, runs:/ID, run `dvc repro` and commit, then verify",
-            key="params.yaml: model.weights",
+            key=f"params.yaml: {key}",
         )
-    lend(root, clone, str(Path(resolve_weights(params, root)).relative_to(root)))
+    lend(root, clone, str(resolve_model(uri, settings, root).relative_to(root)))
 
 
 def run_pipeline(clone: Path) -> None:

@@ -40,6 +40,7 @@ def experiment(
     }
     return Experiment(
         name=name or f"{state}-{fold}",
+        revision=f"{fold}" * 40,
         created=created,
         state=state,
         params={"data": {"source": "shapes", "folds": folds, "fold": fold}, "train": {"lr": lr}},

@@ -33,8 +33,9 @@ DEFINITIONS = (
     "confusion_matrix.tsv in reports/evaluate counts the same detections",
     "training_criterion: loss of the test split by the criterion that the model was trained with and saved "
     "with; to be compared with val_loss in the history of its training",
-    "ensemble (with evaluate.ensemble): detections of the best models of the run, fused (weighted box "
-    "fusion); *_gain: the difference to the best model alone, in the same resamples of the images",
+    "ensemble (with evaluate.ensemble, evaluate.models): detections of several models, fused (weighted box "
+    "fusion); reports/evaluate/ensemble.json says of which; *_mean: of the single models; *_gain: the "
+    "difference to models/model.pt alone, in the same resamples of the images",
     "num_mended, num_dropped: annotations (or images) of the test split that preprocess mended or dropped "
     "before it was scored, by its list of problems; num_ignored: difficult and crowd objects",
 )

@@ -2,7 +2,7 @@
 
 from ssd.params import Params
 from ssd.preflight.devices import check_devices
-from ssd.preflight.ensemble import check_ensemble
+from ssd.preflight.ensemble import check_ensemble, check_further_models
 from ssd.preflight.finding import Finding, collected
 from ssd.preflight.network import check_network
 from ssd.preflight.sources import check_source
@@ -24,4 +24,5 @@ def find_missing(params: Params, weights: str, places: Places) -> list[Finding]:
         findings += check_space(list_needs(params.data, params.preprocess, places))
     findings += check_devices(params.train, params.evaluate)
     findings += check_ensemble(params.train, params.evaluate)
+    findings += check_further_models(params.data, params.evaluate, places.root)
     return list(dict.fromkeys(findings))

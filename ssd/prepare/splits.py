@@ -55,7 +55,9 @@ def make_splits(catalogue: Catalogue, data: DataParams, params: PreprocessParams
     images of a val list are part of train, and val is empty.
 
     With `data.folds`, the images of train and val are divided into that many folds: fold `data.fold` is test,
-    the others are train, of which `val_fraction` is held out as val. A test list is not used then.
+    the others are train, of which `val_fraction` is held out as val. What would be the test split without
+    folds, a test list or `test_fraction` of all images, is in none of them, so models of all folds may be
+    measured on it; but a copy of such an image under another name is not looked for.
 
     Held-out splits and folds are stratified by class, with seed `preprocess.split_seed`; the result depends
     on the ids of the images, not on the order of the lists.
@@ -70,9 +72,8 @@ def make_splits(catalogue: Catalogue, data: DataParams, params: PreprocessParams
         lost = leak.member if leak.member.annotation_file != leak.original.annotation_file else None
         num_objects = lost.annotation.num_objects if lost else 0
         problems[leak.split].append(Problem(leak.member.image_file, None, reason, "dropped", 0, num_objects))
-    if params.test_fraction > 0 and (data.folds or "test" in images):
-        why = "data.folds makes the test split" if data.folds else "the data set has a test split"
-        log.warning("preprocess.test_fraction: not used: %s", why)
+    if params.test_fraction > 0 and "test" in images:
+        log.warning("preprocess.test_fraction: not used: the data set has a test split")
     if params.train_on_val and (data.folds or "val" not in images):
         why = "data.folds divides train and val" if data.folds else "the data set has no val split"
         log.warning("preprocess.train_on_val: not used: %s", why)
@@ -86,30 +87,32 @@ def make_splits(catalogue: Catalogue, data: DataParams, params: PreprocessParams
 def _fold(
     images: Images, problems: Mapping[str, Sequence[Problem]], data: DataParams, params: PreprocessParams
 ) -> Listing:
+    left_out, why = images.get("test", []), "not used: data.folds makes the test split"
+    note = "the data set's own test split is not used"
+    if "test" not in images and params.test_fraction > 0:
+        images = _test_from_all(images, params)
+        left_out, why = images["test"], "held out of all folds: preprocess.test_fraction"
+        note = f"{len(left_out)} images were held out of all folds (preprocess.test_fraction)"
     pool = [*images["train"], *images.get("val", [])]
     if data.folds > len(pool):
         allowed = f"at most the number of train and val images, {len(pool)}"
         raise UserError(f"found {data.folds}; allowed: {allowed}", key="data.folds")
-    fractions = [1 / data.folds] * data.folds
-    parts = _assign_parts(pool, fractions, params.split_seed)
-    notes = [f"test is fold {data.fold} of 0 to {data.folds - 1} (data.fold) of the train and val images"]
-    if images.get("test"):
-        notes.append("the data set's own test split is not used")
+    parts = _assign_parts(pool, [1 / data.folds] * data.folds, params.split_seed)
     train = [ref for ref, part in zip(pool, parts, strict=True) if part != data.fold]
     test = [ref for ref, part in zip(pool, parts, strict=True) if part == data.fold]
     train, val = _split_off(train, params.val_fraction, params.split_seed)
-    all_problems = [*problems["train"], *problems.get("val", [])]
-    reason = "not used: data.folds makes the test split"
-    own_test = [
-        Problem(ref.image_file, None, reason, "unused", 1, ref.annotation.num_objects)
-        for ref in images.get("test", [])
-    ]
+    unused = [Problem(ref.image_file, None, why, "unused", 1, ref.annotation.num_objects) for ref in left_out]
+    which = f"test is fold {data.fold} of 0 to {data.folds - 1} (data.fold) of the train and val images"
     return Listing(
         {"train": train, "val": val, "test": test},
-        {"train": all_problems, "val": [], "test": [*problems.get("test", []), *own_test]},
+        {
+            "train": [*problems["train"], *problems.get("val", [])],
+            "val": [],
+            "test": [*problems.get("test", []), *unused],
+        },
         test_is_val=False,
         class_source_ids=frozenset(ref.id for ref in pool),
-        notes=(*notes, *_held_out_note(val, "val")),
+        notes=(which, *([note] if left_out else []), *_held_out_note(val, "val")),
     )
 
 

@@ -34,9 +34,12 @@ def fetch_model(uri: str, settings: TrackingParams, root: Path, folder: Path) ->
     Raises:
         UserError: MLflow knows no such run, model or file, or cannot be reached.
     """
+    # A run's file stays as it is: where there is a copy, MLflow is not asked, and may be gone.
+    if uri.startswith("runs:/") and (copy := _copy(folder, *_run_and_path(uri))).is_file():
+        return copy
     with asked(uri, settings, root):
         run_id, path = _run_and_path(uri)
-        target = folder / f"{run_id}-{PurePosixPath(path).name}"
+        target = _copy(folder, run_id, path)
         if not target.is_file():
             folder.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(dir=folder) as own:
@@ -72,6 +75,10 @@ def asked(uri: str, settings: TrackingParams, root: Path) -> Iterator[Any]:
         else:
             what = "MLflow refuses it" if refused(error) else "MLflow failed"
         raise UserError(f"{uri}: {what}: {reason(error, server)}") from None
+
+
+def _copy(folder: Path, run_id: str, path: str) -> Path:
+    return folder / f"{run_id}-{PurePosixPath(path).name}"
 
 
 def _run_and_path(uri: str) -> tuple[str, str]:

@@ -91,11 +91,17 @@ def check_f1_score(params: Params) -> None:
 
 
 def check_kept(params: Params) -> None:
-    """Raise UserError where trials will not have the models that the objective fuses.
+    """Raise UserError where trials will not have the models that the objective fuses, or others, too.
 
     A trial has one for each validation, which are those of every `val_every`-th epoch and of its last.
     """
     train = params.train
+    if params.evaluate.models:
+        raise UserError(
+            f"found {len(params.evaluate.models)}; allowed: [], as tune.objective: fused_map50_f1 measures "
+            "the models of a trial alone",
+            key="evaluate.models",
+        )
     if not 2 <= train.keep_best <= MOST_FUSED:
         raise UserError(
             f"found {train.keep_best}; tune.objective: fused_map50_f1 fuses 2 to {MOST_FUSED} models",

@@ -1,9 +1,11 @@
-"""The check that training keeps as many models as are fused."""
+"""The checks of the models that are fused in the end."""
+
+from pathlib import Path
 
 import pytest
 from default_params import default_params
 
-from ssd.preflight.ensemble import check_ensemble
+from ssd.preflight.ensemble import check_ensemble, check_further_models
 
 
 @pytest.mark.parametrize(
@@ -27,3 +29,23 @@ def test_too_few_models_are_found_before_the_training(
     for finding in findings:
         assert finding.fatal
         assert found in finding.text
+
+
+@pytest.mark.parametrize(
+    ("models", "folds", "found"),
+    [
+        ([], 5, []),
+        (["there.pt", "runs:/0a", "models:/ssd@champion"], 0, []),
+        (["gone.pt", "there.pt", "folds"], 0, ["gone.pt: no such file; `python -m", "folds: no such file"]),
+        (["there.pt"], 5, ["found 1 with data.folds 5: models of other folds were trained on"]),
+    ],
+)
+def test_further_models_have_to_be_there_and_not_to_have_seen_the_test_images(
+    tmp_path: Path, models: list[str], folds: int, found: list[str]
+) -> None:
+    (tmp_path / "there.pt").touch()
+    (tmp_path / "folds").mkdir()
+    params = default_params(**{"evaluate.models": models, "data.folds": folds})
+    findings = check_further_models(params.data, params.evaluate, tmp_path)
+    assert all(finding.fatal and finding.key == "evaluate.models" for finding in findings)
+    assert [finding.text[: len(start)] for finding, start in zip(findings, found, strict=True)] == found

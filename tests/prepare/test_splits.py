@@ -115,12 +115,9 @@ def test_test_is_taken_from_both_lists_where_there_are_two() -> None:
 
 def test_a_test_fraction_that_is_not_used_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     settled(catalogue(train=IDS, test=["t"]), test_fraction=0.2)
+    settled(catalogue(train=IDS, test=["t"]), test_fraction=0.2, folds=2)
     settled(catalogue(train=IDS), test_fraction=0.2, folds=2)
-    start = "preprocess.test_fraction: not used: "
-    assert caplog.messages == [
-        f"{start}the data set has a test split",
-        f"{start}data.folds makes the test split",
-    ]
+    assert caplog.messages == ["preprocess.test_fraction: not used: the data set has a test split"] * 2
 
 
 def test_val_is_part_of_train_where_it_is_trained_on() -> None:
@@ -213,6 +210,32 @@ def test_the_notes_tell_the_fold_and_that_the_own_test_split_is_not_used() -> No
     )
     assert ids(listing)["val"] == []
     assert not listing.test_is_val
+
+
+@pytest.mark.parametrize("num_val", [0, 50])
+def test_what_is_the_test_split_without_folds_is_in_no_fold(num_val: int) -> None:
+    lists = {"train": IDS[num_val:]} | ({"val": IDS[:num_val]} if num_val else {})
+    fractions = {"test_fraction": 0.2, "val_fraction": 0.1}
+    held_out = ids(settled(catalogue(**lists), **fractions))["test"]
+    assert len(held_out) == 40
+    tested: Counter[str] = Counter()
+    for fold in range(3):
+        listing = settled(catalogue(**lists), folds=3, fold=fold, **fractions)
+        splits = ids(listing)
+        every = [name for names in splits.values() for name in names]
+        assert sorted([*every, *held_out]) == IDS
+        unused = [problem for problem in listing.problems["test"] if problem.action == "unused"]
+        assert [problem.file for problem in unused] == [f"images/{name}" for name in held_out]
+        assert {problem.reason for problem in unused} == {"held out of all folds: preprocess.test_fraction"}
+        assert sum(problem.num_objects for problem in unused) == 44
+        assert listing.notes[1] == "40 images were held out of all folds (preprocess.test_fraction)"
+        tested.update(splits["test"])
+    assert sorted([*tested.elements(), *held_out]) == IDS
+
+
+def test_more_folds_than_images_that_are_not_held_out_are_refused() -> None:
+    with pytest.raises(UserError, match=r"data\.folds: found 4; allowed: at most .* images, 3"):
+        settled(catalogue(train=["a", "b"], val=["c", "d"]), folds=4, test_fraction=0.25)
 
 
 def test_more_folds_than_images_are_refused() -> None:

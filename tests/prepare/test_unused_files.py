@@ -258,6 +258,17 @@ def test_images_of_a_test_split_that_folds_replace_are_told(
     raise_if_unusable(result, strict=True, report="", unused=catalogue.found.unused)
 
 
+def test_images_that_are_held_out_of_all_folds_are_told(tmp_path: Path) -> None:
+    ex.labelimg(tmp_path / "own")
+    _, plain = prepared(data_params("folder"), tmp_path, test_fraction=0.2)
+    held_out = {sample.id: len(sample.labels) for sample in plain.splits["test"].samples}
+    catalogue, result = prepared(data_params("folder", folds=2), tmp_path, test_fraction=0.2)
+    check(account(result, catalogue.found), images=(10, 2), objects=(NUM_OBJECTS, sum(held_out.values())))
+    used = {sample.id for split in result.splits.values() for sample in split.samples}
+    assert len(used) == 8 and used.isdisjoint(held_out)
+    raise_if_unusable(result, strict=True, report="", unused=catalogue.found.unused)
+
+
 def test_two_formats_are_refused_with_the_way_out(tmp_path: Path) -> None:
     def write(folder: Path) -> None:
         ex.labelimg(folder)

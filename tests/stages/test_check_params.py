@@ -70,6 +70,9 @@ def test_too_few_models_to_fuse_stop_the_pipeline_before_the_training(run_stage:
     ended = run_stage("check_params", **{"evaluate.ensemble": 3})
     message = "params.yaml: evaluate.ensemble: found 3, but train.keep_best keeps 1; set it to 3\n"
     assert (ended.code, ended.stderr) == (2, message)
+    ended = run_stage("check_params", **{"evaluate.models": ["gone.pt"]})
+    assert ended.code == 2
+    assert ended.stderr.startswith("params.yaml: evaluate.models: gone.pt: no such file; ")
 
 
 def test_it_imports_nothing_that_takes_seconds() -> None:

@@ -253,6 +253,21 @@ def test_what_dvc_cannot_say_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
         clean.run_module(["json.tool", "nowhere"], tmp_path)
 
 
+def test_fetched_models_of_folds_go_unless_they_are_new_or_fused(root: Path) -> None:
+    assert list(clean.fold_models(root)) == []
+    for name in ("0-1a.pt", "1-2b.pt", ".0-1a.pt.part"):
+        write(root / "models/folds" / name, 5)
+    write(root / "models/folds/2-3c.pt", 5, minutes=30)
+    (root / "params.yaml").write_text(default_text(**{"evaluate.models": ["models/folds/1-2b.pt"]}))
+    (waste,) = clean.fold_models(root)
+    assert (waste.what, waste.num_bytes()) == (
+        "models of folds that evaluate.models does not name: models/folds",
+        10,
+    )
+    waste.delete()
+    assert sorted(path.name for path in (root / "models/folds").iterdir()) == ["1-2b.pt", "2-3c.pt"]
+
+
 def test_packed_images_go_once_preprocess_has_run_after_them(root: Path) -> None:
     write(root / "data/packed/00000-of-00002.safetensors", 5, minutes=90)
     assert list(clean.packed_images(root)) == []

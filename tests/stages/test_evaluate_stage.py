@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -24,6 +24,7 @@ from ssd.models.config import paper_config
 from ssd.models.saved import save_model
 from ssd.models.ssd import SSD
 from ssd.source.glyphs import GLYPHS
+from ssd.tensor_writer import AnnotatedImage, write_tensor_file
 from stages.evaluate import print_classes
 from stages.report import judged_test_split, read_json, worst
 
@@ -57,6 +58,27 @@ def network() -> SSD:
 
 def save(folder: Path, settings: LossSettings) -> None:
     save_model(folder / "models/model.pt", network().state_dict(), network().config, GLYPHS, asdict(settings))
+
+
+def save_other(path: Path, class_names: Sequence[str]) -> None:
+    """A model of another input size, whose random weights were drawn with another seed."""
+    torch.manual_seed(1)
+    model = SSD(paper_config("shufflenet_v2_x0_5", 96, len(class_names) + 1, 0.1, 0.2, 1.05))
+    for head in model.heads.conf:
+        torch.nn.init.normal_(head.bias)
+    save_model(path, model.state_dict(), model.config, class_names, asdict(LossSettings()))
+
+
+def write_val(folder: Path, image_ids: Sequence[str]) -> None:
+    """A val split of empty images."""
+    path = folder / "data/tensors/val/00000-of-00001.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    write_tensor_file(path, [AnnotatedImage(name, b"", (1, 1), [], [], [], []) for name in image_ids], GLYPHS)
+
+
+def ensemble(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "reports/evaluate/ensemble.json").read_text())
+    return found
 
 
 def metrics(folder: Path) -> dict[str, Any]:
@@ -158,8 +180,10 @@ def test_the_best_models_are_fused_and_the_gain_is_measured(
     assert measured[:3] == ["models/model.pt", "models/best/2.pt", "models/best/3.pt"]
     assert gain["map50"] == pytest.approx(metrics(workspace)["coco"]["map50"], abs=0.02)
     assert "3 models fused: map50 0." in ended.stdout
-    written = json.loads((workspace / "reports/evaluate/ensemble.json").read_text())
+    written = ensemble(workspace)
     seconds = written.pop("seconds_per_image")
+    assert written.pop("fused") == "the 3 best checkpoints of the run"
+    assert [item["model"] for item in written.pop("models")] == measured[:3]
     assert written == gain
     assert 0 < seconds["first"] < seconds["all"] and 0 < seconds["fusion"] < seconds["all"]
 
@@ -169,6 +193,58 @@ def test_the_best_models_are_fused_and_the_gain_is_measured(
     assert line.startswith(
         "params.yaml: evaluate.ensemble: found 3, but training kept 2 (models/best/3.pt is"
     )
+    assert "if val has no objects, only the last weights are kept" in line
+
+
+def test_further_models_are_fused_with_the_best_and_each_is_measured_alone(
+    workspace: Path, run_stage: Run
+) -> None:
+    """Another network at another size: its own figures are what evaluate finds for it alone."""
+    write_val(workspace, ["another"])
+    (workspace / "models/best").mkdir()
+    shutil.copy(workspace / "models/model.pt", workspace / "models/best/2.pt")
+    further = "models/folds/0-ab.pt"
+    save_other(workspace / further, GLYPHS)
+    ended = run_stage("evaluate", **{**PLAIN, "evaluate.ensemble": 2, "evaluate.models": [further]})
+    assert ended.code == 0, ended.stderr
+    fused = ensemble(workspace)
+    what = "the 2 best checkpoints of the run and 1 further model (evaluate.models)"
+    assert fused["fused"] == what and f"fused: {what}\n" in ended.stdout
+    names = ["models/model.pt", "models/best/2.pt", further]
+    assert [item["model"] for item in fused["models"]] == names
+    assert [line.split("  ")[1] for line in metrics(workspace)["sha256"]][:3] == names
+    first, _, other = fused["models"]
+    assert first["map50"] == pytest.approx(metrics(workspace)["coco"]["map50"], abs=1e-6)
+    for key in ("map", "map50"):
+        assert fused[f"{key}_mean"] == pytest.approx((2 * first[key] + other[key]) / 3)
+        assert fused[f"{key}_gain"] == pytest.approx(fused[key] - first[key])
+    (workspace / further).replace(workspace / "models/model.pt")
+    run_stage("evaluate", **PLAIN)
+    assert metrics(workspace)["coco"]["map50"] == pytest.approx(other["map50"], abs=1e-6) != first["map50"]
+    assert not (workspace / "reports/evaluate/ensemble.json").exists()
+
+
+def test_models_that_do_not_belong_together_are_refused_in_one_line(
+    workspace: Path, run_stage: Run, shapes_file: TensorFile
+) -> None:
+    write_val(workspace, ["another"])
+    save_other(workspace / "cats.pt", ["cat", "dog"])
+    shutil.copy(workspace / "models/model.pt", workspace / "copy.pt")
+
+    def refused(*names: str, **changes: object) -> str:
+        ended = run_stage("evaluate", **{**PLAIN, "evaluate.models": list(names), **changes})
+        assert ended.code == 2
+        (line,) = ended.stderr.splitlines()
+        assert line.startswith("params.yaml: evaluate.models: ")
+        return line.removeprefix("params.yaml: evaluate.models: ")
+
+    assert refused("cats.pt").startswith("cats.pt: its classes are cat, dog; those of the test split are ")
+    assert refused("copy.pt") == "copy.pt: the same model as models/model.pt; name each one once"
+    assert refused("gone.pt").startswith("gone.pt: no such file; `python -m stages.folds` fetches")
+    assert refused("copy.pt", **{"data.folds": 2}).startswith("found 1 with data.folds 2")
+    write_val(workspace, shapes_file.image_ids)
+    assert refused("copy.pt").startswith("found 1, but the test split is the val split")
+    assert not (workspace / "reports/metrics.json").exists()
 
 
 @pytest.mark.parametrize("num_classes", [25, 27])

@@ -2,19 +2,24 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from dvc_project import environment, make_project, mlflow_runs, run_python, set_params
+from dvc_project import TINY, environment, make_project, mlflow_runs, run_python, set_params
 from waiting import wait_until
 
+from ssd.cross_validation import cross_validations
+from ssd.files import sha256
 from ssd.interrupt import StopSignal
 from ssd.params import load_params
 from ssd.tuning.space import distributions
 from ssd.tuning.store import Store
 from stages.experiment import Ways
+from stages.fold_models import fetch, num_left_out
+from stages.folds import read_experiments, show_experiments
 from stages.pool import PAUSE, Pool
 from stages.search import Search
 
@@ -46,8 +51,18 @@ def test_a_queued_experiment_and_a_search_are_in_the_store_of_the_original(
     assert (summary["num_folds"], summary["missing"]) == (2, [0])
     monkeypatch.chdir(project)
     monkeypatch.setenv("PATH", environment()["PATH"])  # for DVC, which runs `python`
+    check_the_model_of_the_fold(run.data.tags["model_sha256"])
     set_params(project, **changes, **{"tune.trials": 2, "tune.space": {"train.lr": [0.002, 0.001]}})
     check_a_search(project)
+
+
+def check_the_model_of_the_fold(digest: str) -> None:
+    """DVC gives it back, to be fused with the others, and says how many images no fold has seen."""
+    (found,) = cross_validations(read_experiments(show_experiments()))
+    path = fetch(found.finished[1])
+    assert (path.as_posix(), sha256(path)) == (f"models/folds/1-{digest[:8]}.pt", digest)
+    assert num_left_out(found.finished[1]) == TINY["data.shapes_test"]
+    shutil.rmtree("models")
 
 
 def check_a_search(project: Path) -> None:

@@ -25,12 +25,12 @@ from ssd.interrupt import StopSignal
 from ssd.params import Params
 from ssd.tuning.space import distributions
 from ssd.tuning.store import NOTE, SAME_AS, VALUES, Store
+from stages.dvc_files import read_output
 from stages.experiment import (
     Experiment,
     dvc_command,
     failure_reason,
     is_alive,
-    read_output,
     remove_checkpoints,
     remove_copy,
     wait_until_begun,

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from default_params import default_text
+from default_params import default_params, default_text
 
 from ssd.errors import UserError
+from ssd.tracking.model_files import fetch_model
 from stages import verify
 from stages.revision import Revision, revision
 from stages.same_bytes import lasting, lasting_sha256
@@ -28,6 +29,7 @@ PIPELINE = {
 PARAMS = {
     "data": {"path": "data/own", "archives": "data/archives"},
     "model": {"weights": "none"},
+    "evaluate": {"models": ["models/folds/0-1a.pt"]},
     "tracking": {"enabled": True},
 }
 HISTORY = "epoch\tseconds\ttrain_loss\n0\t{}\t{}\n"
@@ -129,6 +131,7 @@ def test_what_differs_or_is_missing_is_named(
 
 def test_the_clone_is_the_commit_with_nothing_but_what_git_does_not_keep(project: Path, run: Run) -> None:
     write(project / "data/own/a.jpg", "a picture")
+    write(project / "models/folds/0-1a.pt", "a model")
     write(project / "dvc.lock", "of other results")
     seen: dict[str, object] = {}
 
@@ -140,13 +143,16 @@ def test_the_clone_is_the_commit_with_nothing_but_what_git_does_not_keep(project
         )
         seen["params"] = yaml.safe_load((clone / "params.yaml").read_text())
         seen["own"] = (clone / "data/own/a.jpg").read_text()
+        seen["model"] = (clone / "models/folds/0-1a.pt").read_text()
         seen["cache"] = (clone / ".dvc/config.local").read_text()
         write_results(clone)
 
     run(look)
     verify.verify(project)
     committed = {".dvc/config", ".dvc/config.local", ".gitignore", "dvc.yaml", "params.yaml", "ssd/a.py"}
-    assert set(seen["files"]) - {"data/own"} == committed  # type: ignore[call-overload]
+    lent = {"data/own", "models/folds/0-1a.pt"}
+    assert set(seen["files"]) - lent == committed  # type: ignore[call-overload]
+    assert seen["model"] == "a model"
     assert seen["own"] == "a picture"
     assert seen["params"] == {**PARAMS, "tracking": {"enabled": False}}
     assert "dir = cache" in str(seen["cache"])
@@ -220,29 +226,32 @@ def test_a_large_file_is_not_read_at_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert lasting_sha256(path) == hashlib.sha256(b"tensors").hexdigest()
 
 
-def test_weights_of_a_run_are_lent_under_the_name_that_the_clone_looks_for(
+def test_a_model_of_a_run_is_lent_under_the_name_that_the_clone_looks_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     root, clone = tmp_path / "root", tmp_path / "clone"
-    write(root / "params.yaml", default_text(**{"model.weights": "runs:/abc"}))
+    write(root / "params.yaml", default_text())
     write(root / "checkpoints/weights/abc-model.pt", "weights")
     monkeypatch.setattr(
-        verify, "resolve_weights", lambda params, at: f"{at}/checkpoints/weights/abc-model.pt"
+        verify, "resolve_model", lambda uri, settings, at: at / "checkpoints/weights/abc-model.pt"
     )
-    verify.lend_from_mlflow(root, clone)
-    assert (clone / "checkpoints/weights/abc-model.pt").read_text() == "weights"
+    verify.lend_from_mlflow(root, clone, "model.weights", "runs:/abc")
+    found = fetch_model("runs:/abc", default_params().tracking, clone, clone / "checkpoints/weights")
+    assert found.read_text() == "weights", "without the store, which the clone lacks"
 
 
-def test_weights_of_a_registered_model_are_refused_unless_a_server_knows_them(
+def test_a_model_of_the_registry_is_refused_unless_a_server_knows_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    write(tmp_path / "params.yaml", default_text(**{"model.weights": "models:/ssd/1"}))
-    with pytest.raises(UserError, match="^params.yaml: model.weights: make verify cannot lend models:/ssd/1"):
-        verify.lend_from_mlflow(tmp_path, tmp_path / "clone")
+    write(tmp_path / "params.yaml", default_text())
+    wanted = ("evaluate.models", "models:/ssd/1")
+    told = "^params.yaml: evaluate.models: make verify cannot lend models:/ssd/1"
+    with pytest.raises(UserError, match=told):
+        verify.lend_from_mlflow(tmp_path, tmp_path / "clone", *wanted)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example.org")
-    verify.lend_from_mlflow(tmp_path, tmp_path / "clone")
+    verify.lend_from_mlflow(tmp_path, tmp_path / "clone", *wanted)
 
 
 def test_a_clone_that_fails_is_one_line(

@@ -79,6 +79,7 @@ def test_a_key_or_value_that_no_trial_could_have_is_one_line(space: object, mess
     ("changes", "message"),
     [
         ({"train.keep_best": 1}, "train.keep_best: found 1; tune.objective: fused_map50_f1 fuses 2 to 20"),
+        ({"evaluate.models": ["a.pt"]}, "evaluate.models: found 1; allowed: [], as tune.objective"),
         ({"train.keep_best": 21, "train.epochs": 40}, "train.keep_best: found 21; tune.objective"),
         ({"train.val_every": 4}, "train.keep_best: found 3, but a trial may have only 2 models to fuse"),
         ({"train.early_stop": 1}, "train.keep_best: found 3, but a trial may have only 2 models"),

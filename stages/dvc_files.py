@@ -1,0 +1,52 @@
+"""Files that stages wrote in a commit or an experiment, from DVC's cache."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ssd.errors import UserError, first_line
+from ssd.files import replacing
+from stages.revision import place_in_git
+
+
+def read_output(revision: str, path: str) -> str:
+    """The text of a file that a stage wrote; `revision`: git's; `path`: from this folder.
+
+    Raises:
+        UserError: DVC has not kept it here.
+    """
+    import dvc.api
+
+    with _kept(revision, path) as place:
+        return str(dvc.api.read(place, rev=revision))
+
+
+def copy_output(revision: str, path: str, target: Path) -> None:
+    """Copy a file that a stage wrote, as `read_output` names it; the copy is complete or not there.
+
+    Raises:
+        UserError: DVC has not kept it here.
+    """
+    import dvc.api
+
+    with (
+        _kept(revision, path) as place,
+        dvc.api.open(place, rev=revision, mode="rb") as source,
+        replacing(target) as part,
+        part.open("wb") as copy,
+    ):
+        shutil.copyfileobj(source, copy)
+
+
+@contextmanager
+def _kept(revision: str, path: str) -> Iterator[str]:
+    """The path from git's root, by which DVC names files of a commit; says so if the file is not there."""
+    from dvc.exceptions import DvcException
+
+    try:
+        yield f"{place_in_git(Path())}{path}"
+    except (DvcException, FileNotFoundError) as error:
+        raise UserError(
+            f"DVC has no {path} of {revision} here ({first_line(error)}); `dvc exp pull` may bring it"
+        ) from None
