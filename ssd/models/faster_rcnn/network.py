@@ -149,4 +149,6 @@ class FasterRCNN(nn.Module):
 @lru_cache(maxsize=32)
 def _anchors_of(config: FasterRCNNConfig, side: int, device: torch.device) -> Tensor:
     """Kept, because a training at several sizes needs them in every step, and a copy to a GPU is a sync."""
-    return config.anchors_at(side).to(device)
+    # Autograd takes none that were made in inference mode.
+    with torch.inference_mode(False):
+        return config.anchors_at(side).to(device)
