@@ -77,6 +77,29 @@ def test_without_an_object_to_learn_from_no_training_starts(
     assert not (tmp_path / "checkpoints").exists()
 
 
+def test_every_process_validates_the_best_models_in_the_end(
+    make_params: Callable[..., Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The main one would wait in vain for others that have left."""
+    for path in (train.TRAIN_FILE, train.VAL_FILE):
+        write_flagged(tmp_path / path, [[Flagged()]])
+    monkeypatch.chdir(tmp_path)
+    calls: list[str] = []
+
+    class Trained:
+        def __init__(self, *given: object) -> None: ...
+
+        def run(self, folder: None, stop: object) -> None:
+            calls.append("run")
+
+    monkeypatch.setattr(train, "build_model", lambda *given: None)
+    monkeypatch.setattr(train, "Trainer", Trained)
+    monkeypatch.setattr(train, "report_fused", lambda trainer: calls.append(f"fuse, {type(trainer)}"))
+    train.train_model(make_params(**{"train.device": "cpu"}), World(1, 2, 1))
+    assert calls == ["run", f"fuse, {Trained}"]
+    assert not Path("models").exists()
+
+
 def test_the_history_is_written_a_second_time_where_the_environment_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
