@@ -249,7 +249,7 @@ def lines(report: Report) -> list[str]:
         verdict = f"FAILED: {report.problem}"
     elif report.golden is None:
         verdict = "as it was written; it has no golden image"
-    elif report.golden.num_detections == 0:
+    elif (report.golden.num_detections, report.golden.num_others) == (0, 0):
         verdict = "as it was written; in its golden image nothing is detected, here as there"
     elif report.golden.num_missed == report.golden.num_detections:
         verdict = "as it was written; its golden image proves no more: rounding decides all detections in it"

@@ -193,15 +193,20 @@ def test_the_comparison_allows_rounding_and_nothing_else() -> None:
     assert "misses 2, and has 0 others" in found([none] * 3, [0, 0, 0], [0, 0, 0], 0).problem
 
 
-def test_a_golden_image_of_which_rounding_decides_all_proves_nothing() -> None:
-    def verdict(num_missed: int) -> str:
-        golden = GoldenResult(2, num_missed, 0, False, 0.0, 0.0, "")
-        return lines(Report(Path("a.onnx"), True, golden, {}, ""))[-1]
-
-    assert "gives the same detections" in verdict(0)
-    assert "gives the same detections, but for what rounding decides" in verdict(1)
-    assert "gives the same detections" not in verdict(2)
-    assert "rounding decides all detections" in verdict(2)
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ((2, 0, 0), "this machine gives the same detections"),
+        ((2, 1, 2), "this machine gives the same detections, but for what rounding decides"),
+        ((2, 2, 0), "its golden image proves no more: rounding decides all detections in it"),
+        ((0, 0, 1), "its golden image proves no more: rounding decides all detections in it"),
+        ((0, 0, 0), "in its golden image nothing is detected, here as there"),
+    ],
+)
+def test_the_verdict_claims_no_more_than_was_found(counts: tuple[int, int, int], said: str) -> None:
+    """The counts are of the golden image: its detections, those of them that are missed, and others."""
+    golden = GoldenResult(*counts, False, 0.0, 0.0, "")
+    assert lines(Report(Path("a.onnx"), True, golden, {}, ""))[-1].endswith(f"as it was written; {said}")
 
 
 def test_the_golden_image_is_small_and_has_the_detector_s_own_detections(detector: Detector) -> None:
