@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -13,8 +14,10 @@ from ssd.loading.tensor_file import TensorFile
 from ssd.params import Params
 from ssd.processes.world import World
 from ssd.training.checkpoints import Best
+from ssd.training.loop import Trainer
+from ssd.training.progress import Progress
 from stages import train
-from stages.train_log import HISTORY, HISTORY_COPY, write_history
+from stages.train_log import HISTORY, HISTORY_COPY, say_where_it_stopped, write_history
 
 
 class StartedError(Exception):
@@ -98,6 +101,21 @@ def test_every_process_validates_the_best_models_in_the_end(
     train.train_model(make_params(**{"train.device": "cpu"}), World(1, 2, 1))
     assert calls == ["run", f"fuse, {Trained}"]
     assert not Path("models").exists()
+
+
+@pytest.mark.parametrize(
+    ("progress", "where"),
+    [
+        (Progress(2, 5), "at epoch 3, step 5; the next `dvc repro` resumes from there"),
+        (Progress(3, finished=True), "after the last epoch; the next `dvc repro` goes on from there"),
+    ],
+)
+def test_a_stop_is_told_with_its_place(
+    progress: Progress, where: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After the last epoch, the best models may still be validated together."""
+    say_where_it_stopped(cast(Trainer, SimpleNamespace(progress=progress)))
+    assert capsys.readouterr().err == f"stopped {where}\n"
 
 
 def test_the_history_is_written_a_second_time_where_the_environment_says(
