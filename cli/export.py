@@ -19,7 +19,7 @@ def export(
     score_threshold: Annotated[float, typer.Option(help="Lower scores are dropped", min=0, max=1)] = 0.05,
     nms_iou: Annotated[float, typer.Option(help="IoU above which NMS drops a box", min=0.01, max=1)] = 0.45,
     max_detections: Annotated[int, typer.Option(help="Detections per image", min=1, max=10_000)] = 100,
-    opset: Annotated[int, typer.Option(help="ONNX operator set", min=18, max=23)] = 18,
+    opset: Annotated[int, typer.Option(help="ONNX operator set; Faster R-CNN: to 21", min=18, max=23)] = 18,
     as_json: AsJson = False,
 ) -> None:
     """Write a model.pt as files that run anywhere, after both have been compared with it.
@@ -38,6 +38,7 @@ def export(
     from ssd.files import sha256, write_bytes, write_json
     from ssd.inference.detector_file import kind_of
     from ssd.models.saved import load_model
+    from ssd.params import NEWEST_OPSET, allowed_opsets
     from ssd.postprocess import PostProcessSettings
     from stages.revision import commit_and_dirty
 
@@ -46,6 +47,8 @@ def export(
             raise UserError(f"{path}: an exported file; export the model.pt that it was made of")
         network, class_names = load_model(path)
         model_sha256 = sha256(path)
+    if opset > NEWEST_OPSET[network.config.family]:
+        raise UserError(f"--opset: found {opset}; allowed: {allowed_opsets(network.config.family)}")
     settings = PostProcessSettings(score_threshold, nms_iou, max_detections=max_detections)
     detector = Detector(network, settings)
     pictures = drawn_pictures()

@@ -79,6 +79,16 @@ NOT_OF_A_RUN = {"tracking", "tune"}
 PUBLISHED_WEIGHTS = ("imagenet", "coco")
 """Values of `model.weights` that name weights of torchvision's; the others are none and files."""
 
+OLDEST_OPSET = 18
+NEWEST_OPSET = {"ssd": 23, "faster_rcnn": 21}
+"""Of the ONNX file, by `model.family`."""
+
+
+def allowed_opsets(family: str) -> str:
+    """The operator sets that a family can be exported in, for messages."""
+    reason = ": ONNX Runtime has no newer RoiAlign" if family == "faster_rcnn" else ""
+    return f"{OLDEST_OPSET}-{NEWEST_OPSET[family]} with model.family {family}{reason}"
+
 
 class Section(BaseModel):
     """A section of params.yaml: flat, immutable, strictly typed."""
@@ -296,7 +306,7 @@ class ExportParams(Section):
     score_threshold: Annotated[float, Field(ge=0, lt=1)]
     nms_iou: Annotated[float, Field(gt=0, le=1)]
     max_detections: Annotated[int, Field(ge=1, le=10_000)]
-    opset: Annotated[int, Field(ge=18, le=23)]
+    opset: Annotated[int, Field(ge=OLDEST_OPSET, le=max(NEWEST_OPSET.values()))]
     num_images: Count
     tolerance: Positive
 
@@ -350,9 +360,8 @@ class Params(Section):
 
     @model_validator(mode="after")
     def check_opset(self) -> "Params":
-        if self.model.family == "faster_rcnn" and self.export.opset > 21:
-            allowed = "18-21 with model.family faster_rcnn: ONNX Runtime has no newer RoiAlign"
-            raise not_allowed("export.opset", self.export.opset, allowed)
+        if self.export.opset > NEWEST_OPSET[self.model.family]:
+            raise not_allowed("export.opset", self.export.opset, allowed_opsets(self.model.family))
         return self
 
 

@@ -6,13 +6,11 @@ test split.
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
 from ssd.ensemble.fusion import fuse_splits
-from ssd.evaluation import run_split
 from ssd.files import write_json
 from ssd.training.loop import Trainer
 from ssd.training.selection import Scores, validation_scores
@@ -49,22 +47,17 @@ def fused_scores(trainer: Trainer, weights: Sequence[dict[str, Tensor]] = ()) ->
     The network of `trainer` is loaded with the weights, one after the other. Processes beside the main one
     get no scores.
     """
-    file, params, world, splits = trainer.val_file, trainer.params, trainer.world, []
-    model, criterion = trainer.step.best_model(), trainer.step.criterion_at(trainer.input_size)
+    file, world, splits = trainer.val_file, trainer.world, []
     with Watchdog() as watchdog, world.exchanging(lambda: watchdog.where):
+        watchdog.beat("waiting for the best models, to fuse them")
         num_models = world.broadcast(len(weights))
         for number in range(num_models):
-            beat = partial(
-                watchdog.beat, f"validating model {number + 1} of the best {num_models}, to fuse them"
-            )
-            beat()
-            model.load_state_dict(world.broadcast(weights[number] if weights else {}))
-            loader, hardware = trainer.val_loader, trainer.hardware
-            result = run_split(
-                model, criterion, trainer.postprocessor, loader, hardware, world=world, on_batch=beat
-            )
-            splits.append(result.detections)
+            where = f"validating model {number + 1} of the best {num_models}, to fuse them"
+            watchdog.beat(where)
+            own = world.broadcast(weights[number] if weights else {})
+            trainer.step.best_model().load_state_dict(own)
+            splits.append(trainer.validate(watchdog, where).detections)
     if not world.is_main:
         return Scores()
     objects = [file.objects(index) for index in range(len(file))]
-    return validation_scores(fuse_splits(splits), objects, file.class_names, params.f1_score)
+    return validation_scores(fuse_splits(splits), objects, file.class_names, trainer.params.f1_score)

@@ -170,7 +170,9 @@ def say_where(trainer: Trainer, folder: Path) -> None:
 def say_where_it_stopped(trainer: Trainer) -> None:
     """Print the epoch and step at which a training was stopped."""
     progress = trainer.progress
-    if progress.epoch or progress.batch:
+    if progress.finished:
+        print("stopped after the last epoch; the next `dvc repro` goes on from there", file=sys.stderr)
+    elif progress.epoch or progress.batch:
         where = f"epoch {progress.epoch + 1}, step {progress.batch}"
         print(f"stopped at {where}; the next `dvc repro` resumes from there", file=sys.stderr)
 

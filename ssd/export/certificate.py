@@ -29,13 +29,13 @@ from torch.nn import functional as F
 from ssd.detector import Detector
 from ssd.errors import UserError, first_line
 from ssd.export.network import describe_network
-from ssd.export.noise import NUM_NOISY, noisy_outputs
+from ssd.export.noise import noisy_outputs
 from ssd.export.torchscript import METADATA, open_torchscript, record, with_records
 from ssd.export.verify_onnx import (
     DIGEST_LENGTH,
     ONNX_SEAL,
-    compare,
     golden_image,
+    match_golden,
     open_session,
     outputs_digest,
 )
@@ -126,16 +126,12 @@ def make_golden(detector: Detector, images: Sequence[Tensor]) -> dict[str, Any]:
 
 def _num_unsteady(detector: Detector, image: Tensor, golden: Mapping[str, Any]) -> int:
     """The largest number of detections that noise in the golden image takes away, or adds."""
-    settings, noisy = detector.postprocessor.settings, noisy_outputs(detector, image[None])
+    settings = detector.postprocessor.settings
     largest = 0
-    for _ in range(NUM_NOISY):
-        result = compare(
-            {**golden, "outputs_sha256": ""},
-            lambda _: [output.numpy() for output in next(noisy)],
-            settings.score_threshold,
-            settings.max_detections,
-        )
-        largest = max(largest, result.num_missed, result.num_others)
+    for noisy in noisy_outputs(detector, image[None]):
+        outputs = [output.numpy() for output in noisy]
+        found = match_golden(golden, outputs, settings.score_threshold, settings.max_detections)
+        largest = max(largest, found.num_missed, found.num_others)
     return largest
 
 

@@ -5,8 +5,6 @@ by nearly the threshold of NMS, rounding decides which of them are seen, and so 
 runtime, or another processor, may detect something else there.
 """
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +17,7 @@ rounding."""
 NUM_NOISY = 8
 
 
-def noisy_outputs(detector: Detector, images: Tensor) -> Iterator[Outputs]:
+def noisy_outputs(detector: Detector, images: Tensor) -> list[Outputs]:
     """What a detector gives NUM_NOISY times, each with other noise, which is the same in every call.
 
     Args:
@@ -31,5 +29,4 @@ def noisy_outputs(detector: Detector, images: Tensor) -> Iterator[Outputs]:
         return (inputs[0] + NOISE * torch.randn(inputs[0].shape, generator=generator),)
 
     with detector.model.register_forward_pre_hook(add_noise):
-        for _ in range(NUM_NOISY):
-            yield detector(images)
+        return [detector(images) for _ in range(NUM_NOISY)]

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -154,18 +154,47 @@ def golden_image(golden: Mapping[str, Any]) -> np.ndarray:
 def compare(golden: Mapping[str, Any], run: Run, score_threshold: float, max_detections: int) -> GoldenResult:
     """Run the golden image, and match what is found with what the file carries.
 
-    Pairs have the same label, and differ by at most TOLERANCE. What has no partner is a difference, unless
-    its score is that close to the threshold, or to the lowest that found a place among `max_detections`; but
-    as many as the file carries as unsteady may be lost, and as many new.
+    As many as the file carries as unsteady may be missed, and as many may be others.
     """
-    image = golden_image(golden)
-    outputs = run(image)
+    outputs = run(golden_image(golden))
+    found = match_golden(golden, outputs, score_threshold, max_detections)
+    problem = ""
+    if max(found.num_missed, found.num_others) > golden.get("unsteady", 0):  # older files do not say
+        problem = (
+            f"other detections in the golden image: of {len(golden['scores'])} it misses {found.num_missed}, "
+            f"and has {found.num_others} others (scores and boxes may differ by {TOLERANCE:g})"
+        )
+    return GoldenResult(
+        num_detections=len(golden["scores"]),
+        identical=outputs_digest(outputs) == golden["outputs_sha256"],
+        problem=problem,
+        **found._asdict(),
+    )
+
+
+class Matched(NamedTuple):
+    """How many detections have no partner, and by how much those differ that have one; see GoldenResult."""
+
+    num_missed: int
+    num_others: int
+    score_difference: float
+    box_difference: float
+
+
+def match_golden(
+    golden: Mapping[str, Any], outputs: Sequence[np.ndarray], score_threshold: float, max_detections: int
+) -> Matched:
+    """Match OUTPUTS for the golden image with the detections that it comes with.
+
+    Pairs have the same label, and differ by at most TOLERANCE. What has no partner counts, unless its score
+    is that close to the threshold, or to the lowest that found a place among `max_detections`.
+    """
     boxes, scores, labels, num_found = (array[0] for array in outputs)
     wanted = np.array(golden["scores"], np.float32)
     score_differences = np.abs(wanted[:, None] - scores[:num_found])
     box_differences = np.abs(np.array(golden["boxes"], np.float32).reshape(-1, 1, 4) - boxes[:num_found]).max(
         -1
-    ) / max(image.shape[2:])
+    ) / max(golden["height"], golden["width"])
     distances = np.maximum(score_differences, box_differences)
     distances[np.array(golden["labels"], np.int64)[:, None] != labels[:num_found]] = np.inf
     pairs = closest_pairs(distances)
@@ -174,22 +203,13 @@ def compare(golden: Mapping[str, Any], run: Run, score_threshold: float, max_det
     # Rounding moves a score over the threshold, or the last one out of the K rows.
     lowest = [s.min() for s in (wanted, scores[:num_found]) if len(s) == max_detections]
     limit = max([score_threshold, *lowest])
-    lost = [row for row in range(len(wanted)) if row not in rows and wanted[row] > limit + TOLERANCE]
-    new = [c for c in range(num_found) if c not in columns and scores[c] > limit + TOLERANCE]
-    problem = ""
-    if max(len(lost), len(new)) > golden.get("unsteady", 0):  # files of before have no such entry
-        problem = (
-            f"other detections in the golden image: of {len(wanted)} it misses {len(lost)}, and has "
-            f"{len(new)} others (scores and boxes may differ by {TOLERANCE:g})"
-        )
-    return GoldenResult(
-        len(wanted),
-        len(lost),
-        len(new),
-        outputs_digest(outputs) == golden["outputs_sha256"],
+    missed = [row for row in range(len(wanted)) if row not in rows and wanted[row] > limit + TOLERANCE]
+    others = [c for c in range(num_found) if c not in columns and scores[c] > limit + TOLERANCE]
+    return Matched(
+        len(missed),
+        len(others),
         float(score_differences[rows, columns].max(initial=0)),
         float(box_differences[rows, columns].max(initial=0)),
-        problem,
     )
 
 
@@ -229,8 +249,10 @@ def lines(report: Report) -> list[str]:
         verdict = f"FAILED: {report.problem}"
     elif report.golden is None:
         verdict = "as it was written; it has no golden image"
-    elif report.golden.num_detections == 0:
+    elif (report.golden.num_detections, report.golden.num_others) == (0, 0):
         verdict = "as it was written; in its golden image nothing is detected, here as there"
+    elif report.golden.num_missed == report.golden.num_detections:
+        verdict = "as it was written; its golden image proves no more: rounding decides all detections in it"
     elif report.golden.num_missed or report.golden.num_others:
         verdict = "as it was written; this machine gives the same detections, but for what rounding decides"
     else:

@@ -269,8 +269,15 @@ class Trainer:
         return due and len(self.val_file) > 0
 
     def _validate(self) -> SplitResult:
-        where = f"epoch {self.progress.epoch + 1}, validating"
-        self.watchdog.beat(where)
+        return self.validate(self.watchdog, f"epoch {self.progress.epoch + 1}, validating")
+
+    def validate(self, watchdog: Watchdog, where: str) -> SplitResult:
+        """Run `step.best_model()` over the val split, shared by all processes.
+
+        Args:
+            watchdog: told at every batch; where: what it then says.
+        """
+        watchdog.beat(where)
         return run_split(
             self.step.best_model(),
             self.step.criterion_at(self.input_size),
@@ -278,7 +285,7 @@ class Trainer:
             self.val_loader,
             self.hardware,
             world=self.world,
-            on_batch=lambda: self.watchdog.beat(where),
+            on_batch=lambda: watchdog.beat(where),
         )
 
     def _end_epoch(self, result: SplitResult | None, validation_seconds: float) -> None:

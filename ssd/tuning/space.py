@@ -35,8 +35,8 @@ NOT_TRIED = {
 }
 """Keys of train that decide how a model is judged, or how the machine is used.
 
-`f1_score` is none of them where the objective has F1: detections below it are not counted, so it belongs to
-what is judged, as a threshold belongs to a detector that is used.
+`f1_score` is not among them: detections below it are not counted, so it belongs to what is judged, as a
+threshold belongs to a detector that is used. `check_f1_score` refuses it where the objective has no F1.
 """
 
 F1_SCORE = "train.f1_score"

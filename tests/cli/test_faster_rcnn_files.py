@@ -211,6 +211,21 @@ def test_its_model_is_exported_and_measured_by_commands(
     assert 0 < exported < whole, "which has scores below the threshold, too"
 
 
+def test_an_operator_set_without_its_operators_is_refused_before_the_export(
+    run_ssd: Run, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exports: list[int] = []
+    monkeypatch.setattr("ssd.export.onnx.to_onnx", lambda *given: exports.append(given[-1]))
+    ended = run_ssd("export", workspace / "models/model.pt", "--out", tmp_path / "out", "--opset", 22)
+    assert ended.code == 2
+    assert ended.stderr == (
+        "--opset: found 22; allowed: 18-21 with model.family faster_rcnn: "
+        "ONNX Runtime has no newer RoiAlign\n"
+    )
+    assert not exports
+    assert not (tmp_path / "out").exists()
+
+
 @torch.inference_mode()
 def test_servers_answer_with_its_detections(
     detector: Detector, onnx_file: Path, files: list[DetectorFile]

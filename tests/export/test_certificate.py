@@ -26,6 +26,7 @@ from ssd.export.certificate import (
     torchscript_run,
     without_origin,
 )
+from ssd.export.noise import noisy_outputs
 from ssd.export.onnx import open_onnx
 from ssd.export.torchscript import open_torchscript
 from ssd.export.verify_onnx import (
@@ -192,6 +193,22 @@ def test_the_comparison_allows_rounding_and_nothing_else() -> None:
     assert "misses 2, and has 0 others" in found([none] * 3, [0, 0, 0], [0, 0, 0], 0).problem
 
 
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ((2, 0, 0), "this machine gives the same detections"),
+        ((2, 1, 2), "this machine gives the same detections, but for what rounding decides"),
+        ((2, 2, 0), "its golden image proves no more: rounding decides all detections in it"),
+        ((0, 0, 1), "its golden image proves no more: rounding decides all detections in it"),
+        ((0, 0, 0), "in its golden image nothing is detected, here as there"),
+    ],
+)
+def test_the_verdict_claims_no_more_than_was_found(counts: tuple[int, int, int], said: str) -> None:
+    """The counts are of the golden image: its detections, those of them that are missed, and others."""
+    golden = GoldenResult(*counts, False, 0.0, 0.0, "")
+    assert lines(Report(Path("a.onnx"), True, golden, {}, ""))[-1].endswith(f"as it was written; {said}")
+
+
 def test_the_golden_image_is_small_and_has_the_detector_s_own_detections(detector: Detector) -> None:
     golden = make_golden(detector, IMAGES[1:])
     image = golden_image(golden)
@@ -230,6 +247,16 @@ def test_what_noise_changes_in_the_golden_image_may_change_by_rounding(detector:
             return boxes, torch.tensor([[0.9, 0.8]]), torch.ones(1, 2).long(), torch.tensor([2])
 
     assert make_golden(cast(Detector, Jumping()), IMAGES[1:])["unsteady"] == 1
+
+
+@torch.inference_mode()
+def test_a_detector_is_as_it_was_while_its_noisy_outputs_are_looked_at(detector: Detector) -> None:
+    images = scenes(1, 60, 80)
+    expected = detector(images)
+    noisy = iter(noisy_outputs(detector, images))
+    assert not torch.equal(next(noisy)[1], expected[1])
+    assert torch.equal(detector(images)[1], expected[1])
+    assert not torch.equal(next(noisy)[1], expected[1])
 
 
 def test_an_operator_that_onnx_runtime_does_not_have_is_told(

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -13,8 +14,10 @@ from ssd.loading.tensor_file import TensorFile
 from ssd.params import Params
 from ssd.processes.world import World
 from ssd.training.checkpoints import Best
+from ssd.training.loop import Trainer
+from ssd.training.progress import Progress
 from stages import train
-from stages.train_log import HISTORY, HISTORY_COPY, write_history
+from stages.train_log import HISTORY, HISTORY_COPY, say_where_it_stopped, write_history
 
 
 class StartedError(Exception):
@@ -75,6 +78,44 @@ def test_without_an_object_to_learn_from_no_training_starts(
     with pytest.raises(UserError, match=message):
         train.train_model(make_params(**{"train.device": "cpu"}), World())
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_every_process_validates_the_best_models_in_the_end(
+    make_params: Callable[..., Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The main one would wait in vain for others that have left."""
+    for path in (train.TRAIN_FILE, train.VAL_FILE):
+        write_flagged(tmp_path / path, [[Flagged()]])
+    monkeypatch.chdir(tmp_path)
+    calls: list[str] = []
+
+    class Trained:
+        def __init__(self, *given: object) -> None: ...
+
+        def run(self, folder: None, stop: object) -> None:
+            calls.append("run")
+
+    monkeypatch.setattr(train, "build_model", lambda *given: None)
+    monkeypatch.setattr(train, "Trainer", Trained)
+    monkeypatch.setattr(train, "report_fused", lambda trainer: calls.append(f"fuse, {type(trainer)}"))
+    train.train_model(make_params(**{"train.device": "cpu"}), World(1, 2, 1))
+    assert calls == ["run", f"fuse, {Trained}"]
+    assert not Path("models").exists()
+
+
+@pytest.mark.parametrize(
+    ("progress", "where"),
+    [
+        (Progress(2, 5), "at epoch 3, step 5; the next `dvc repro` resumes from there"),
+        (Progress(3, finished=True), "after the last epoch; the next `dvc repro` goes on from there"),
+    ],
+)
+def test_a_stop_is_told_with_its_place(
+    progress: Progress, where: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After the last epoch, the best models may still be validated together."""
+    say_where_it_stopped(cast(Trainer, SimpleNamespace(progress=progress)))
+    assert capsys.readouterr().err == f"stopped {where}\n"
 
 
 def test_the_history_is_written_a_second_time_where_the_environment_says(
