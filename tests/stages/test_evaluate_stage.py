@@ -25,7 +25,7 @@ from ssd.models.saved import save_model
 from ssd.models.ssd import SSD
 from ssd.source.glyphs import GLYPHS
 from ssd.tensor_writer import AnnotatedImage, write_tensor_file
-from stages.evaluate import print_classes
+from stages.evaluate import in_words, print_classes
 from stages.report import judged_test_split, read_json, worst
 
 PLAIN = {"evaluate.resamples": 50, "evaluate.max_detections": 30}
@@ -263,6 +263,11 @@ def test_the_terminal_has_a_table_of_the_first_classes(
     assert first.split() == ["class", "0", "3", "0.2500", "0.5000", "-", "0.0000", "0.1250"]
     assert len(header) == len(first)
     assert others[24:] == ([] if num_classes == 25 else ["... and 2 more in reports/metrics.json"])
+
+
+def test_a_difference_that_rounds_to_zero_has_no_sign() -> None:
+    assert in_words(-0.00004, (-0.0004, 0.0)) == "0.0000 [0.000, 0.000]"
+    assert in_words(-0.00006, (-0.0006, -0.0)) == "-0.0001 [-0.001, 0.000]"
 
 
 def test_evaluators_that_disagree_stop_the_stage(
