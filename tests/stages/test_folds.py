@@ -11,6 +11,7 @@ from default_params import default_content
 from waiting import Ended
 
 from ssd.errors import UserError
+from stages.clean import FETCHED
 
 Folds = Callable[..., Ended]
 
@@ -127,6 +128,7 @@ def test_the_models_of_all_folds_are_fetched_once_and_the_command_that_fuses_the
     assert "on the 2 images that no fold has seen" in told
     assert command == f"dvc exp run -S data.folds=0 -S data.fold=0 -S 'evaluate.models=[{files}]'"
     assert [(tmp_path / "models/folds" / name).read_bytes() for name in names] == [weights(0), weights(1)]
+    assert all(map(FETCHED.fullmatch, names)), "make clean knows them"
     monkeypatch.setattr("stages.fold_models.copy_output", None)
     assert folds(both).stdout == result.stdout
     (tmp_path / "models/folds" / names[1]).write_bytes(b"another")
