@@ -1,13 +1,14 @@
 """Files that stages wrote in a commit or an experiment, from DVC's cache."""
 
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ssd.errors import UserError, first_line
 from ssd.files import replacing
-from stages.revision import place_in_git
+from stages.revision import LOCK, lock_entries, place_in_git
 
 
 def read_output(revision: str, path: str) -> str:
@@ -37,6 +38,22 @@ def copy_output(revision: str, path: str, target: Path) -> None:
         part.open("wb") as copy,
     ):
         shutil.copyfileobj(source, copy)
+
+
+def recorded_digest(output: str, revision: str | None = None) -> str:
+    """The MD5 that dvc.lock records of what a stage wrote, here or in a commit; "" where it records none.
+
+    Raises:
+        UserError: the file is not what DVC writes.
+    """
+    if revision:
+        command = ["git", "show", f"{revision}:./{LOCK}"]
+        content = subprocess.run(command, capture_output=True, check=False).stdout
+    else:
+        content = LOCK.read_bytes() if LOCK.is_file() else b""
+    stages = lock_entries(content, LOCK).values() if content else []
+    outs = (out for stage in stages for out in stage.get("outs", []))
+    return next((str(out["md5"]) for out in outs if out["path"] == output), "")
 
 
 @contextmanager

@@ -63,8 +63,8 @@ def further_models(params: Params, others: Mapping[str, Path], test: TensorFile)
         others: the models of the run, by name; test: the split on which all are measured.
 
     Raises:
-        UserError: one is missing, damaged, of other classes, or the same as another; or models of folds would
-            have seen the split: there are folds, or it is the val split, which folds divide.
+        UserError: one is missing, damaged, of other classes, of the run, or the same as another; or models of
+            folds would have seen the split: there are folds, or it is the val split, which folds divide.
     """
     names = params.evaluate.models
     stop_if_fatal(check_further_models(params.data, params.evaluate, workspace()))
@@ -85,8 +85,10 @@ def further_models(params: Params, others: Mapping[str, Path], test: TensorFile)
                 f"{', '.join(test.class_names)}; name models of these alone, or set data.classes",
                 key=FURTHER,
             )
-        if (same := digests.setdefault(sha256(path), name)) != name or name in found:
-            raise UserError(f"{name}: the same model as {same}; name each one once", key=FURTHER)
+        digest = sha256(path)
+        if digest in digests:
+            raise UserError(f"{name}: the same model as {digests[digest]}; name each one once", key=FURTHER)
+        digests[digest] = name
         found[name] = path
     return found
 

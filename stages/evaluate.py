@@ -185,10 +185,10 @@ def print_classes(per_class: Sequence[dict[str, Any]]) -> None:
 
 
 def in_words(value: float | None, interval: Sequence[float] | None) -> str:
-    """ "0.8551 [0.831, 0.879]", without an interval "0.8551", and "-" for None."""
+    """ "0.8551 [0.831, 0.879]", without an interval "0.8551", "-" for None; a zero has no sign."""
     if value is None:
         return "-"
-    return f"{value:.4f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+    return f"{value:z.4f}" + (f" [{interval[0]:z.3f}, {interval[1]:z.3f}]" if interval else "")
 
 
 def in_columns(key: str, value: Any) -> dict[str, Any]:

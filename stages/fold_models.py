@@ -4,7 +4,7 @@ They may be measured together on what is the test split without folds: no fold h
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from ssd.files import sha256
 from ssd.params import Params
 from ssd.tracking.run_name import NOT_IN_NAME
 from stages.command import MODEL
-from stages.dvc_files import copy_output, read_output
+from stages.dvc_files import copy_output, read_output, recorded_digest
 
 FOLDER = Path("models/folds")
+RAW = "data/raw"
 PROBLEMS = "reports/preprocess/problems.json"
 DIGITS = 8
 """Of the SHA-256 in a file's name: another content has another name, which is all that DVC sees of it."""
@@ -25,8 +26,8 @@ DIGITS = 8
 def how_to_fuse(validation: CrossValidation, params: Params) -> str:
     """Fetch the models of a cross-validation that is complete to models/folds; the command that fuses them.
 
-    Instead of it, why they cannot be measured together: the params make other splits now, or the folds left
-    out no images.
+    Instead of it, why they cannot be measured together: the params make other splits now, the data has
+    changed, or the folds left out no images.
 
     Raises:
         UserError: DVC has not kept a model, or not as it was measured.
@@ -38,6 +39,11 @@ def how_to_fuse(validation: CrossValidation, params: Params) -> str:
             "may have seen its test split; set the same values and run this again"
         )
     experiments = validation.finished.values()
+    if not have_same_data(experiments):
+        return (
+            f"not fused: {RAW} was not the same in all folds, or is another here now, so folds may have seen "
+            "images of the test split; run the folds again"
+        )
     num_images = num_left_out(next(iter(experiments)))
     if not num_images:
         return (
@@ -60,6 +66,15 @@ def different_splits(then: Mapping[str, Any], params: Params) -> Iterator[str]:
             key = f"{section}.{name}"
             if name not in ("folds", "fold") and key not in NOT_IN_NAME and before.get(name, value) != value:
                 yield key
+
+
+def have_same_data(experiments: Iterable[Experiment]) -> bool:
+    """Whether all were run on the same content of data/raw, and it is the one here, if there is one.
+
+    No param tells: DVC watches the path of a user's folder, not the folder behind it.
+    """
+    digests = {recorded_digest(RAW, experiment.revision) for experiment in experiments}
+    return len(digests | {recorded_digest(RAW)} - {""}) == 1
 
 
 def num_left_out(experiment: Experiment) -> int:

@@ -76,20 +76,20 @@ def page_of(params: Params, metrics: dict[str, Any], pictures: list[str]) -> str
     """The page of the run, from the pictures that have been written and what the other stages wrote."""
     summary = read_json(REPORTS / "preprocess/summary.json")
     model, train = params.model, params.train
-    network = f"{model.backbone} at {model.input_size} pixels"
     layout = f", read as {summary['layout']}" if summary["layout"] else ""
     layers = f"; neck: {model.neck}; heads: {model.heads}" if model.family == "ssd" else ""
     setup = {
         "data": f"{params.data.source}{layout}; classes: {len(summary['class_names'])}",
         "images": ", ".join(f"{name} {split['num_images']}" for name, split in summary["splits"].items()),
-        "network": f"{model.family} on {network}; weights: {model.weights}{layers}",
+        "network": f"{model.family} on {model.backbone} at {model.input_size} pixels; "
+        f"weights: {model.weights}{layers}",
         "priors": model.priors,
         "augmentation": params.augment.policy,
         "training": f"epochs: {train.epochs}; images a step: {train.batch_size}; {train.optimizer}, "
         f"lr {train.lr:g} ({train.schedule}); seed {train.seed}",
     }
     return run_page(
-        f"{params.data.source}, {network}",
+        title_of(params),
         metrics,
         summary,
         read_json(REPORTS / "preprocess/problems.json")["problems"],
@@ -98,6 +98,13 @@ def page_of(params: Params, metrics: dict[str, Any], pictures: list[str]) -> str
         {name: (REPORTS / f"{name}.png").read_bytes() for name in pictures},
         read_json(REPORTS / "evaluate/ensemble.json") if "ensemble" in metrics else None,
     )
+
+
+def title_of(params: Params) -> str:
+    """As in "voc0712, resnet18 at 300 pixels"; of another family than SSD, with its name."""
+    model = params.model
+    family = "" if model.family == "ssd" else f"{model.family} on "
+    return f"{params.data.source}, {family}{model.backbone} at {model.input_size} pixels"
 
 
 def read_json(path: Path) -> dict[str, Any]:

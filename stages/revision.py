@@ -6,6 +6,7 @@ import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -60,13 +61,24 @@ def lock_digest(path: Path = LOCK) -> str | None:
         UserError: the file is not what DVC writes.
     """
     try:
-        entries = YAML(typ="safe", pure=True).load(path)["stages"].items()
+        content = path.read_bytes()
     except FileNotFoundError:
         return None
-    except (YAMLError, AttributeError, TypeError, KeyError, UnicodeDecodeError):
-        raise UserError(f"{path}: not what DVC writes; `git checkout {path}`, or delete it") from None
+    entries = lock_entries(content, path).items()
     used = {name: entry for name, entry in entries if name not in AFTER_EVALUATE}
     return hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest()
+
+
+def lock_entries(content: bytes, path: Path) -> dict[str, Any]:
+    """The stages of a dvc.lock, by name; `path` is for the message.
+
+    Raises:
+        UserError: it is not what DVC writes.
+    """
+    try:
+        return dict(YAML(typ="safe", pure=True).load(content)["stages"].items())
+    except (YAMLError, AttributeError, TypeError, KeyError, UnicodeDecodeError):
+        raise UserError(f"{path}: not what DVC writes; `git checkout {path}`, or delete it") from None
 
 
 def place_in_git(folder: Path) -> str:

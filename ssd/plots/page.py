@@ -140,8 +140,8 @@ def headline(metrics: Mapping[str, Any]) -> list[tuple[str, str, float | None, S
 
 
 def figure(value: float | None) -> str:
-    """Three decimals; a dash where there is nothing to measure."""
-    return "-" if value is None else f"{value:.3f}"
+    """Three decimals, a zero without a sign; a dash where there is nothing to measure."""
+    return "-" if value is None else f"{value:z.3f}"
 
 
 class ProblemKind(NamedTuple):

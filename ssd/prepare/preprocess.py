@@ -7,9 +7,10 @@ from itertools import chain
 from pathlib import Path
 
 from ssd.errors import UserError
+from ssd.files import sha256
 from ssd.layouts import OWN_SOURCES, SPLITS
 from ssd.params import DataParams, PreprocessParams
-from ssd.prepare.annotations import Box, Catalogue, Problem
+from ssd.prepare.annotations import Box, Catalogue, ImageRef, Problem
 from ssd.prepare.checks import CheckedObject, check_annotation, drop_leaks
 from ssd.prepare.decode import KeptImage, Spool, all_refs, decode_images, dropped_image, keep_decodable
 from ssd.prepare.duplicates import (
@@ -108,6 +109,7 @@ def preprocess(
     for leak in leaks:
         reason = f"the same image as {leak.original.ref.image_file} in {leak.owner}"
         problems[leak.split].append(dropped_image(leak.member.ref, reason))
+    images = _without_copies(images, listing.left_out, problems)
     names = list(class_names) or _annotated_classes(images, listing.class_source_ids)
     content = spool.view()
     splits = {
@@ -166,6 +168,24 @@ def all_problems(result: Preprocessed) -> list[tuple[str, Problem]]:
     """(split, problem) pairs of all splits; those of val only once if test is val."""
     own = [split for split in SPLITS if not (result.test_is_val and split == "val")]
     return [(split, problem) for split in own for problem in result.splits[split].problems]
+
+
+def _without_copies(
+    images: Mapping[str, Sequence[KeptImage]],
+    left_out: Sequence[ImageRef],
+    problems: dict[str, list[Problem]],
+) -> dict[str, list[KeptImage]]:
+    """The images of each split but for those whose file is that of an image left out; problems are added."""
+    originals = {sha256(ref.path): ref for ref in left_out if ref.path.is_file()}
+    kept: dict[str, list[KeptImage]] = {split: [] for split in images}
+    for split, members in images.items():
+        for image in members:
+            if original := originals.get(image.digest.hex()):
+                reason = f"the same image as {original.image_file}, which is in no fold"
+                problems[split].append(dropped_image(image.ref, reason))
+            else:
+                kept[split].append(image)
+    return kept
 
 
 def _annotated_classes(images: Mapping[str, Sequence[KeptImage]], class_source_ids: Set[str]) -> list[str]:

@@ -22,7 +22,8 @@ class Listing:
     images, problems: by split, "train", "test" and, unless `test_is_val`, "val". test_is_val: the val images
     are also the test images, as there are no others. class_source_ids: ids of the images whose annotations
     determine the class names: those of the train list, even if since moved to another split. notes: remarks
-    on the splits for readers of the metrics.
+    on the splits for readers of the metrics. left_out: images of no split; no copy of
+    their files may be in one either.
     """
 
     images: Images
@@ -30,6 +31,7 @@ class Listing:
     test_is_val: bool
     class_source_ids: frozenset[str]
     notes: tuple[str, ...]
+    left_out: tuple[ImageRef, ...] = ()
 
     def shard(self, number: int, num_shards: int) -> list[ImageRef]:
         """The images of all splits that belong to one shard, by their places in the lists."""
@@ -57,7 +59,7 @@ def make_splits(catalogue: Catalogue, data: DataParams, params: PreprocessParams
     With `data.folds`, the images of train and val are divided into that many folds: fold `data.fold` is test,
     the others are train, of which `val_fraction` is held out as val. What would be the test split without
     folds, a test list or `test_fraction` of all images, is in none of them, so models of all folds may be
-    measured on it; but a copy of such an image under another name is not looked for.
+    measured on it.
 
     Held-out splits and folds are stratified by class, with seed `preprocess.split_seed`; the result depends
     on the ids of the images, not on the order of the lists.
@@ -113,6 +115,7 @@ def _fold(
         test_is_val=False,
         class_source_ids=frozenset(ref.id for ref in pool),
         notes=(which, *([note] if left_out else []), *_held_out_note(val, "val")),
+        left_out=tuple(left_out),
     )
 
 

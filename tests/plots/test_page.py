@@ -98,7 +98,7 @@ def test_what_was_fused_is_told_with_the_figures_of_each_model_alone() -> None:
         **{"num_models": 2, "fused": "models/model.pt and 1 further model (evaluate.models)"},
         **{"map50": 0.777, "map50_gain": 0.055, "map50_gain_interval": [-0.012, 0.098], "map50_mean": 0.7165},
         **{"map": 0.444, "map_gain": None, "map_gain_interval": None, "map_mean": 0.4165},
-        **{"f1": 0.666, "f1_gain": 0.022},
+        **{"f1": 0.666, "f1_gain": -0.0004},
         "models": [{"model": "models/model.pt", **single}, {"model": HOSTILE, "map50": 0.722, "map": None}],
         "seconds_per_image": {"first": 0.01, "all": 0.0234, "fusion": 0.001},
     }
@@ -106,7 +106,7 @@ def test_what_was_fused_is_told_with_the_figures_of_each_model_alone() -> None:
     for told in ("2 models, fused", "1 further model (evaluate.models)", "0.777", "-0.012 to 0.098", "0.722"):
         assert told in text
     assert "10.0 ms with the first model alone" in " ".join(text.split()) and "23.4 ms with all" in text
-    assert "<script>" not in text
+    assert "<script>" not in text and "-0.000" not in text
     assert "models, fused" not in page()
 
 

@@ -37,13 +37,24 @@ def test_too_few_models_are_found_before_the_training(
         ([], 5, []),
         (["there.pt", "runs:/0a", "models:/ssd@champion"], 0, []),
         (["gone.pt", "there.pt", "folds"], 0, ["gone.pt: no such file; `python -m", "folds: no such file"]),
+        (["there.pt", "there.pt"], 0, ["there.pt: is there twice"]),
+        (
+            ["models/model.pt", "./models/best/../best/2.pt", "models/folds/0-1a.pt"],
+            0,
+            [
+                "models/model.pt: is a model of the run itself",
+                "./models/best/../best/2.pt: is a model of the",
+            ],
+        ),
         (["there.pt"], 5, ["found 1 with data.folds 5: models of other folds were trained on"]),
     ],
 )
 def test_further_models_have_to_be_there_and_not_to_have_seen_the_test_images(
     tmp_path: Path, models: list[str], folds: int, found: list[str]
 ) -> None:
-    (tmp_path / "there.pt").touch()
+    for name in ("there.pt", "models/model.pt", "models/best/2.pt", "models/folds/0-1a.pt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
     (tmp_path / "folds").mkdir()
     params = default_params(**{"evaluate.models": models, "data.folds": folds})
     findings = check_further_models(params.data, params.evaluate, tmp_path)

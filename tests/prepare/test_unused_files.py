@@ -1,5 +1,6 @@
 """Nothing is passed over: each image, label, list and object that is not used is reported, and counted."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from voc_folder import encode, picture
 
 from ssd.errors import UserError
 from ssd.params import Source
-from ssd.prepare.preprocess import raise_if_unusable
+from ssd.prepare.preprocess import all_problems, raise_if_unusable
 from ssd.prepare.summary import Account, account, every_problem
 
 
@@ -262,11 +263,20 @@ def test_images_that_are_held_out_of_all_folds_are_told(tmp_path: Path) -> None:
     ex.labelimg(tmp_path / "own")
     _, plain = prepared(data_params("folder"), tmp_path, test_fraction=0.2)
     held_out = {sample.id: len(sample.labels) for sample in plain.splits["test"].samples}
-    catalogue, result = prepared(data_params("folder", folds=2), tmp_path, test_fraction=0.2)
+    folds = data_params("folder", folds=2)
+    catalogue, result = prepared(folds, tmp_path, test_fraction=0.2)
     check(account(result, catalogue.found), images=(10, 2), objects=(NUM_OBJECTS, sum(held_out.values())))
     used = {sample.id for split in result.splits.values() for sample in split.samples}
     assert len(used) == 8 and used.isdisjoint(held_out)
     raise_if_unusable(result, strict=True, report="", unused=catalogue.found.unused)
+    # The very file of one that is held out, under the name of one that is not, would be trained on.
+    original, copy = (next(tmp_path.glob(f"own/{sorted(names)[0]}*.jpg")) for names in (held_out, used))
+    shutil.copy(original, copy)
+    _, result = prepared(folds, tmp_path, test_fraction=0.2)
+    (problem,) = (found for _, found in all_problems(result) if found.action == "dropped")
+    assert problem.file.endswith(copy.name)
+    assert problem.reason == f"the same image as {original.name}, which is in no fold"
+    assert len({sample.id for split in result.splits.values() for sample in split.samples}) == 7
 
 
 def test_two_formats_are_refused_with_the_way_out(tmp_path: Path) -> None:

@@ -253,19 +253,22 @@ def test_what_dvc_cannot_say_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
         clean.run_module(["json.tool", "nowhere"], tmp_path)
 
 
-def test_fetched_models_of_folds_go_unless_they_are_new_or_fused(root: Path) -> None:
+def test_fetched_models_of_folds_go_unless_they_are_new_or_fused_or_of_the_user(root: Path) -> None:
     assert list(clean.fold_models(root)) == []
-    for name in ("0-1a.pt", "1-2b.pt", ".0-1a.pt.part"):
-        write(root / "models/folds" / name, 5)
-    write(root / "models/folds/2-3c.pt", 5, minutes=30)
-    (root / "params.yaml").write_text(default_text(**{"evaluate.models": ["models/folds/1-2b.pt"]}))
+    folder, kept = root / "models/folds", ["1-2b2b2b2b.pt", "3-4d4d4d4d.pt", "mine.pt"]
+    for name in ("0-1a1a1a1a.pt", ".0-1a1a1a1a.pt.part", *kept):
+        write(folder / name, 5)
+    write(folder / "2-3c3c3c3c.pt", 5, minutes=30)
+    (root / "link").symlink_to(folder)
+    fused = {"evaluate.models": ["models/best/../folds/1-2b2b2b2b.pt", "link/3-4d4d4d4d.pt"]}
+    (root / "params.yaml").write_text(default_text(**fused))
     (waste,) = clean.fold_models(root)
     assert (waste.what, waste.num_bytes()) == (
         "models of folds that evaluate.models does not name: models/folds",
         10,
     )
     waste.delete()
-    assert sorted(path.name for path in (root / "models/folds").iterdir()) == ["1-2b.pt", "2-3c.pt"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*kept, "2-3c3c3c3c.pt"])
 
 
 def test_packed_images_go_once_preprocess_has_run_after_them(root: Path) -> None:

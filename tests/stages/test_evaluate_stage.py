@@ -25,7 +25,7 @@ from ssd.models.saved import save_model
 from ssd.models.ssd import SSD
 from ssd.source.glyphs import GLYPHS
 from ssd.tensor_writer import AnnotatedImage, write_tensor_file
-from stages.evaluate import print_classes
+from stages.evaluate import in_words, print_classes
 from stages.report import judged_test_split, read_json, worst
 
 PLAIN = {"evaluate.resamples": 50, "evaluate.max_detections": 30}
@@ -240,6 +240,9 @@ def test_models_that_do_not_belong_together_are_refused_in_one_line(
 
     assert refused("cats.pt").startswith("cats.pt: its classes are cat, dog; those of the test split are ")
     assert refused("copy.pt") == "copy.pt: the same model as models/model.pt; name each one once"
+    save_other(workspace / "copy.pt", GLYPHS)
+    shutil.copy(workspace / "copy.pt", workspace / "same.pt")
+    assert refused("copy.pt", "same.pt") == "same.pt: the same model as copy.pt; name each one once"
     assert refused("gone.pt").startswith("gone.pt: no such file; `python -m stages.folds` fetches")
     assert refused("copy.pt", **{"data.folds": 2}).startswith("found 1 with data.folds 2")
     write_val(workspace, shapes_file.image_ids)
@@ -259,6 +262,11 @@ def test_the_terminal_has_a_table_of_the_first_classes(
     assert first.split() == ["class", "0", "3", "0.2500", "0.5000", "-", "0.0000", "0.1250"]
     assert len(header) == len(first)
     assert others[24:] == ([] if num_classes == 25 else ["... and 2 more in reports/metrics.json"])
+
+
+def test_a_difference_that_rounds_to_zero_has_no_sign() -> None:
+    assert in_words(-0.00004, (-0.0004, 0.0)) == "0.0000 [0.000, 0.000]"
+    assert in_words(-0.00006, (-0.0006, -0.0)) == "-0.0001 [-0.001, 0.000]"
 
 
 def test_evaluators_that_disagree_stop_the_stage(

@@ -17,6 +17,7 @@ from ssd.interrupt import StopSignal
 from ssd.params import load_params
 from ssd.tuning.space import distributions
 from ssd.tuning.store import Store
+from stages.dvc_files import recorded_digest
 from stages.experiment import Ways
 from stages.fold_models import fetch, num_left_out
 from stages.folds import read_experiments, show_experiments
@@ -62,6 +63,8 @@ def check_the_model_of_the_fold(digest: str) -> None:
     path = fetch(found.finished[1])
     assert (path.as_posix(), sha256(path)) == (f"models/folds/1-{digest[:8]}.pt", digest)
     assert num_left_out(found.finished[1]) == TINY["data.shapes_test"]
+    assert len(recorded_digest("data/raw", found.finished[1].revision)) == len(f"{'0' * 32}.dir")
+    assert recorded_digest("data/raw") == recorded_digest("data/nothing", "HEAD") == ""
     shutil.rmtree("models")
 
 

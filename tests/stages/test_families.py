@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from default_params import default_params
 from waiting import Ended
 
 from ssd.loading.tensor_file import TensorFile
 from ssd.models.saved import load_loss_settings, load_model
-from stages.report import priors_figure
+from stages.report import priors_figure, title_of
 
 SMALL = {
     "model.family": "faster_rcnn",
@@ -48,3 +49,9 @@ def test_it_is_trained_measured_and_reported(
     drawn = priors_figure(described, shapes_file).axes
     assert len(drawn) == 2
     assert len(drawn[-1].collections) == 1 + len(described["levels"])
+
+
+def test_the_title_of_the_report_names_the_family_unless_it_is_ssd() -> None:
+    assert title_of(default_params(**{"model.backbone": "vgg16"})) == "shapes, vgg16 at 128 pixels"
+    title = title_of(default_params(**SMALL))
+    assert title == "shapes, faster_rcnn on shufflenet_v2_x0_5 at 64 pixels"

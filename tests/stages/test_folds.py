@@ -11,6 +11,7 @@ from default_params import default_content
 from waiting import Ended
 
 from ssd.errors import UserError
+from stages.clean import FETCHED
 
 Folds = Callable[..., Ended]
 
@@ -83,6 +84,7 @@ def folds(run_stage: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.M
     for module in ("folds", "fold_models"):
         monkeypatch.setattr(f"stages.{module}.read_output", kept)
     monkeypatch.setattr("stages.fold_models.copy_output", copied)
+    monkeypatch.setattr("stages.fold_models.recorded_digest", lambda *asked: "1a")
 
     def run(dvc: str, **changes: object) -> Ended:
         (tmp_path / "dvc").mkdir(exist_ok=True)
@@ -127,6 +129,7 @@ def test_the_models_of_all_folds_are_fetched_once_and_the_command_that_fuses_the
     assert "on the 2 images that no fold has seen" in told
     assert command == f"dvc exp run -S data.folds=0 -S data.fold=0 -S 'evaluate.models=[{files}]'"
     assert [(tmp_path / "models/folds" / name).read_bytes() for name in names] == [weights(0), weights(1)]
+    assert all(map(FETCHED.fullmatch, names)), "make clean knows them"
     monkeypatch.setattr("stages.fold_models.copy_output", None)
     assert folds(both).stdout == result.stdout
     (tmp_path / "models/folds" / names[1]).write_bytes(b"another")
@@ -152,6 +155,25 @@ def test_they_are_not_fused_on_another_split(
     assert result.code == 0, result.stderr
     assert ("evaluate.models=" in result.stdout) is (reason == "") is (tmp_path / "models").exists()
     assert reason in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("here", "folds_had", "fused"),
+    [("1a", "1a", True), ("", "1a", True), ("2b", "1a", False), ("", "1a2b", False), ("1a", "1a2b", False)],
+)
+def test_models_of_folds_that_ran_on_other_data_are_not_fused(
+    folds: Folds, monkeypatch: pytest.MonkeyPatch, here: str, folds_had: str, fused: bool
+) -> None:
+    """A user's folder may change behind its path, which the params name; empty: there is none here yet."""
+
+    def recorded(output: str, revision: str | None = None) -> str:
+        assert output == "data/raw"
+        return {None: here, "0" * 40: folds_had[:2], "1" * 40: folds_had[-2:]}[revision]
+
+    monkeypatch.setattr("stages.fold_models.recorded_digest", recorded)
+    result = folds(f"print({answer(shown(0, folds=2), shown(1, folds=2))!r})")
+    assert ("evaluate.models=" in result.stdout) is fused
+    assert ("not fused: data/raw was not the same in all folds, or is another" in result.stdout) is not fused
 
 
 def test_figures_that_dvc_remembers_of_files_it_has_not_kept_are_warned_of(
