@@ -27,15 +27,13 @@ from ssd.params import load_params
 from ssd.tracking.disk import absolute_location, check_database, database
 from ssd.training.checkpoints import CheckpointFolder
 from stages.command import parser_of
+from stages.fold_models import FETCHED, FOLDER
 from stages.only_one import LOCKS, only_one
 from stages.revision import place_in_git
 
 STAGES = ("download", "preprocess", "train", "evaluate", "export", "report")
 CHECKPOINTS, RAW = Path("checkpoints"), Path("data/raw")
 PACKED, TENSORS = Path("data/packed"), Path("data/tensors")
-FOLD_MODELS = Path("models/folds")
-FETCHED = re.compile(r"\d+-[0-9a-f]{8}\.pt|\.\d+-[0-9a-f]{8}\.pt\.part")
-"""Names that `stages.fold_models` gives; another file there may be all that a user has of a model."""
 COPIES = (".dvc/tmp/exps/*", ".dvc/tmp/exps/standalone/*")
 """Of git's whole repository, in which DVC runs `dvc queue start` and `dvc exp run --temp`."""
 
@@ -169,16 +167,19 @@ def packed_images(root: Path) -> Iterator[Waste]:
 
 
 def fold_models(root: Path) -> Iterator[Waste]:
-    """What `stages.folds` has fetched, and would again, unless params.yaml names it; no other file there."""
+    """What `stages.folds` has fetched, and would again, unless params.yaml names it.
+
+    No other file there: it may be all that a user has of a model.
+    """
     models = load_params(root / "params.yaml").evaluate.models
     named = {(root / Path(name).expanduser()).resolve() for name in models}
     unnamed = [
         path
-        for path in sorted((root / FOLD_MODELS).glob("*"))
+        for path in sorted((root / FOLDER).glob("*"))
         if FETCHED.fullmatch(path.name) and path.resolve() not in named and is_old(path)
     ]
     if unnamed:
-        what = f"models of folds that evaluate.models does not name: {FOLD_MODELS}"
+        what = f"models of folds that evaluate.models does not name: {FOLDER}"
         yield Waste(what, unnamed, partial(remove_all, unnamed))
 
 

@@ -4,6 +4,7 @@ They may be measured together on what is the test split without folds: no fold h
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ RAW = "data/raw"
 PROBLEMS = "reports/preprocess/problems.json"
 DIGITS = 8
 """Of the SHA-256 in a file's name: another content has another name, which is all that DVC sees of it."""
+
+FETCHED = re.compile(rf"\d+-[0-9a-f]{{{DIGITS}}}\.pt|\.\d+-[0-9a-f]{{{DIGITS}}}\.pt\.part")
+"""Names that `fetch` gives, and those of copies that were left half written."""
 
 
 def how_to_fuse(validation: CrossValidation, params: Params) -> str:

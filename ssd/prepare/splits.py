@@ -22,8 +22,8 @@ class Listing:
     images, problems: by split, "train", "test" and, unless `test_is_val`, "val". test_is_val: the val images
     are also the test images, as there are no others. class_source_ids: ids of the images whose annotations
     determine the class names: those of the train list, even if since moved to another split. notes: remarks
-    on the splits for readers of the metrics. left_out: images of no split; no copy of
-    their files may be in one either.
+    on the splits for readers of the metrics. left_out: images of no split; no copy of their files may be in
+    one either.
     """
 
     images: Images

@@ -11,7 +11,7 @@ from default_params import default_content
 from waiting import Ended
 
 from ssd.errors import UserError
-from stages.clean import FETCHED
+from stages.fold_models import FETCHED
 
 Folds = Callable[..., Ended]
 

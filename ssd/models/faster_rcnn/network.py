@@ -42,6 +42,7 @@ class FasterRCNN(nn.Module):
         super().__init__()
         self.config = config
         self.num_classes = config.num_classes
+        # First of all: it says which backbones lack a map, by the key that the user has set.
         channels = [number for number, _, _ in config.backbone_shapes()]
         self.backbone = build_backbone(config.backbone, STRIDES)
         self.neck = FPN(channels, config.width)
