@@ -10,6 +10,7 @@ import json
 import logging
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -23,6 +24,10 @@ from stages.fold_models import how_to_fuse
 
 REPORT = "reports/folds.json"
 METRICS = "reports/metrics.json"
+RUNNING = ".dvc/tmp/exps"
+"""Where DVC has the folders of running experiments, and a file on each."""
+NUM_TRIES = 20
+PAUSE = 0.5
 
 log = logging.getLogger("ssd.folds")
 
@@ -50,19 +55,28 @@ def main(params: Params) -> None:
 def show_experiments() -> list[dict[str, Any]]:
     """What `dvc exp show` says of the present commit and its experiments, whatever state they are in.
 
+    DVC 3 opens the folder of each running experiment without a lock, and fails where the queue has just
+    not made it yet or removed it already. So it is asked again for as long as that may last.
+
     Raises:
         UserError: DVC does not answer: it is not installed, or this is no repository.
     """
     command = [sys.executable, "-m", "dvc", "exp", "show", "--json", "--hide-workspace"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        lines = [line for line in result.stderr.splitlines() if line.strip()]
-        reason = next(
-            (line for line in lines if line.startswith("ERROR")), lines[-1] if lines else "no reason"
-        )
-        raise UserError(f"`dvc exp show` failed: {reason}; run from the repository's root")
-    shown: list[dict[str, Any]] = json.loads(result.stdout)
-    return shown
+    for remaining in reversed(range(NUM_TRIES)):
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode == 0:
+            shown: list[dict[str, Any]] = json.loads(result.stdout)
+            return shown
+        lines = [line for line in result.stderr.splitlines() if line.strip()] or ["no reason"]
+        reason = next((line for line in lines if line.startswith("ERROR")), lines[-1])
+        if RUNNING not in reason:
+            raise UserError(f"`dvc exp show` failed: {reason}; run from the repository's root")
+        if remaining:
+            log.warning("an experiment starts or ends just now; DVC is asked again")
+            time.sleep(PAUSE)
+    raise UserError(
+        f"`dvc exp show` failed {NUM_TRIES} times: {reason}; wait until no experiment starts or ends"
+    )
 
 
 def read_experiments(shown: list[dict[str, Any]]) -> list[Experiment]:

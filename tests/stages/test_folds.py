@@ -239,3 +239,35 @@ def test_an_error_of_dvc_is_one_line(folds: Folds) -> None:
     assert result.code == 2
     (line,) = result.stderr.splitlines()
     assert "not inside of a DVC repository" in line
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "failed to show experiments - directory '/x/.dvc/tmp/exps/tmp1/.dvc' does not exist",
+        "unexpected error - [Errno 2] No such file or directory: '/x/.dvc/tmp/exps/run/1/1.json'",
+    ],
+)
+@pytest.mark.parametrize("failures", [1, 2, 3])
+def test_dvc_is_asked_again_while_an_experiment_starts_or_ends(
+    folds: Folds, reason: str, failures: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.folds.NUM_TRIES", 3)
+    monkeypatch.setattr("stages.folds.PAUSE", 0.0)
+    ask = f"""
+import pathlib, sys
+asked = pathlib.Path("asked")
+asked.write_text((asked.read_text() if asked.exists() else "") + ".")
+if len(asked.read_text()) <= {failures}:
+    sys.exit({f"ERROR: {reason}"!r})
+print({answer(shown(0))!r})
+"""
+    result = folds(ask)
+    assert len(Path("asked").read_text()) == min(failures + 1, 3)
+    if failures < 3:
+        assert "folds found: 0 of 5" in result.stdout
+    else:
+        assert result.code == 2
+        assert result.stderr.splitlines()[-1] == (
+            f"`dvc exp show` failed 3 times: ERROR: {reason}; wait until no experiment starts or ends"
+        )
