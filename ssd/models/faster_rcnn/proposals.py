@@ -20,6 +20,9 @@ NO_VARIANCES = (1.0, 1.0)
 MIN_SIDE = 1e-3
 """Pixels: smaller proposals are dropped."""
 
+DROPPED = torch.finfo(torch.float32).min
+"""The score of what is no proposal."""
+
 MAX_BOXES = 2**15
 """In one call of NMS on a GPU: two images of 800 pixels have 17 000. Its memory grows with the square, here
 128 MiB, and past some ten thousand boxes its time, too (torchvision's pull request 8925)."""
@@ -36,6 +39,10 @@ def propose(
     nms: NMS = nms_mask,
 ) -> tuple[Tensor, Tensor]:
     """The best anchors of each level, decoded, after NMS within the level; then the best of all levels.
+
+    Scores are logits. torchvision ranks by their sigmoid, which from 8 on is so near to 1 that runtimes round
+    it to different orders. Equal ones, as an RPN gives where its hidden units are 0, rank by anchor, as in
+    ONNX; which of those that equal the last one taken are taken is left to topk.
 
     Args:
         objectness: float32 [B, A], logits; offsets: float32 [B, A, 4]; both without gradient.
@@ -58,26 +65,27 @@ def propose(
     for number, most, logits in zip(
         num_per_level, taken, torch.split(objectness, list(num_per_level), 1), strict=True
     ):
-        rows.append(logits.topk(most, dim=1).indices + first)
+        rows.append(logits.topk(most, dim=1).indices.sort(dim=1).values + first)
         first += number
     index = torch.cat(rows, dim=1)
     loc = offsets.gather(1, index[..., None].expand(-1, -1, 4))
     boxes = decode(loc, anchors[index], NO_VARIANCES).clamp(0, 1)
     large = torch.minimum(*sides_of(boxes)) * side >= MIN_SIDE
-    scores = torch.where(large, objectness.gather(1, index).sigmoid(), -1)
+    scores = torch.where(large, objectness.gather(1, index), DROPPED)
 
     if boxes.is_cuda and nms is nms_mask and not torch._C._get_tracing_state():
-        scores = torch.where(nms_of_all_levels(boxes, scores, taken, nms_iou), scores, -1)
+        scores = torch.where(nms_of_all_levels(boxes, scores, taken, nms_iou), scores, DROPPED)
     else:
         boxes, scores = _level_by_level(boxes, scores, taken, nms_iou, nms)
-    scores, index = scores.topk(min(num_proposals, sum(taken)), dim=1)
-    return boxes.gather(1, index[..., None].expand(-1, -1, 4)), scores >= 0
+    scores, index = scores.sort(dim=1, descending=True, stable=True)
+    scores, index = scores[:, :num_proposals], index[:, :num_proposals]
+    return boxes.gather(1, index[..., None].expand(-1, -1, 4)), scores > DROPPED
 
 
 def _level_by_level(
     boxes: Tensor, scores: Tensor, num_per_level: list[int], nms_iou: float, nms: NMS
 ) -> tuple[Tensor, Tensor]:
-    """Boxes [B, N, 4] and scores [B, N], in the order of scores within each level, -1 where suppressed."""
+    """Boxes [B, N, 4] and scores [B, N], best first within each level; DROPPED where suppressed."""
     boxes_of_levels, scores_of_levels = [], []
     for own_boxes, own_scores in zip(
         torch.split(boxes, num_per_level, 1), torch.split(scores, num_per_level, 1), strict=True
@@ -86,7 +94,8 @@ def _level_by_level(
         own_scores, order = own_scores.sort(dim=1, descending=True, stable=True)
         own_boxes = own_boxes.gather(1, order[..., None].expand(-1, -1, 4))
         boxes_of_levels.append(own_boxes)
-        scores_of_levels.append(torch.where(nms(own_boxes, own_scores, nms_iou, -0.5), own_scores, -1))
+        keep = nms(own_boxes, own_scores, nms_iou, DROPPED)
+        scores_of_levels.append(torch.where(keep, own_scores, DROPPED))
     return torch.cat(boxes_of_levels, dim=1), torch.cat(scores_of_levels, dim=1)
 
 

@@ -161,6 +161,20 @@ def test_proposals_are_the_same_with_nms_of_all_rows_at_once() -> None:
     assert torch.equal(by_row[1], at_once[1])
 
 
+@pytest.mark.parametrize("shift", [0.0, 30.0])
+def test_equal_objectness_ranks_anchors_by_their_index_and_high_objectness_by_its_value(shift: float) -> None:
+    """Float32 sigmoids of 30 and 31 are equal; ONNX takes the first of equal ones, too."""
+    values = torch.tensor([1.0, 2, 0, 2] * 6 + [1.0, 2, 0, 2, 3])
+    corner = torch.linspace(0.1, 0.9, len(values))
+    anchors = torch.stack([corner, corner, torch.full_like(corner, 0.05), torch.full_like(corner, 0.05)], 1)
+    boxes, valid = propose(
+        (values + shift)[None], torch.zeros(1, len(values), 4), anchors, [24, 5], SIDE, 20, 1.0
+    )
+    best = sorted(range(len(values)), key=lambda index: (-values[index], index))[:20]
+    assert valid.all()
+    torch.testing.assert_close(boxes[0].mean(1), corner[best])
+
+
 def test_nms_of_all_levels_at_once_is_that_of_each_level_of_each_image(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
