@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -66,14 +67,22 @@ class Experiment:
 
 def dvc_command(experiment: Experiment) -> list[str]:
     """What runs it."""
-    settings = [word for item in experiment.changes.items() for word in ("-S", _setting(*item))]
     start = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", experiment.name]
-    return [*start, *settings, experiment.target]
+    return [*start, *settings(experiment.changes), experiment.target]
 
 
-def _setting(key: str, value: Value) -> str:
-    """As Hydra's grammar, which DVC reads it by, has it; JSON quotes texts as that does."""
-    return f"{key}={json.dumps(value, ensure_ascii=False)}"
+def command_for_workspace(experiment: Experiment) -> str:
+    """What runs all stages by its params in the workspace; those that it ran are taken from DVC's cache.
+
+    `dvc exp apply` fails where no stage beyond its target has ever run.
+    """
+    return shlex.join(["dvc", "exp", "run", *settings(experiment.changes)])
+
+
+def settings(changes: Mapping[str, Value]) -> list[str]:
+    """Options of `dvc exp run`. DVC reads them by Hydra's grammar, which quotes texts as JSON does."""
+    pairs = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in changes.items()]
+    return [word for pair in pairs for word in ("-S", pair)]
 
 
 def find_revision(name: str) -> str | None:

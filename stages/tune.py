@@ -34,7 +34,7 @@ from ssd.tuning.verdict import verdict
 from stages.command import command, stop, workspace
 from stages.dvc_lock import FOLDER as DVC_FOLDER
 from stages.dvc_lock import mend_dvc_lock
-from stages.experiment import Ways, wait_until_begun
+from stages.experiment import Ways, command_for_workspace, wait_until_begun
 from stages.final_seeds import Figures, read_figures, run_all, seed_experiments, sentence, table
 from stages.pool import PAUSE, Pool
 from stages.run import stage_run
@@ -235,7 +235,7 @@ def conclude(search: Search, run: Run) -> None:
     write_json(REPORTS / "summary.json", summary)
     log_end(run, summary)
     if not is_start:
-        print(f"take the best values over: dvc exp apply {search.experiment(best).name} && dvc repro")
+        print(f"take the best values over: {command_for_workspace(search.experiment(best))}")
 
 
 def measurement(params: Params) -> str:

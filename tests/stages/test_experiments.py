@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from ssd.params import load_params
 from ssd.tuning.space import distributions
 from ssd.tuning.store import Store
 from stages.dvc_files import recorded_digest
-from stages.experiment import Ways
+from stages.experiment import Ways, command_for_workspace
 from stages.fold_models import fetch, num_left_out
 from stages.folds import read_experiments, show_experiments
 from stages.pool import PAUSE, Pool
@@ -69,11 +70,14 @@ def check_the_model_of_the_fold(digest: str) -> None:
 
 
 def check_a_search(project: Path) -> None:
-    """Trials by DVC: the start, whose training the queue has run before, and one with another rate."""
+    """Trials by DVC: the start, whose training the queue has run before, and one with another rate, which
+    then comes into the workspace without being trained again.
+    """
     params = load_params()
     store = Store(project / "checkpoints/tune/x/study.db", distributions(params))
     pool = Pool(2, Ways(), lambda: {"MLFLOW_RUN_ID": "0" * 32, "OMP_NUM_THREADS": "1"}, PAUSE)
-    for _ in Search(params, "tune-x", project / "checkpoints/tune/x", store, pool).run(StopSignal()):
+    search = Search(params, "tune-x", project / "checkpoints/tune/x", store, pool)
+    for _ in search.run(StopSignal()):
         pass
     trials = store.trials()
     store.close()
@@ -86,6 +90,10 @@ def check_a_search(project: Path) -> None:
     _, trained = mlflow_runs(project)
     assert trained.data.tags["mlflow.parentRunId"] == "0" * 32
     assert trained.data.tags["dvc_experiment"] == "tune-x-1"
+    taken_over = command_for_workspace(search.experiment(trials[1]))
+    said = run_python(project, *shlex.split(taken_over), "train")
+    assert "Stage 'train' is cached" in said
+    assert sha256(project / "models/model.pt") == trained.data.tags["model_sha256"]
 
 
 def finished(project: Path) -> list[str]:

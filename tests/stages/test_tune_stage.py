@@ -51,7 +51,7 @@ def search(
 def test_it_ends_with_a_verdict_over_seeds_on_the_test_split(search: Search, tmp_path: Path) -> None:
     said = search().splitlines()
     summary = json.loads((tmp_path / "reports/tune/summary.json").read_text())
-    best, name = summary["best"], summary["search"]
+    best = summary["best"]
     assert best["value"] == score(best["values"]["train.lr"], 3) > score(0.3, 3)
     for what, rate in (("start", 0.3), ("best", best["values"]["train.lr"])):
         for seed, found in enumerate(summary["seeds"][what], 1):
@@ -59,7 +59,8 @@ def test_it_ends_with_a_verdict_over_seeds_on_the_test_split(search: Search, tmp
             assert found["test"] == pytest.approx(found["val"] - 0.1)
     assert said[-2] == summary["verdict"]
     assert said[-2].startswith("the best values beat the start") == (summary["difference"]["low"] > 0)
-    assert said[-1] == f"take the best values over: dvc exp apply {name}-{best['trial']} && dvc repro"
+    rate = f"-S train.lr={best['values']['train.lr']}"
+    assert said[-1] == f"take the best values over: dvc exp run {rate} -S 'train.select_by=\"map50\"'"
     rows = (tmp_path / "reports/tune/trials.tsv").read_text().splitlines()
     assert [row.split("\t")[1] for row in rows] == ["state", *["complete"] * 5]
     for picture in ("history.png", "importance.png"):
