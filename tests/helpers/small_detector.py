@@ -51,7 +51,7 @@ def _built(seed: int, num_classes: int) -> SSD:
 
 
 def build_faster_rcnn(num_classes: int = len(CLASS_NAMES)) -> FasterRCNN:
-    """The same of a ResNet18 Faster R-CNN with few channels and proposals, sure of all of them.
+    """The same of a ResNet18 Faster R-CNN with few channels and proposals, all of high objectness.
 
     Float32 sigmoids of an objectness of 12 are equal for different values, or, in ONNX Runtime, in another
     order.
